@@ -1,0 +1,93 @@
+"""What asyncio and trio do differently, as far as this package can tell. Nothing else here.
+
+anyio covers the waiting. It does not cover these: having a function run by the loop from a
+signal handler, a clock that a test may drive, and cancelling the caller without paying for a
+cancel scope on every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+import anyio
+
+RunSoon: TypeAlias = Callable[[Callable[[], object]], object]
+Clock: TypeAlias = Callable[[], float]
+
+
+def on_asyncio() -> bool:
+    """Say whether the caller runs on an asyncio loop (uvloop is one)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def run_soon() -> RunSoon:
+    """Return how to have the running loop call a function, from any thread or signal handler.
+
+    Both natives are documented for that: `loop.call_soon_threadsafe` and trio's
+    `TrioToken.run_sync_soon`. `anyio.from_thread` is not: it waits for the answer.
+    """
+    if on_asyncio():
+        return asyncio.get_running_loop().call_soon_threadsafe
+    import trio
+
+    return trio.lowlevel.current_trio_token().run_sync_soon
+
+
+def running_clock() -> Clock:
+    """Return the clock of the running loop, or the monotonic clock outside of one.
+
+    asyncio and uvloop count monotonic time as well. trio's clock has an offset of its own, and
+    may be a mock that runs a 30 s drain in milliseconds. Callable from any thread.
+    """
+    if not on_asyncio():
+        with contextlib.suppress(ImportError, RuntimeError):
+            import trio
+
+            return trio.lowlevel.current_clock().current_time
+    return time.monotonic
+
+
+def current_coroutine() -> Coroutine[Any, Any, Any] | None:
+    """Return the coroutine of the running task, for looking at where it waits."""
+    if on_asyncio():
+        task = asyncio.current_task()
+        coroutine = None if task is None else task.get_coro()
+        return coroutine if isinstance(coroutine, Coroutine) else None
+    return None
+
+
+class Listener:
+    """One task's ear on events that come from anywhere: other threads, signal handlers.
+
+    Register first, look at the state second, wait last: then nothing that happens between two
+    looks is missed.
+    """
+
+    __slots__ = ("_event", "_run_soon")
+
+    def __init__(self) -> None:
+        self._run_soon = run_soon()
+        self._event = anyio.Event()
+
+    def wake(self) -> None:
+        """Wake the listening task. Idempotent; safe from any thread and in a signal handler."""
+        # The loop is closed, or trio's run is over: nobody is listening any more.
+        with contextlib.suppress(RuntimeError):
+            self._run_soon(self._set)
+
+    def _set(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until woken, for *seconds* at the most."""
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
+        self._event = anyio.Event()

@@ -1,0 +1,153 @@
+"""The `Drainer`: the async shell around a drain's state. The drain reads top to bottom in `drain`.
+
+Listeners, connections, signals and ASGI are known to the edges only; of those it knows the four
+verbs of `Edge`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import anyio.lowlevel
+
+from . import journal
+from .inflight import TrackedWork
+from .phase import Event, Phase
+from .report import DrainReport, stuck_work
+from .state import DrainState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .bulletin import DrainHook
+    from .edge import Edge
+
+
+class Drainer(DrainState):
+    """Decides how a server drains, waits for it, and remembers how it went.
+
+    `begin`, `resume`, `abort`, `statistics` and `report` are safe from any thread and in a signal
+    handler. Everything else belongs to the event loop.
+
+    Args:
+        policy: the periods and choices. None reads them from the environment.
+        clock: returns seconds, monotonic. None takes the running loop's own.
+
+    Attributes:
+        phase: where the drain stands. Read only.
+        in_flight: the registry of work in flight.
+    """
+
+    async def drain(self, edge: Edge) -> None:
+        """Take a stop from where the drain stands to the cleanup. Bounded by the policy."""
+        self.edge = edge
+        self.bind()
+        await self._wait(lambda: self.phase is not Phase.LAME_DUCK, self._lame_duck_end)
+
+        self._enter(Event.CLOSE)
+        self._allow(self.policy.grace_period)
+        await edge.close_listener()
+
+        def done() -> bool:
+            return not self.in_flight and edge.is_idle()
+
+        await self._wait(lambda: self.phase is not Phase.DRAINING or done(), self._phase_end)
+        if not done():
+            self._enter(Event.CANCEL)
+            self._allow(self.policy.cancel_period)
+            await self._cancel(edge, done)
+
+        self._enter(Event.CLEAN_UP)
+        self._allow(self.policy.cleanup_period)
+
+    async def _cancel(self, edge: Edge, done: Callable[[], bool]) -> None:
+        self._tally.stuck = tuple(stuck_work(work, self.now()) for work in self.in_flight)
+        journal.all_stuck(self._tally.stuck)
+        self._tally.aborted += edge.cut_answers()
+        await anyio.lowlevel.checkpoint()  # the server learns of the cut before the app does
+        self.in_flight.cancel()
+        await self._wait(done, self._phase_end)
+        edge.cut_connections()
+        self.in_flight.on_leave = None  # what is left counts now, not when it ends after all
+        self._tally.aborted += len(self.in_flight)
+
+    def finish(self) -> DrainReport:
+        """End the drain: say in the log what it came to, and return that. Idempotent."""
+        if self._enter(Event.FINISH):
+            self._ended = self.now()
+            self.bulletin.publish()
+            journal.finished(self.report())
+        return self.report()
+
+    def _allow(self, period: float) -> None:
+        self._deadline = self.now() + period
+        self.bulletin.publish()
+
+    def _phase_end(self) -> float:
+        return self._deadline
+
+    async def _wait(self, condition: Callable[[], bool], end: Callable[[], float]) -> None:
+        """Wait for *condition*, until *end* at the longest, saying in the log how it goes."""
+        next_progress = self.now() + journal.PROGRESS_PERIOD
+        with self.bulletin.listening() as listener:
+            while not condition() and (now := self.now()) < end():
+                if now >= next_progress:
+                    journal.progress(self.statistics())
+                    next_progress += journal.PROGRESS_PERIOD
+                await listener.wait(min(end(), next_progress) - now)
+
+    async def wait_drained(self) -> DrainReport:
+        """Wait until the lame duck has passed and nothing is in flight; return the report so far.
+
+        Waits for a drain to begin where none has, and through one that is called off. The caller
+        must not be in flight itself (a request handler is).
+        """
+        if not self.bulletin.bound:
+            self.bind()
+        with self.bulletin.listening() as listener:
+            while not self._is_drained():
+                left = self._lame_duck_end() - self.now()
+                await listener.wait(left if left > 0 else math.inf)
+        return self.report()
+
+    async def wait_begun(self) -> None:
+        """Wait until a drain begins; return at once when one has."""
+        if not self.bulletin.bound:
+            self.bind()
+        with self.bulletin.listening() as listener:
+            while self.phase is Phase.SERVING:
+                await listener.wait(math.inf)
+
+    def _is_drained(self) -> bool:
+        if self.phase in (Phase.CLEANUP, Phase.STOPPED):
+            return True
+        if self.phase is Phase.SERVING or self.in_flight:
+            return False
+        return self.phase is not Phase.LAME_DUCK or self.now() >= self._lame_duck_end()
+
+    def track(self, name: str) -> TrackedWork:
+        """Count the app's own work as in flight: `with drainer.track("nightly export"):`.
+
+        When the grace period ends the surrounding task is cancelled (asyncio), or the block
+        (trio). In a plain thread the work counts, but nothing can cancel it.
+        """
+        return TrackedWork(self.in_flight, self.now, name)
+
+    def add_hook(self, hook: DrainHook) -> None:
+        """Have *hook* called with each `PhaseChange`, on the event loop.
+
+        An error in a hook is logged, and changes nothing about the drain.
+        """
+        self.bulletin.hooks.append(hook)
+
+    def bind(self, *, anew: bool = False) -> None:
+        """Take the running event loop as the one that logs and calls hooks. For edges.
+
+        With *anew* a server starts: a drainer that has been through a drain serves again.
+        """
+        if anew:
+            self._clock = self._given_clock
+            if self._enter(Event.RESTART):
+                self._reset()
+        self.bulletin.bind()

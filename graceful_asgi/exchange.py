@@ -1,0 +1,180 @@
+"""One ASGI call in flight: what passes through its `send` and `receive`, and how it may end.
+
+While serving, each message costs one comparison. Types unknown here pass through untouched.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
+
+from . import header, journal
+from .inflight import Kind, Work
+from .phase import Phase
+
+if TYPE_CHECKING:
+    from .asgi import Message, Receive, Scope, Send
+    from .drainer import Drainer
+
+STATE_KEY: Final = "graceful_asgi"
+"""Where `scope["state"]` holds the server's drainer (lifespan) or the call's exchange (request)."""
+
+SERVICE_RESTART: Final = 1012
+"""The WebSocket close code for "come back": IANA's registry, and what uvicorn sends."""
+
+Answer = Literal["not started", "started", "complete"]
+
+
+class Exchange(Work):
+    """What an HTTP request and a WebSocket session have in common."""
+
+    __slots__ = ("_receive", "_send", "answer", "drainer", "scope")
+
+    def __init__(self, drainer: Drainer, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(drainer.in_flight, drainer.now)
+        self.drainer = drainer
+        self.scope = scope
+        self.answer: Answer = "not started"
+        self._receive = receive
+        self._send = send
+
+    @property
+    def path(self) -> str:
+        return str(self.scope["path"])
+
+    @property
+    def cut(self) -> bool:
+        return self.answer == "started"
+
+    async def receive(self) -> Message:
+        """Pass on what the client sends."""
+        raise NotImplementedError
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the app sends."""
+        raise NotImplementedError
+
+    async def refuse(self) -> None:
+        """Answer in the app's place: not now, come back."""
+        raise NotImplementedError
+
+    async def conclude(self) -> None:
+        """Give the client what is still possible after the app was cancelled."""
+        raise NotImplementedError
+
+
+class HTTPExchange(Exchange):
+    """An HTTP request and its response."""
+
+    __slots__ = ("_body_read",)
+    kind: ClassVar[Kind] = "http"
+
+    def __init__(self, drainer: Drainer, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(drainer, scope, receive, send)
+        self._body_read = False
+
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
+
+    @property
+    def progress(self) -> str:
+        return f"response {self.answer}"
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._body_read = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.answer = "started"
+            if self.drainer.phase is not Phase.SERVING and self._may_close(message):
+                message = header.with_close(message)
+            await self._send(message)
+        elif kind == "http.response.body" and not message.get("more_body", False):
+            await self._send(message)
+            self.answer = "complete"
+        else:
+            await self._send(message)
+
+    def _may_close(self, message: Message) -> bool:
+        # An early answer plus a close, with the body still on its way, breaks the client's pipe
+        # before it has read the answer. The next response on the connection says it instead.
+        body_pending = not self._body_read and header.has_body(self.scope["headers"])
+        return header.closes(self.scope, message) and not body_pending
+
+    async def refuse(self) -> None:
+        start, body = _unavailable()
+        await self.send(start)
+        await self.send(body)
+
+    async def conclude(self) -> None:
+        if self.answer == "not started":
+            start, body = _unavailable()
+            if header.closes(self.scope, start):
+                start = header.with_close(start)  # whatever is unread: the process is going away
+            await self._send(start)
+            await self._send(body)
+            self.answer = "complete"
+
+
+class WebSocketExchange(Exchange):
+    """A WebSocket session, from its handshake to its close."""
+
+    __slots__ = ()
+    kind: ClassVar[Kind] = "websocket"
+
+    @property
+    def progress(self) -> str:
+        return {"not started": "handshake", "started": "open", "complete": "closed"}[self.answer]
+
+    @property
+    def cut(self) -> bool:
+        return False  # a close frame is a whole answer
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self.answer = "complete"
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self.answer = "started"
+        elif kind in ("websocket.close", "websocket.http.response.start"):
+            self.answer = "complete"
+        await self._send(message)
+
+    async def refuse(self) -> None:
+        if "websocket.http.response" not in (self.scope.get("extensions") or ()):
+            await self.conclude()
+            return
+        for message in _unavailable():
+            await self.send({**message, "type": f"websocket.{message['type']}"})
+
+    async def conclude(self) -> None:
+        if self.answer == "complete":
+            return
+        close = {"type": "websocket.close", "code": SERVICE_RESTART, "reason": "service restart"}
+        try:
+            await self.send(close)
+        except Exception as exc:  # the server has closed it first, in its own words
+            journal.logger.debug("%s was closed already: %r", self.path, exc)
+
+
+def _unavailable() -> tuple[Message, Message]:
+    body = b"Service Unavailable"
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode("ascii")),
+        # Spread, so that the clients of one server do not come back in one instant.
+        (b"retry-after", str(random.randint(1, 5)).encode("ascii")),
+    ]
+    return (
+        {"type": "http.response.start", "status": 503, "headers": headers},
+        {"type": "http.response.body", "body": body, "more_body": False},
+    )

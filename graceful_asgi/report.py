@@ -1,0 +1,168 @@
+"""What a drain came to: `DrainReport`, `StuckWork`, and where stuck work waits."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+    from types import FrameType
+
+    from .inflight import Kind, Work
+    from .phase import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class StuckWork:
+    """Work that was still in flight when its deadline passed."""
+
+    kind: Kind
+    """`http`, `websocket`, `task` (tracked work) or `lifespan`."""
+    method: str
+    """The request's method; empty for other kinds."""
+    path: str
+    """The request's path, or the name that tracked work was given."""
+    age: float
+    """Seconds since it began."""
+    phase: str
+    """How far it had come: `response not started`, `response started`, ..."""
+    where: str
+    """The line of the app that it was waiting at (`file:line in function`); may be empty."""
+
+    def __str__(self) -> str:
+        name = " ".join(part for part in (self.kind, self.method, self.path) if part)
+        where = f", at {self.where}" if self.where else ""
+        return f"{name} for {self.age:.1f} s, {self.phase}{where}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainReport:
+    """What became of the work that was in flight when the drain began, and came in during it.
+
+    `completed + cancelled + aborted` is all of it, each counted once. A missed deadline is data
+    here, not an error.
+    """
+
+    reason: str
+    """What began the drain: `SIGTERM`, `should_exit`, ..."""
+    completed: int
+    """Ended by itself."""
+    cancelled: int
+    """Cancelled, with nothing cut: an HTTP client got its 503, a WebSocket its 1012."""
+    aborted: int
+    """Left with a part of an answer, or still in flight at the end of the cancel period."""
+    rejected: int
+    """New requests that got a 503 because of the drain. They were not in flight."""
+    elapsed: float
+    """Seconds from the drain's beginning to now, or to its end."""
+    stuck: tuple[StuckWork, ...] = ()
+    """What was still in flight when its deadline passed."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything in flight finished. The process exits 0 then, 1 otherwise."""
+        return not (self.cancelled or self.aborted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainStatistics:
+    """A drainer at one moment."""
+
+    phase: Phase
+    reason: str
+    in_flight: int
+    oldest: StuckWork | None
+    """The work that has been in flight longest (it need not be stuck)."""
+    completed: int
+    cancelled: int
+    aborted: int
+    rejected: int
+    elapsed: float
+    """Seconds since the drain began; 0 while serving."""
+    time_left: float
+    """Seconds until the work in flight is cancelled; infinite where no stop has come."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has become of the work since a drain began."""
+
+    completed: int = 0
+    cancelled: int = 0
+    aborted: int = 0
+    rejected: int = 0
+    stuck: tuple[StuckWork, ...] = ()
+
+    def count(self, work: Work) -> None:
+        """Count *work* that has just ended."""
+        if not work.cancelled:
+            self.completed += 1
+        elif work.cut:
+            self.aborted += 1
+        else:
+            self.cancelled += 1
+
+
+def stuck_work(work: Work, now: float) -> StuckWork:
+    """Describe *work* as it stands. Safe from any thread."""
+    return StuckWork(
+        kind=work.kind,
+        method=work.method,
+        path=work.path,
+        age=now - work.began,
+        phase=work.progress,
+        where=where(work.coroutine()),
+    )
+
+
+def where(coroutine: object) -> str:
+    """Say where a coroutine waits: its innermost line outside of the libraries, if it has one.
+
+    "Waiting in anyio/_backends" helps nobody at three in the morning; the app's own line does.
+    """
+    frames = list(await_chain(coroutine))
+    own = [frame for frame in frames if not _is_library(frame.f_code.co_filename)]
+    if not frames:
+        return ""
+    frame = own[-1] if own else frames[-1]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def await_chain(awaitable: object) -> Iterator[FrameType]:
+    """Yield the frames of what a coroutine awaits, outermost first.
+
+    Coroutines, generators and async generators name what they await under different names;
+    whatever has none of them (a future) ends the chain.
+    """
+    while awaitable is not None:
+        for prefix in ("cr", "gi", "ag"):
+            if hasattr(awaitable, f"{prefix}_frame"):
+                frame = getattr(awaitable, f"{prefix}_frame")
+                if frame is not None:
+                    yield frame
+                inner = "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await"
+                awaitable = getattr(awaitable, inner)
+                break
+        else:
+            return
+
+
+def thread_stacks() -> Iterator[str]:
+    """Yield the stack of every other thread, as text. Call it from the thread that looks on."""
+    own = sys._getframe()
+    for ident, frame in sys._current_frames().items():
+        if frame is not own:
+            stack = "".join(traceback.format_stack(frame)).rstrip()
+            yield f"thread {ident}:\n{stack}"
+
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+_OWN_FILES = __file__.rpartition("report.py")[0]
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith((*_LIBRARIES, _OWN_FILES, "<frozen"))

@@ -1,0 +1,37 @@
+"""The server edges, and how a drainer finds the one it runs in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import journal
+from .finder import find_server
+from .touchpoints import missing
+from .uvicorn import UvicornEdge
+
+if TYPE_CHECKING:
+    from ..asgi import Scope
+    from ..drainer import Drainer
+
+__all__ = ["UvicornEdge", "attach"]
+
+
+def attach(drainer: Drainer, scope: Scope) -> UvicornEdge | None:
+    """Hook the server that *scope* comes from; None where it is not one this package knows.
+
+    A server that is hooked already keeps its drain: the edge that is returned has it. Says in
+    the log which it was. Call it from the lifespan or from a request, on the server's loop.
+    """
+    server = find_server(scope)
+    if server is not None and (edge := UvicornEdge.of(server)) is not None:
+        return edge
+    drainer.bind(anew=True)
+    if server is None:
+        journal.passive("no uvicorn server found here")
+        return None
+    if names := missing(server):
+        journal.passive(f"this uvicorn has no {', '.join(names)}")
+        return None
+    edge = UvicornEdge(server, drainer)
+    edge.install(scope)
+    return edge

@@ -1,0 +1,74 @@
+"""How a uvicorn server hears of a signal, and how the process ends by it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .uvicorn import UvicornEdge
+
+
+class CapturedSignals(list[int]):
+    """`Server._captured_signals`: uvicorn's handler appends to it, and in the end raises it anew.
+
+    Hearing the signal here, in the handler, begins the drain at once, even with the event loop
+    blocked, and leaves uvicorn's handler where sse-starlette and others look for the server.
+
+    By raising SIGTERM anew uvicorn would die of it: no atexit, no worker_exit hook, an exit code
+    that says "killed". Where nobody else handles the signal, the process exits in order instead,
+    0 after a clean drain and 1 otherwise. A program's own handler gets its signal.
+    """
+
+    def __init__(self, edge: UvicornEdge) -> None:
+        super().__init__()
+        self._edge = edge
+
+    def append(self, signum: int, /) -> None:
+        """Note a signal. Runs in the signal handler."""
+        super().append(signum)
+        self._edge.on_signal(signum)
+
+    def __reversed__(self) -> Iterator[int]:
+        """Yield what uvicorn is to raise anew. Its handlers are no longer installed by then."""
+        code = self._edge.exit_code()
+        ends = False
+        for signum in super().__reversed__():
+            if code is not None and _ends_process(signum):
+                ends = True
+            else:
+                self._edge.release()
+                yield signum
+        if ends:
+            raise SystemExit(code)
+
+
+def _ends_process(signum: int) -> bool:
+    """Say whether nobody but the defaults handles *signum* (asyncio.run's is one of those)."""
+    handler = signal.getsignal(signum)
+    if handler in (signal.SIG_DFL, signal.default_int_handler):
+        return True
+    runner = getattr(asyncio, "Runner", None)  # from Python 3.11 on
+    method = getattr(handler, "func", None)
+    return runner is not None and isinstance(getattr(method, "__self__", None), runner)
+
+
+def log_where_uvicorn_does(logger: logging.Logger) -> None:
+    """Give *logger* uvicorn's handlers and level, where the program has given it none.
+
+    uvicorn's own logging set-up has no root handler: without this nobody would see a line.
+    """
+    if logger.hasHandlers():
+        return
+    source: logging.Logger | None = logging.getLogger("uvicorn.error")
+    level = logging.getLogger("uvicorn.error").getEffectiveLevel()
+    while source is not None:
+        for handler in source.handlers:
+            logger.addHandler(handler)
+        source = source.parent if source.propagate else None
+    if logger.handlers and logger.level == logging.NOTSET:
+        logger.setLevel(level)

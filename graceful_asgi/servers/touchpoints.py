@@ -1,0 +1,95 @@
+"""All of uvicorn that this package touches, in one place. Nothing here acts.
+
+Each name has a test that fails when an installed uvicorn has moved it (`tests/servers`). A server
+that lacks one of the methods is left alone: passive mode, never a crash. The names have been the
+same from uvicorn 0.22 to 0.54, `_captured_signals` since 0.29.
+"""
+
+from __future__ import annotations
+
+import inspect
+import socket
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+
+class Transport(Protocol):
+    """What every protocol object holds: asyncio's transport, or uvloop's."""
+
+    def is_closing(self) -> bool: ...
+    def abort(self) -> None: ...
+    def get_extra_info(self, name: str) -> Any: ...
+    def get_write_buffer_size(self) -> int: ...
+
+
+class Cycle(Protocol):
+    """A request and its response, as uvicorn's HTTP protocols keep it."""
+
+    response_started: bool
+    response_complete: bool
+
+
+class Connection(Protocol):
+    """A protocol object in `server_state.connections`. HTTP/1 has `cycle`, HTTP/2 `cycles`."""
+
+    transport: Transport
+
+    def shutdown(self) -> None: ...
+
+
+class ServerState(Protocol):
+    """What a server shares with its connections. Read only: uvicorn removes what it added."""
+
+    connections: set[Connection]
+    tasks: set[asyncio.Task[None]]
+
+
+class Lifespan(Protocol):
+    """`config.lifespan_class`: on or off."""
+
+    state: dict[str, Any]
+    shutdown: Callable[[], Awaitable[None]]
+
+
+class Config(Protocol):
+    """Read, but for `timeout_graceful_shutdown`, which is lent to the drain and given back."""
+
+    http_protocol_class: Callable[..., asyncio.Protocol]
+    ws_protocol_class: type | None
+    ssl: Any
+    reload: bool
+    limit_max_requests: int | None
+    timeout_graceful_shutdown: float | None
+
+
+class Server(Protocol):
+    """`uvicorn.Server`. Wrapped on the instance: `shutdown`, `main_loop`, `_captured_signals`."""
+
+    config: Config
+    server_state: ServerState
+    lifespan: Lifespan
+    servers: list[asyncio.base_events.Server]
+    started: bool
+    should_exit: bool
+    force_exit: bool
+    shutdown: Callable[..., Awaitable[None]]
+    main_loop: Callable[[], Awaitable[None]]
+    _captured_signals: list[int]
+
+    async def on_tick(self, counter: int) -> bool: ...
+
+
+Sockets = list[socket.socket]
+
+_COROUTINES: Final = ("shutdown", "main_loop", "on_tick")
+_ATTRIBUTES: Final = ("config", "server_state", "lifespan", "should_exit", "force_exit")
+
+
+def missing(server: Server) -> list[str]:
+    """Name what *server* lacks of what a drain cannot do without."""
+    return [
+        name for name in _COROUTINES if not inspect.iscoroutinefunction(getattr(server, name, None))
+    ] + [name for name in _ATTRIBUTES if not hasattr(server, name)]

@@ -1,0 +1,258 @@
+"""The uvicorn edge: hooks one `Server` instance, and carries the drain out on it.
+
+Wrapped on the instance are `shutdown` (which every way of stopping comes to), `main_loop` (where
+`serve()` is cancelled) and the list of captured signals (where a signal is first heard, and
+where uvicorn would die by it in the end). No class is patched, nothing outlives the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from .. import journal
+from ..phase import Phase
+from ..report import StuckWork, stuck_work, thread_stacks, where
+from ..watchdog import Watchdog
+from .connections import Connections
+from .listener import close_listeners
+from .signals import CapturedSignals, log_where_uvicorn_does
+
+if TYPE_CHECKING:
+    import socket
+
+    from ..asgi import Scope
+    from ..drainer import Drainer
+    from .touchpoints import Server, Sockets
+
+TICK_PERIOD: Final = 0.1
+"""uvicorn's own: it keeps the Date header and gunicorn's heartbeat going, and sees flags set."""
+
+MARGIN: Final = 0.5
+"""Seconds from the end of the last phase to the hard deadline."""
+
+_ATTRIBUTE: Final = "_graceful_asgi_edge"
+
+
+class UvicornEdge:
+    """One uvicorn server and its drain. Lives on the server's event loop."""
+
+    def __init__(self, server: Server, drainer: Drainer) -> None:
+        self.drainer = drainer
+        self._server = server
+        self._connections = Connections(server, drainer.policy.websockets)
+        self._watchdog = Watchdog(self._last_words)
+        # A server in a thread of a larger program must not take the program with it.
+        self._owns_process = threading.current_thread() is threading.main_thread()
+        self._pid = os.getpid()
+        self._interrupts = 0
+        self._shutdown_task: asyncio.Task[None] | None = None
+        self._lifespan_task: asyncio.Task[Any] | None = None
+        self._late: set[asyncio.Task[Any]] = set()
+
+    @staticmethod
+    def of(server: Server) -> UvicornEdge | None:
+        """Return the edge that has hooked *server*, if one has."""
+        return getattr(server, _ATTRIBUTE, None)
+
+    def install(self, scope: Scope) -> None:
+        """Hook the server. From here on it drains, whichever way it is told to stop."""
+        server = self._server
+        setattr(server, _ATTRIBUTE, self)
+        self._uvicorn_shutdown, server.shutdown = server.shutdown, self.shutdown
+        self._uvicorn_main_loop, server.main_loop = server.main_loop, self._main_loop
+        self._uvicorn_cleanup, server.lifespan.shutdown = server.lifespan.shutdown, self._cleanup
+        captured = list(getattr(server, "_captured_signals", ()))
+        server._captured_signals = CapturedSignals(self)
+        if scope["type"] == "lifespan":
+            self._lifespan_task = asyncio.current_task()
+        log_where_uvicorn_does(journal.logger)
+        journal.hooked(
+            f"{type(server).__module__}.{type(server).__qualname__}", self.drainer.policy
+        )
+        for signum in captured:  # it was told to stop before it had got as far as this
+            server._captured_signals.append(signum)
+
+    # Triggers: a signal, or `shutdown`, which is where the others end up
+
+    def on_signal(self, signum: int) -> None:
+        """Take a signal. Runs in the signal handler: no logging, no waiting, no plain lock."""
+        if os.getpid() != self._pid:  # a child that the app has forked has nothing to drain
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+            return
+        if signum == signal.SIGINT and self.drainer.stopping:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                self._watchdog.expire()
+            self.drainer.abort()
+            return
+        # Somebody at a keyboard is waiting, and no router needs time to notice.
+        self._stop(signal.Signals(signum).name, lame_duck=signum != signal.SIGINT)
+
+    def _stop(self, reason: str, *, lame_duck: bool = True) -> None:
+        policy = self.drainer.policy
+        lame_duck = lame_duck and not self._server.config.reload
+        if self.drainer.stop(reason, lame_duck=lame_duck) and self._owns_process:
+            left = self.drainer.time_left() + policy.cancel_period + policy.cleanup_period
+            self._watchdog.arm(left + MARGIN)
+
+    async def _main_loop(self) -> None:
+        try:
+            await self._uvicorn_main_loop()
+        except asyncio.CancelledError:
+            # uvicorn would leave the listener open, and the lifespan without its shutdown.
+            self._stop("serve() cancelled", lame_duck=False)
+            with anyio.CancelScope(shield=True):
+                await self.shutdown()
+            raise
+
+    async def shutdown(self, sockets: Sockets | None = None) -> None:
+        """Drain, then let uvicorn shut down what is left. In place of `Server.shutdown`.
+
+        Re-entrant: a second caller waits for the one drain. A caller that is cancelled will not
+        wait: what is in flight is cancelled, too.
+        """
+        if self._shutdown_task is None:
+            self._shutdown_task = asyncio.ensure_future(self._shut_down(sockets))
+        try:
+            await asyncio.shield(self._shutdown_task)
+        except asyncio.CancelledError:
+            if not self._shutdown_task.done():
+                self.drainer.abort()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.shield(self._shutdown_task)
+            raise
+
+    async def _shut_down(self, sockets: Sockets | None) -> None:
+        if not self.drainer.stopping:
+            self._stop(self._why())
+        self._server.should_exit = True  # sse-starlette reads it; `on_tick` says less with it
+        ticking = asyncio.ensure_future(self._tick())
+        try:
+            await self.drainer.drain(self)
+            await self._finish_uvicorn(sockets)
+        finally:
+            ticking.cancel()
+            self.cut_connections()
+            self.drainer.finish()
+            if not self._server._captured_signals:
+                self._watchdog.disarm()  # no signal asked the process to end
+
+    def _why(self) -> str:
+        server = self._server
+        if server.should_exit:
+            return "should_exit"
+        return "shutdown()" if server.config.limit_max_requests is None else "limit_max_requests"
+
+    async def _tick(self) -> None:
+        """Go on with what uvicorn's main loop does, and look at the flags it looks at."""
+        for counter in itertools.count():
+            try:
+                await self._server.on_tick(counter)
+            except Exception:
+                journal.logger.exception("uvicorn's on_tick failed; the drain goes on")
+            if self._server.force_exit:
+                self._server.force_exit = False  # or uvicorn would leave lifespan.shutdown out
+                self.drainer.abort()
+            if self.drainer.phase is not Phase.LAME_DUCK:
+                self._connections.sweep()
+            self.drainer.bulletin.wake()
+            await asyncio.sleep(TICK_PERIOD)
+
+    # What the drain asks for
+
+    async def close_listener(self) -> None:
+        """Close every listener, and take over what its queue holds."""
+        for connection in await close_listeners(self._server.servers):
+            task = asyncio.ensure_future(self._take(connection))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+
+    async def _take(self, connection: socket.socket) -> None:
+        server, config = self._server, self._server.config
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(
+                lambda: config.http_protocol_class(
+                    config=config,
+                    server_state=server.server_state,
+                    app_state=server.lifespan.state,
+                    _loop=loop,
+                ),
+                connection,
+                ssl=config.ssl,
+            )
+        except (OSError, asyncio.CancelledError) as exc:  # a failed TLS handshake is an OSError
+            journal.logger.debug("a connection from the accept queue has gone: %r", exc)
+            connection.close()
+
+    def is_idle(self) -> bool:
+        """Say whether no connection is open and no ASGI call running."""
+        return not (self._connections or self._server.server_state.tasks or self._late)
+
+    def cut_answers(self) -> int:
+        """Reset what has a part of its answer out."""
+        return self._connections.cut_answers()
+
+    def cut_connections(self) -> None:
+        """Reset whatever is left."""
+        for task in self._late:
+            task.cancel()
+        self._connections.cut()
+
+    # The end
+
+    async def _finish_uvicorn(self, sockets: Sockets | None) -> None:
+        """Have uvicorn shut down a server that has nothing left: it runs lifespan.shutdown."""
+        server, config = self._server, self._server.config
+        # Already closed. From Python 3.12 on, waiting for that waits for silent TLS handshakes.
+        servers, server.servers = server.servers, []
+        lent = config.timeout_graceful_shutdown
+        if not self.is_idle():  # a handler that swallows its cancellation: it has had its time
+            config.timeout_graceful_shutdown = TICK_PERIOD
+        try:
+            await (self._uvicorn_shutdown() if sockets is None else self._uvicorn_shutdown(sockets))
+        finally:
+            server.servers, config.timeout_graceful_shutdown = servers, lent
+
+    async def _cleanup(self) -> None:
+        """Bound `lifespan.shutdown` by the cleanup period. In place of `LifespanOn.shutdown`."""
+        with anyio.move_on_after(self.drainer.time_left()) as cancel_scope:
+            await self._uvicorn_cleanup()
+        if cancel_scope.cancelled_caught:
+            task = self._lifespan_task
+            self.drainer.overran(
+                StuckWork(
+                    kind="lifespan",
+                    method="",
+                    path="lifespan.shutdown",
+                    age=self.drainer.policy.cleanup_period,
+                    phase="running",
+                    where=where(None if task is None else task.get_coro()),
+                )
+            )
+
+    def exit_code(self) -> int | None:
+        """Return what the process should exit with; None while the drain is not over."""
+        task = self._shutdown_task
+        if task is None or not task.done():
+            return None
+        return 0 if self.drainer.report().clean else 1
+
+    def release(self) -> None:
+        """Let the process live: whoever handles its signals decides about it."""
+        self._watchdog.disarm()
+
+    def _last_words(self) -> None:
+        """Say what is stuck. Runs in a thread of its own, with the event loop in any state."""
+        drainer, now = self.drainer, self.drainer.now()
+        drainer.bulletin.publish()
+        works = [stuck_work(work, now) for work in drainer.in_flight]
+        journal.deadline_passed(drainer.report(), works, thread_stacks())

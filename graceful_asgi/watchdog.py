@@ -1,0 +1,98 @@
+"""The hard deadline: a thread that ends the process when everything else has failed to.
+
+It holds whatever the process is doing: a handler that swallows its cancellation, a blocked event
+loop, a thread that never ends, a hung `lifespan.shutdown`. Code that never gives the GIL back is
+left to `faulthandler`, whose timer needs no GIL.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import faulthandler
+import logging
+import os
+import queue
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from . import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORCED: Final = 1
+"""The exit code. Never 3 or 4: uvicorn's and gunicorn's parents take those for a failed start."""
+
+LAST_WORDS_PERIOD: Final = 0.4
+"""Seconds for the report. A log that blocks (a full pipe, a lock that is held) gets no more."""
+
+FAULTHANDLER_DELAY: Final = 0.5
+"""Seconds from the hard deadline to the backstop."""
+
+
+class Watchdog:
+    """Ends the process at the hard deadline, unless disarmed.
+
+    Every method is safe from any thread and in a signal handler: no lock that the interrupted
+    code may hold is taken. That is why the thread is a bare one: `Thread.start` takes such a lock.
+
+    Args:
+        last_words: called at the deadline, in a thread of its own, to say what is stuck.
+    """
+
+    def __init__(self, last_words: Callable[[], object]) -> None:
+        self._last_words = last_words
+        # Documented as reentrant, for just this: `put` in the middle of a `put`.
+        self._orders: queue.SimpleQueue[bool] | None = None
+
+    @property
+    def armed(self) -> bool:
+        """Whether the process will be gone at the deadline."""
+        return self._orders is not None
+
+    def arm(self, seconds: float) -> None:
+        """End the process in *seconds*. Idempotent: the first deadline stands."""
+        if self._orders is not None:
+            return
+        self._orders = queue.SimpleQueue()
+        _thread.start_new_thread(self._watch, (self._orders, time.monotonic() + seconds))
+        # No usable stderr: then the thread alone has to do.
+        with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
+            file = sys.__stderr__ or sys.stderr
+            faulthandler.dump_traceback_later(seconds + FAULTHANDLER_DELAY, exit=True, file=file)
+
+    def disarm(self) -> None:
+        """Let the process live. Idempotent."""
+        if self._orders is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self._orders.put(False)
+            self._orders = None
+
+    def expire(self) -> None:
+        """End the process now, by the same steps. Arms what is not armed."""
+        self.arm(0)
+        if self._orders is not None:
+            self._orders.put(True)
+
+    def _watch(self, orders: queue.SimpleQueue[bool], deadline: float) -> None:
+        try:
+            exit_now = orders.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            exit_now = True
+        if exit_now:
+            said: queue.SimpleQueue[None] = queue.SimpleQueue()
+            _thread.start_new_thread(self._say, (said,))
+            with contextlib.suppress(queue.Empty):
+                said.get(timeout=LAST_WORDS_PERIOD)
+            os._exit(FORCED)
+
+    def _say(self, said: queue.SimpleQueue[None]) -> None:
+        try:
+            self._last_words()
+        except Exception:
+            journal.logger.exception("the report at the hard deadline failed")
+        finally:
+            logging.shutdown()  # flushes every handler; os._exit flushes none
+            said.put(None)

@@ -65,7 +65,7 @@ class Bulletin:
             try:
                 hook(change)
             except Exception:
-                journal.hook_failed(hook)
+                journal.failed("hook %r failed; the drain goes on", hook)
 
     def wake(self) -> None:
         """Wake every listening task. Safe in a signal handler."""

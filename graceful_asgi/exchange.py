@@ -163,7 +163,7 @@ class WebSocketExchange(Exchange):
         try:
             await self.send(close)
         except Exception as exc:  # the server has closed it first, in its own words
-            journal.logger.debug("%s was closed already: %r", self.path, exc)
+            journal.detail("%s was closed already: %r", self.path, exc)
 
 
 def _unavailable() -> tuple[Message, Message]:

@@ -135,7 +135,6 @@ class GracefulMiddleware:
 
 def _refused(drainer: Drainer) -> bool:
     """Say whether a request that came while draining gets a 503 in place of an answer."""
-    waiting = drainer.phase in (Phase.LAME_DUCK, Phase.DRAINING)
-    rejected = not waiting or drainer.policy.new_requests == "reject"
+    rejected = not drainer.waiting or drainer.policy.new_requests == "reject"
     drainer.arrived(rejected=rejected)
     return rejected

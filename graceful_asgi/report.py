@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 import sysconfig
+import threading
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Iterator
     from types import FrameType
 
     from .inflight import Kind, Work
@@ -124,12 +127,33 @@ def where(coroutine: object) -> str:
 
     "Waiting in anyio/_backends" helps nobody at three in the morning; the app's own line does.
     """
-    frames = list(await_chain(coroutine))
+    running = bool(getattr(coroutine, "cr_running", False))
+    frames = _running_frames(coroutine) if running else list(await_chain(coroutine))
     own = [frame for frame in frames if not _is_library(frame.f_code.co_filename)]
     if not frames:
         return ""
     frame = own[-1] if own else frames[-1]
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def _running_frames(coroutine: object) -> list[FrameType]:
+    """Return the frames from *coroutine* inwards. One that runs (and blocks its loop) awaits
+    nothing; what it does stands on the stack of its thread."""
+    outermost = getattr(coroutine, "cr_frame", None)
+    for innermost in sys._current_frames().values():
+        stack = _stack(innermost)
+        if outermost in stack:
+            return stack[stack.index(outermost) :]
+    return []
+
+
+def _stack(innermost: FrameType) -> list[FrameType]:
+    stack: list[FrameType] = []
+    frame: FrameType | None = innermost
+    while frame is not None:
+        stack.append(frame)
+        frame = frame.f_back
+    return stack[::-1]
 
 
 def await_chain(awaitable: object) -> Iterator[FrameType]:
@@ -151,18 +175,20 @@ def await_chain(awaitable: object) -> Iterator[FrameType]:
             return
 
 
-def thread_stacks() -> Iterator[str]:
-    """Yield the stack of every other thread, as text. Call it from the thread that looks on."""
-    own = sys._getframe()
-    for ident, frame in sys._current_frames().items():
-        if frame is not own:
-            stack = "".join(traceback.format_stack(frame)).rstrip()
-            yield f"thread {ident}:\n{stack}"
-
-
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
-_OWN_FILES = __file__.rpartition("report.py")[0]
+def thread_stacks(*, leave_out: str) -> Iterator[str]:
+    """Yield the stack of every thread as text, but for those that run code of file *leave_out*."""
+    main = threading.main_thread().ident
+    for ident, innermost in sys._current_frames().items():
+        if all(frame.f_code.co_filename != leave_out for frame in _stack(innermost)):
+            name = "main thread" if ident == main else f"thread {ident}"
+            yield f"{name}:\n{''.join(traceback.format_stack(innermost)).rstrip()}"
 
 
 def _is_library(filename: str) -> bool:
-    return filename.startswith((*_LIBRARIES, _OWN_FILES, "<frozen"))
+    return filename.startswith(_library_paths())
+
+
+@functools.cache
+def _library_paths() -> tuple[str, ...]:
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
+    return (*installed, os.path.dirname(__file__), "<frozen")

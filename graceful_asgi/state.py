@@ -178,10 +178,17 @@ class DrainState:
             return max(0.0, self._lame_duck_end() + self.policy.grace_period - self.now())
         return max(0.0, self._deadline - self.now())
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a drain is under way that still waits for the work in flight."""
+        return self.phase in (Phase.LAME_DUCK, Phase.DRAINING)
+
+    def age(self) -> float:
+        """Seconds since the drain began; 0 while serving."""
+        return 0.0 if self.phase is Phase.SERVING else self.now() - self._began
+
     def _elapsed(self) -> float:
-        if self.phase is Phase.SERVING:
-            return 0.0
-        return (self.now() if self._ended is None else self._ended) - self._began
+        return self.age() if self._ended is None else self._ended - self._began
 
     def now(self) -> float:
         """Return the time in seconds, by the one clock of this drain."""

@@ -92,7 +92,7 @@ class Watchdog:
         try:
             self._last_words()
         except Exception:
-            journal.logger.exception("the report at the hard deadline failed")
+            journal.failed("the report at the hard deadline failed")
         finally:
             logging.shutdown()  # flushes every handler; os._exit flushes none
             said.put(None)

@@ -121,7 +121,7 @@ def _close(connection: Connection) -> None:
     try:
         connection.shutdown()
     except Exception as exc:
-        journal.logger.warning("closing a connection failed, aborting it: %r", exc)
+        journal.caution("closing a connection failed, aborting it: %r", exc)
         connection.transport.abort()
 
 

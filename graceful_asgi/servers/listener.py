@@ -71,7 +71,7 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
             except ConnectionAbortedError:
                 continue  # the client has left the queue
             except OSError as exc:  # out of descriptors: what is left in the queue is lost
-                journal.logger.warning("accepting at the listener close failed: %s", exc)
+                journal.caution("accepting at the listener close failed: %s", exc)
                 break
             connection.setblocking(False)
             accepted.append(connection)

@@ -20,6 +20,7 @@ from .. import journal
 from ..phase import Phase
 from ..report import StuckWork, stuck_work, thread_stacks, where
 from ..watchdog import Watchdog
+from ..watchdog import __file__ as watchdog_file
 from .connections import Connections
 from .listener import close_listeners
 from .signals import CapturedSignals, log_where_uvicorn_does
@@ -89,9 +90,10 @@ class UvicornEdge:
             return
         if signum == signal.SIGINT and self.drainer.stopping:
             self._interrupts += 1
-            if self._interrupts > 1:
+            if self._interrupts == 1:
+                self.drainer.abort()
+            else:
                 self._watchdog.expire()
-            self.drainer.abort()
             return
         # Somebody at a keyboard is waiting, and no router needs time to notice.
         self._stop(signal.Signals(signum).name, lame_duck=signum != signal.SIGINT)
@@ -157,9 +159,8 @@ class UvicornEdge:
             try:
                 await self._server.on_tick(counter)
             except Exception:
-                journal.logger.exception("uvicorn's on_tick failed; the drain goes on")
-            if self._server.force_exit:
-                self._server.force_exit = False  # or uvicorn would leave lifespan.shutdown out
+                journal.failed("uvicorn's on_tick failed; the drain goes on")
+            if self._server.force_exit and self.drainer.waiting:
                 self.drainer.abort()
             if self.drainer.phase is not Phase.LAME_DUCK:
                 self._connections.sweep()
@@ -190,7 +191,7 @@ class UvicornEdge:
                 ssl=config.ssl,
             )
         except (OSError, asyncio.CancelledError) as exc:  # a failed TLS handshake is an OSError
-            journal.logger.debug("a connection from the accept queue has gone: %r", exc)
+            journal.detail("a connection from the accept queue has gone: %r", exc)
             connection.close()
 
     def is_idle(self) -> bool:
@@ -214,6 +215,7 @@ class UvicornEdge:
         server, config = self._server, self._server.config
         # Already closed. From Python 3.12 on, waiting for that waits for silent TLS handshakes.
         servers, server.servers = server.servers, []
+        server.force_exit = False  # or uvicorn would leave lifespan.shutdown out
         lent = config.timeout_graceful_shutdown
         if not self.is_idle():  # a handler that swallows its cancellation: it has had its time
             config.timeout_graceful_shutdown = TICK_PERIOD
@@ -255,4 +257,5 @@ class UvicornEdge:
         drainer, now = self.drainer, self.drainer.now()
         drainer.bulletin.publish()
         works = [stuck_work(work, now) for work in drainer.in_flight]
-        journal.deadline_passed(drainer.report(), works, thread_stacks())
+        stacks = thread_stacks(leave_out=watchdog_file)
+        journal.deadline_passed(drainer.reason, drainer.age(), works, stacks)

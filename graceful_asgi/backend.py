@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 import anyio
 
@@ -19,13 +19,12 @@ RunSoon: TypeAlias = Callable[[Callable[[], object]], object]
 Clock: TypeAlias = Callable[[], float]
 
 
-def on_asyncio() -> bool:
-    """Say whether the caller runs on an asyncio loop (uvloop is one)."""
+def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the asyncio loop the caller runs on (uvloop is one), or None outside of one."""
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None
 
 
 def run_soon() -> RunSoon:
@@ -34,8 +33,9 @@ def run_soon() -> RunSoon:
     Both natives are documented for that: `loop.call_soon_threadsafe` and trio's
     `TrioToken.run_sync_soon`. `anyio.from_thread` is not: it waits for the answer.
     """
-    if on_asyncio():
-        return asyncio.get_running_loop().call_soon_threadsafe
+    loop = running_asyncio_loop()
+    if loop is not None:
+        return loop.call_soon_threadsafe
     import trio
 
     return trio.lowlevel.current_trio_token().run_sync_soon
@@ -47,21 +47,12 @@ def running_clock() -> Clock:
     asyncio and uvloop count monotonic time as well. trio's clock has an offset of its own, and
     may be a mock that runs a 30 s drain in milliseconds. Callable from any thread.
     """
-    if not on_asyncio():
+    if running_asyncio_loop() is None:
         with contextlib.suppress(ImportError, RuntimeError):
             import trio
 
             return trio.lowlevel.current_clock().current_time
     return time.monotonic
-
-
-def current_coroutine() -> Coroutine[Any, Any, Any] | None:
-    """Return the coroutine of the running task, for looking at where it waits."""
-    if on_asyncio():
-        task = asyncio.current_task()
-        coroutine = None if task is None else task.get_coro()
-        return coroutine if isinstance(coroutine, Coroutine) else None
-    return None
 
 
 class Listener:

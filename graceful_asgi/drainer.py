@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio.lowlevel
 
 from . import journal
+from .backend import running_asyncio_loop, running_clock
 from .inflight import TrackedWork
 from .phase import Event, Phase
 from .report import DrainReport, stuck_work
@@ -132,7 +133,7 @@ class Drainer(DrainState):
         When the grace period ends the surrounding task is cancelled (asyncio), or the block
         (trio). In a plain thread the work counts, but nothing can cancel it.
         """
-        return TrackedWork(self.in_flight, self.now, name)
+        return TrackedWork(self.in_flight, name)
 
     def add_hook(self, hook: DrainHook) -> None:
         """Have *hook* called with each `PhaseChange`, on the event loop.
@@ -147,7 +148,8 @@ class Drainer(DrainState):
         With *anew* a server starts: a drainer that has been through a drain serves again.
         """
         if anew:
-            self._clock = self._given_clock
+            self.in_flight.clock = self._given_clock or running_clock()
+            self.in_flight.loop = running_asyncio_loop()
             if self._enter(Event.RESTART):
                 self._reset()
         self.bulletin.bind()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import anyio
 
-from .backend import Clock, on_asyncio
+from .backend import Clock, running_asyncio_loop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,10 +23,13 @@ Kind = Literal["http", "websocket", "task", "lifespan"]
 class InFlight:
     """What is in flight now. Safe to read from any thread and in a signal handler."""
 
-    __slots__ = ("on_leave", "works")
+    __slots__ = ("clock", "loop", "on_leave", "works")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.works: set[Work] = set()
+        self.clock = clock
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop that most work runs on, which spares each the question."""
         self.on_leave: Callable[[Work], object] | None = None
         """Told of work that ends. None while serving: then nobody asks, and nobody pays."""
 
@@ -57,13 +60,14 @@ class Work:
 
     kind: ClassVar[Kind] = "task"
 
-    def __init__(self, in_flight: InFlight, clock: Clock) -> None:
+    def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
         self._cancel_scope: anyio.CancelScope | None = None
-        self.began = clock()
+        self.began = in_flight.clock()
         self.cancelled = False
+        self.task: asyncio.Task[Any] | None
         try:
-            self.task = asyncio.current_task()
+            self.task = asyncio.current_task(in_flight.loop)
         except RuntimeError:  # not on asyncio: trio, or a plain thread
             self.task = None
 
@@ -143,12 +147,12 @@ class TrackedWork(Work):
 
     __slots__ = ("_name",)
 
-    def __init__(self, in_flight: InFlight, clock: Clock, name: str) -> None:
-        super().__init__(in_flight, clock)
+    def __init__(self, in_flight: InFlight, name: str) -> None:
+        super().__init__(in_flight)
         self._name = name
 
     def __enter__(self) -> None:
-        if not on_asyncio() and _in_trio():
+        if running_asyncio_loop() is None and _in_trio():
             self._cancel_scope = anyio.CancelScope().__enter__()
         super().__enter__()
 

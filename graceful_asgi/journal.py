@@ -172,6 +172,25 @@ def hooked(what: str, policy: DrainPolicy) -> None:
     )
 
 
+def check_budget(policy: DrainPolicy, margin: float) -> None:
+    """Say at startup what of the policy cannot hold, or has no effect in this version."""
+    given, needed = policy.termination_grace_period, policy.total_period + margin
+    if given is not None and needed > given:
+        caution(
+            "the policy's periods and %g s margin add up to %g s, but termination_grace_period is "
+            "%g s: raise that to %g, or lower grace_period to %g",
+            margin,
+            needed,
+            given,
+            needed,
+            max(0.0, policy.grace_period - (needed - given)),
+        )
+    if policy.event_streams != "finish":
+        caution("event_streams=%r has no effect yet", policy.event_streams)
+    if policy.drain_on_unhandled_exception:
+        caution("drain_on_unhandled_exception=True has no effect yet")
+
+
 def passive(why: str) -> None:
     """Say that there is no server edge: nothing is held, closed or ended by a deadline."""
     _say(

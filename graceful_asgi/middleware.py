@@ -10,7 +10,7 @@ import anyio
 from .drainer import Drainer
 from .edge import NoEdge
 from .errors import MisuseError
-from .exchange import STATE_KEY, Exchange, HTTPExchange, WebSocketExchange
+from .exchange import COUNTED_KEY, DRAINER_KEY, SERVING, Exchange, HTTPExchange, WebSocketExchange
 from .phase import Phase
 from .servers import attach
 
@@ -51,7 +51,7 @@ class GracefulMiddleware:
         self.app = app
         self.drainer = Drainer(policy) if drainer is None else drainer
         self._probes = probes
-        self._shared = drainer is not None
+        self._given = drainer is not None
         self._taken = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,12 +64,14 @@ class GracefulMiddleware:
         else:
             return await self.app(scope, receive, send)
 
-        state = scope.setdefault("state", {})
-        drainer = state.get(STATE_KEY)
-        if isinstance(drainer, Exchange):  # this middleware stands further out as well
+        state = scope.get("state")
+        if state is None:
+            state = scope["state"] = {}
+        if COUNTED_KEY in state:  # this middleware stands further out as well
             return await self.app(scope, receive, send)
-        if drainer is None or drainer.phase is Phase.STOPPED:
-            drainer = self._without_lifespan(scope)
+        drainer = state.get(DRAINER_KEY)
+        if drainer is None:
+            drainer = state[DRAINER_KEY] = self._without_lifespan(scope)
         if (
             self._probes is not None
             and make is HTTPExchange
@@ -77,9 +79,10 @@ class GracefulMiddleware:
         ):
             return None
 
-        exchange = state[STATE_KEY] = make(drainer, scope, receive, send)
+        state[COUNTED_KEY] = True
+        exchange = make(drainer, scope, receive, send)
         with exchange:  # counted first, the phase looked at second
-            if drainer.phase is not Phase.SERVING and _refused(drainer):
+            if drainer.phase is not SERVING and _refused(drainer):
                 return await exchange.refuse()
             if exchange.task is None:
                 return await self._in_cancel_scope(exchange)
@@ -88,9 +91,7 @@ class GracefulMiddleware:
             except asyncio.CancelledError:
                 if not exchange.cancelled or not exchange.uncancel():
                     raise
-                if exchange.cut and isinstance(drainer.edge, NoEdge):
-                    raise  # an unknown server: it alone can cut the answer, if it sees this
-                await exchange.conclude()
+            await exchange.conclude()
 
     async def _in_cancel_scope(self, exchange: Exchange) -> None:
         # Outside of asyncio there is no task to cancel, and a scope costs what it costs.
@@ -100,22 +101,27 @@ class GracefulMiddleware:
         await exchange.conclude()
 
     def _without_lifespan(self, scope: Scope) -> Drainer:
-        """Return the drainer of a server that sent no lifespan, found at its first request."""
+        """Return the drainer of a server that sent no lifespan, found at a request of its."""
         if not self._taken or self.drainer.phase is Phase.STOPPED:
             self._taken = True
-            attach(self.drainer, scope)
+            hook = attach(self.drainer, scope)
+            if hook is not None:
+                self.drainer = hook.drainer
         return self.drainer
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = scope.setdefault("state", {})
-        if STATE_KEY in state:  # this middleware stands further out as well
+        state = scope.get("state")
+        if state is not None and DRAINER_KEY in state:  # it stands further out as well
             return await self.app(scope, receive, send)
         # One app object may be served by two servers at once; then each has its own drain.
-        own = self._shared or not self._taken
+        own = self._given or not self._taken
         drainer = self.drainer if own else Drainer(self.drainer.policy)
         self._taken = True
-        state[STATE_KEY] = drainer
-        hooked = attach(drainer, scope)
+        hook = attach(drainer, scope)
+        if hook is not None:
+            drainer = hook.drainer
+        if state is not None:
+            state[DRAINER_KEY] = drainer
 
         async def receive_shutdown() -> Message:
             message = await receive()
@@ -125,11 +131,11 @@ class GracefulMiddleware:
             return message
 
         try:
-            await self.app(scope, receive if hooked else receive_shutdown, send)
+            await self.app(scope, receive if hook is not None else receive_shutdown, send)
         finally:
             if own:
                 self._taken = False
-            if not hooked:
+            if hook is None:
                 drainer.finish()
 
 

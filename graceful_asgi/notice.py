@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import MisuseError
-from .exchange import STATE_KEY, Exchange
+from .exchange import COUNTED_KEY, DRAINER_KEY
 from .phase import Phase
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from .asgi import Scope
+    from .drainer import Drainer
 
     ConnectionOrScope = HTTPConnection | Scope
 else:
@@ -24,25 +25,28 @@ else:
 
 
 class DrainNotice:
-    """A handler's view of the drain. Belongs to one request or WebSocket, and to its loop."""
+    """A handler's view of its server's drain."""
 
-    __slots__ = ("_exchange",)
+    __slots__ = ("_drainer",)
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, drainer: Drainer) -> None:
+        self._drainer = drainer
 
     @property
     def draining(self) -> bool:
-        """Whether the server has begun to drain."""
-        return self._exchange.drainer.phase is not Phase.SERVING
+        """Whether the server has begun to drain. Safe from any thread."""
+        return self._drainer.phase is not Phase.SERVING
 
     async def wait(self) -> None:
         """Wait until the server begins to drain; return at once when it has."""
-        await self._exchange.drainer.wait_begun()
+        await self._drainer.wait_begun()
 
     def time_left(self) -> float:
-        """Seconds until this work is cancelled; infinite while no stop has come."""
-        return self._exchange.drainer.time_left()
+        """Seconds until work in flight is cancelled; infinite while no stop has come.
+
+        Safe from any thread.
+        """
+        return self._drainer.time_left()
 
 
 def drain_notice(connection: ConnectionOrScope) -> DrainNotice:
@@ -54,10 +58,10 @@ def drain_notice(connection: ConnectionOrScope) -> DrainNotice:
         MisuseError: (a `RuntimeError`) the request did not come through `GracefulMiddleware`.
     """
     scope: Any = getattr(connection, "scope", connection)
-    exchange = (scope.get("state") or {}).get(STATE_KEY)
-    if not isinstance(exchange, Exchange):
+    state = scope.get("state") or {}
+    if COUNTED_KEY not in state:
         raise MisuseError(
             f"drain_notice() of {scope.get('path')!r}: the request did not come through "
             "GracefulMiddleware; add app.add_middleware(GracefulMiddleware)"
         )
-    return DrainNotice(exchange)
+    return DrainNotice(state[DRAINER_KEY])

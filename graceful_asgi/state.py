@@ -28,9 +28,9 @@ class DrainState:
     def __init__(self, policy: DrainPolicy | None = None, *, clock: Clock | None = None) -> None:
         self.policy = DrainPolicy.from_env() if policy is None else policy
         self.phase = Phase.SERVING
-        self.in_flight = InFlight()
+        self._given_clock = clock
+        self.in_flight = InFlight(clock or self._first_time)
         self.bulletin = Bulletin()
-        self._given_clock = self._clock = clock
         # Re-entrant: a signal handler interrupts the very thread that may be holding it.
         self._lock = threading.RLock()
         self._reset()
@@ -192,9 +192,12 @@ class DrainState:
 
     def now(self) -> float:
         """Return the time in seconds, by the one clock of this drain."""
-        if self._clock is None:
-            self._clock = running_clock()
-        return self._clock()
+        return self.in_flight.clock()
+
+    def _first_time(self) -> float:
+        # Whoever asks first does so in the event loop, if there is one, and knows its clock.
+        self.in_flight.clock = running_clock()
+        return self.in_flight.clock()
 
     def _lame_duck_end(self) -> float:
         quiet = self.policy.quiet_period

@@ -94,5 +94,8 @@ class Watchdog:
         except Exception:
             journal.failed("the report at the hard deadline failed")
         finally:
-            logging.shutdown()  # flushes every handler; os._exit flushes none
+            logging.shutdown()  # flushes every handler; os._exit flushes nothing
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):  # closed, or none at all
+                    stream.flush()
             said.put(None)

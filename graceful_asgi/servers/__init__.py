@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 from .. import journal
 from .finder import find_server
 from .touchpoints import missing
-from .uvicorn import UvicornEdge
+from .uvicorn import UvicornHook
 
 if TYPE_CHECKING:
     from ..asgi import Scope
     from ..drainer import Drainer
 
-__all__ = ["UvicornEdge", "attach"]
+__all__ = ["UvicornHook", "attach"]
 
 
-def attach(drainer: Drainer, scope: Scope) -> UvicornEdge | None:
+def attach(drainer: Drainer, scope: Scope) -> UvicornHook | None:
     """Hook the server that *scope* comes from; None where it is not one this package knows.
 
-    A server that is hooked already keeps its drain: the edge that is returned has it. Says in
+    A server that is hooked already keeps its drain: the hook that is returned has it. Says in
     the log which it was. Call it from the lifespan or from a request, on the server's loop.
     """
     server = find_server(scope)
-    if server is not None and (edge := UvicornEdge.of(server)) is not None:
-        return edge
+    if server is not None and (hook := UvicornHook.of(server)) is not None:
+        return hook
     drainer.bind(anew=True)
     if server is None:
         journal.passive("no uvicorn server found here")
@@ -32,6 +32,6 @@ def attach(drainer: Drainer, scope: Scope) -> UvicornEdge | None:
     if names := missing(server):
         journal.passive(f"this uvicorn has no {', '.join(names)}")
         return None
-    edge = UvicornEdge(server, drainer)
-    edge.install(scope)
-    return edge
+    hook = UvicornHook(server, drainer)
+    hook.install(scope)
+    return hook

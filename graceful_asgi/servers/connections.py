@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..policy import WebSockets
     from .touchpoints import Connection, Server, Transport
 
-State = Literal["busy", "new", "idle", "closing"]
+State = Literal["busy", "new", "idle", "streams", "closing"]
 
 PATIENCE: Final[dict[State, float]] = {
     # A client that has connected is about to write; half a request head counts as nothing yet.
@@ -26,6 +26,8 @@ PATIENCE: Final[dict[State, float]] = {
     # A client that gets a complete answer without Connection: close may write the next request
     # at once. Its answer says close, and then the client closes, not we.
     "idle": 0.2,
+    # HTTP/2: from then on new streams are refused, and the connection closes after the last one.
+    "streams": 1.0,
     # A TLS peer that does not answer the close would hold the connection for 30 s.
     "closing": 1.0,
 }
@@ -79,7 +81,7 @@ class Connections:
             return "busy", connection
         cycles: dict[int, Any] | None = getattr(connection, "cycles", None)
         if cycles is not None:
-            return ("busy" if cycles else "idle"), connection
+            return ("streams" if cycles else "idle"), connection
         cycle = getattr(connection, "cycle", None)
         if cycle is None:
             return "new", connection

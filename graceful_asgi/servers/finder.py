@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from ..backend import on_asyncio
+from ..backend import running_asyncio_loop
 from ..report import await_chain
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def find_server(scope: Scope) -> Server | None:
     the task that the request runs in.
     """
     module = sys.modules.get("uvicorn.server")
-    if module is None or not on_asyncio():
+    if module is None or running_asyncio_loop() is None:
         return None
     found: list[Any] = []
     for candidate in _candidates():

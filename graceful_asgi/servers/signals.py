@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .uvicorn import UvicornEdge
+    from .uvicorn import UvicornHook
 
 
 class CapturedSignals(list[int]):
@@ -24,24 +24,24 @@ class CapturedSignals(list[int]):
     0 after a clean drain and 1 otherwise. A program's own handler gets its signal.
     """
 
-    def __init__(self, edge: UvicornEdge) -> None:
+    def __init__(self, hook: UvicornHook) -> None:
         super().__init__()
-        self._edge = edge
+        self._hook = hook
 
     def append(self, signum: int, /) -> None:
         """Note a signal. Runs in the signal handler."""
         super().append(signum)
-        self._edge.on_signal(signum)
+        self._hook.on_signal(signum)
 
     def __reversed__(self) -> Iterator[int]:
         """Yield what uvicorn is to raise anew. Its handlers are no longer installed by then."""
-        code = self._edge.exit_code()
+        code = self._hook.exit_code()
         ends = False
         for signum in super().__reversed__():
             if code is not None and _ends_process(signum):
                 ends = True
             else:
-                self._edge.release()
+                self._hook.release()
                 yield signum
         if ends:
             raise SystemExit(code)

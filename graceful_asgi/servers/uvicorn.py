@@ -1,8 +1,9 @@
-"""The uvicorn edge: hooks one `Server` instance, and carries the drain out on it.
+"""Hooks one uvicorn `Server` instance: every way of stopping it becomes a drain.
 
 Wrapped on the instance are `shutdown` (which every way of stopping comes to), `main_loop` (where
-`serve()` is cancelled) and the list of captured signals (where a signal is first heard, and
-where uvicorn would die by it in the end). No class is patched, nothing outlives the server.
+`serve()` is cancelled), its lifespan's `shutdown` (which may hang), and the list of captured
+signals (where a signal is first heard, and where uvicorn would die by it in the end). No class is
+patched, nothing outlives the server.
 """
 
 from __future__ import annotations
@@ -21,13 +22,10 @@ from ..phase import Phase
 from ..report import StuckWork, stuck_work, thread_stacks, where
 from ..watchdog import Watchdog
 from ..watchdog import __file__ as watchdog_file
-from .connections import Connections
-from .listener import close_listeners
+from .edge import UvicornEdge
 from .signals import CapturedSignals, log_where_uvicorn_does
 
 if TYPE_CHECKING:
-    import socket
-
     from ..asgi import Scope
     from ..drainer import Drainer
     from .touchpoints import Server, Sockets
@@ -38,16 +36,16 @@ TICK_PERIOD: Final = 0.1
 MARGIN: Final = 0.5
 """Seconds from the end of the last phase to the hard deadline."""
 
-_ATTRIBUTE: Final = "_graceful_asgi_edge"
+_ATTRIBUTE: Final = "_graceful_asgi_hook"
 
 
-class UvicornEdge:
+class UvicornHook:
     """One uvicorn server and its drain. Lives on the server's event loop."""
 
     def __init__(self, server: Server, drainer: Drainer) -> None:
         self.drainer = drainer
         self._server = server
-        self._connections = Connections(server, drainer.policy.websockets)
+        self._edge = UvicornEdge(server, drainer.policy)
         self._watchdog = Watchdog(self._last_words)
         # A server in a thread of a larger program must not take the program with it.
         self._owns_process = threading.current_thread() is threading.main_thread()
@@ -55,11 +53,10 @@ class UvicornEdge:
         self._interrupts = 0
         self._shutdown_task: asyncio.Task[None] | None = None
         self._lifespan_task: asyncio.Task[Any] | None = None
-        self._late: set[asyncio.Task[Any]] = set()
 
     @staticmethod
-    def of(server: Server) -> UvicornEdge | None:
-        """Return the edge that has hooked *server*, if one has."""
+    def of(server: Server) -> UvicornHook | None:
+        """Return what has hooked *server*, if anything has."""
         return getattr(server, _ATTRIBUTE, None)
 
     def install(self, scope: Scope) -> None:
@@ -77,6 +74,7 @@ class UvicornEdge:
         journal.hooked(
             f"{type(server).__module__}.{type(server).__qualname__}", self.drainer.policy
         )
+        journal.check_budget(self.drainer.policy, MARGIN)
         for signum in captured:  # it was told to stop before it had got as far as this
             server._captured_signals.append(signum)
 
@@ -87,16 +85,15 @@ class UvicornEdge:
         if os.getpid() != self._pid:  # a child that the app has forked has nothing to drain
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
-            return
-        if signum == signal.SIGINT and self.drainer.stopping:
+        elif signum != signal.SIGINT or not self.drainer.stopping:
+            # Ctrl+C: somebody is waiting, and there is no router that needs time to notice.
+            self._stop(signal.Signals(signum).name, lame_duck=signum != signal.SIGINT)
+        else:
             self._interrupts += 1
             if self._interrupts == 1:
                 self.drainer.abort()
             else:
                 self._watchdog.expire()
-            return
-        # Somebody at a keyboard is waiting, and no router needs time to notice.
-        self._stop(signal.Signals(signum).name, lame_duck=signum != signal.SIGINT)
 
     def _stop(self, reason: str, *, lame_duck: bool = True) -> None:
         policy = self.drainer.policy
@@ -132,83 +129,44 @@ class UvicornEdge:
                     await asyncio.shield(self._shutdown_task)
             raise
 
+    # The drain, and the end
+
     async def _shut_down(self, sockets: Sockets | None) -> None:
+        server = self._server
         if not self.drainer.stopping:
-            self._stop(self._why())
-        self._server.should_exit = True  # sse-starlette reads it; `on_tick` says less with it
+            code_asked = "should_exit" if server.should_exit else "shutdown()"
+            limited = not server.should_exit and server.config.limit_max_requests is not None
+            self._stop("limit_max_requests" if limited else code_asked)
+        server.should_exit = True  # sse-starlette reads it; `on_tick` says less with it
         ticking = asyncio.ensure_future(self._tick())
         try:
-            await self.drainer.drain(self)
+            await self.drainer.drain(self._edge)
+        except Exception:
+            journal.failed("the drain failed; uvicorn shuts down by itself")
+        finally:
+            self._edge.cut_connections()
+        try:
             await self._finish_uvicorn(sockets)
         finally:
             ticking.cancel()
-            self.cut_connections()
             self.drainer.finish()
-            if not self._server._captured_signals:
-                self._watchdog.disarm()  # no signal asked the process to end
-
-    def _why(self) -> str:
-        server = self._server
-        if server.should_exit:
-            return "should_exit"
-        return "shutdown()" if server.config.limit_max_requests is None else "limit_max_requests"
+            if not server._captured_signals:
+                self._watchdog.disarm()  # no signal has asked the process to end
 
     async def _tick(self) -> None:
         """Go on with what uvicorn's main loop does, and look at the flags it looks at."""
+        server, drainer = self._server, self.drainer
         for counter in itertools.count():
             try:
-                await self._server.on_tick(counter)
+                await server.on_tick(counter)
             except Exception:
                 journal.failed("uvicorn's on_tick failed; the drain goes on")
-            if self._server.force_exit and self.drainer.waiting:
-                self.drainer.abort()
-            if self.drainer.phase is not Phase.LAME_DUCK:
-                self._connections.sweep()
-            self.drainer.bulletin.wake()
+            if server.force_exit and drainer.waiting:
+                drainer.abort()
+            if drainer.phase is not Phase.LAME_DUCK:
+                self._edge.sweep()
+            drainer.bulletin.wake()
             await asyncio.sleep(TICK_PERIOD)
-
-    # What the drain asks for
-
-    async def close_listener(self) -> None:
-        """Close every listener, and take over what its queue holds."""
-        for connection in await close_listeners(self._server.servers):
-            task = asyncio.ensure_future(self._take(connection))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
-
-    async def _take(self, connection: socket.socket) -> None:
-        server, config = self._server, self._server.config
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.connect_accepted_socket(
-                lambda: config.http_protocol_class(
-                    config=config,
-                    server_state=server.server_state,
-                    app_state=server.lifespan.state,
-                    _loop=loop,
-                ),
-                connection,
-                ssl=config.ssl,
-            )
-        except (OSError, asyncio.CancelledError) as exc:  # a failed TLS handshake is an OSError
-            journal.detail("a connection from the accept queue has gone: %r", exc)
-            connection.close()
-
-    def is_idle(self) -> bool:
-        """Say whether no connection is open and no ASGI call running."""
-        return not (self._connections or self._server.server_state.tasks or self._late)
-
-    def cut_answers(self) -> int:
-        """Reset what has a part of its answer out."""
-        return self._connections.cut_answers()
-
-    def cut_connections(self) -> None:
-        """Reset whatever is left."""
-        for task in self._late:
-            task.cancel()
-        self._connections.cut()
-
-    # The end
 
     async def _finish_uvicorn(self, sockets: Sockets | None) -> None:
         """Have uvicorn shut down a server that has nothing left: it runs lifespan.shutdown."""
@@ -217,7 +175,7 @@ class UvicornEdge:
         servers, server.servers = server.servers, []
         server.force_exit = False  # or uvicorn would leave lifespan.shutdown out
         lent = config.timeout_graceful_shutdown
-        if not self.is_idle():  # a handler that swallows its cancellation: it has had its time
+        if not self._edge.is_idle():  # a handler that swallows its cancellation had its time
             config.timeout_graceful_shutdown = TICK_PERIOD
         try:
             await (self._uvicorn_shutdown() if sockets is None else self._uvicorn_shutdown(sockets))

@@ -1,0 +1,78 @@
+"""What a drain asks of a uvicorn server, done: close the listener, sweep, cut. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import journal
+from .connections import Connections
+from .listener import close_listeners
+
+if TYPE_CHECKING:
+    import socket
+
+    from ..policy import DrainPolicy
+    from .touchpoints import Server
+
+HANDSHAKE_PERIOD: Final = 1.0
+"""Seconds for TLS handshakes that are under way as the listener closes. Nobody can see them:
+their connections appear when they are done."""
+
+
+class UvicornEdge:
+    """The `Edge` of one uvicorn server."""
+
+    def __init__(self, server: Server, policy: DrainPolicy) -> None:
+        self._server = server
+        self._connections = Connections(server, policy.websockets)
+        self._taking: set[asyncio.Task[Any]] = set()
+        self._settled_at = 0.0
+
+    async def close_listener(self) -> None:
+        """Close every listener, and take over what its queue holds."""
+        for connection in await close_listeners(self._server.servers):
+            task = asyncio.ensure_future(self._take(connection))
+            self._taking.add(task)
+            task.add_done_callback(self._taking.discard)
+        if self._server.config.ssl is not None:
+            self._settled_at = asyncio.get_running_loop().time() + HANDSHAKE_PERIOD
+
+    async def _take(self, connection: socket.socket) -> None:
+        server, config = self._server, self._server.config
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(
+                lambda: config.http_protocol_class(
+                    config=config,
+                    server_state=server.server_state,
+                    app_state=server.lifespan.state,
+                    _loop=loop,
+                ),
+                connection,
+                ssl=config.ssl,
+                ssl_handshake_timeout=None if config.ssl is None else HANDSHAKE_PERIOD,
+            )
+        except (OSError, asyncio.CancelledError) as exc:  # a failed handshake is an OSError
+            journal.detail("a connection from the accept queue has gone: %r", exc)
+            connection.close()
+
+    def sweep(self) -> None:
+        """Close what has been idle long enough. Call it every 0.1 s or so."""
+        self._connections.sweep()
+
+    def is_idle(self) -> bool:
+        """Say whether no connection is open or under way, and no ASGI call running."""
+        if self._connections or self._taking or self._server.server_state.tasks:
+            return False
+        return asyncio.get_running_loop().time() >= self._settled_at
+
+    def cut_answers(self) -> int:
+        """Reset what has a part of its answer out; return how many were only being flushed."""
+        return self._connections.cut_answers()
+
+    def cut_connections(self) -> None:
+        """Reset whatever is left."""
+        for task in self._taking:
+            task.cancel()
+        self._connections.cut()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from . import header, journal
 from .edge import NoEdge
 from .errors import GracefulError
-from .inflight import Kind, Work
+from .inflight import Kind, Outcome, Work
 from .phase import Phase
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ SERVICE_RESTART: Final = 1012
 SERVING: Final = Phase.SERVING
 """Looked up once: on Python 3.11 an enum member costs a function call."""
 
-Answer = Literal["not started", "started", "complete"]
+Answer = Literal["not started", "started", "complete", "refused"]
 
 
 class Exchange(Work):
@@ -68,6 +68,10 @@ class Exchange(Work):
     @property
     def cut(self) -> bool:
         return self.answer == "started"
+
+    @property
+    def outcome(self) -> Outcome:
+        return "rejected" if self.answer == "refused" else super().outcome
 
     async def receive(self) -> Message:
         """Pass on what the client sends."""
@@ -127,6 +131,7 @@ class HTTPExchange(Exchange):
         start, body = _unavailable()
         await self.send(start)
         await self.send(body)
+        self.answer = "refused"
 
     async def conclude(self) -> None:
         if self.cut and isinstance(self.drainer.edge, NoEdge):
@@ -149,7 +154,7 @@ class WebSocketExchange(Exchange):
 
     @property
     def progress(self) -> str:
-        return {"not started": "handshake", "started": "open", "complete": "closed"}[self.answer]
+        return {"not started": "handshake", "started": "open"}.get(self.answer, "closed")
 
     @property
     def cut(self) -> bool:
@@ -172,9 +177,11 @@ class WebSocketExchange(Exchange):
     async def refuse(self) -> None:
         if "websocket.http.response" not in (self.scope.get("extensions") or ()):
             await self.conclude()
+            self.answer = "refused"
             return
         for message in _unavailable():
             await self.send({**message, "type": f"websocket.{message['type']}"})
+        self.answer = "refused"
 
     async def conclude(self) -> None:
         if self.answer == "complete":

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Kind = Literal["http", "websocket", "task", "lifespan"]
 
 
+Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
+
+
 class InFlight:
     """What is in flight now. Safe to read from any thread and in a signal handler."""
 
@@ -105,6 +108,13 @@ class Work:
     def cut(self) -> bool:
         """Whether ending here leaves a peer with a part of an answer."""
         return False
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the work came to, if it ends here."""
+        if not self.cancelled:
+            return "completed"
+        return "aborted" if self.cut else "cancelled"
 
     def coroutine(self) -> Coroutine[Any, Any, Any] | None:
         """Return the coroutine of the task that does the work, if one is known."""

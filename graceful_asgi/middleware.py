@@ -82,7 +82,7 @@ class GracefulMiddleware:
         state[COUNTED_KEY] = True
         exchange = make(drainer, scope, receive, send)
         with exchange:  # counted first, the phase looked at second
-            if drainer.phase is not SERVING and _refused(drainer):
+            if drainer.phase is not SERVING and _refuses(drainer):
                 return await exchange.refuse()
             if exchange.task is None:
                 return await self._in_cancel_scope(exchange)
@@ -139,8 +139,7 @@ class GracefulMiddleware:
                 drainer.finish()
 
 
-def _refused(drainer: Drainer) -> bool:
+def _refuses(drainer: Drainer) -> bool:
     """Say whether a request that came while draining gets a 503 in place of an answer."""
-    rejected = not drainer.waiting or drainer.policy.new_requests == "reject"
-    drainer.arrived(rejected=rejected)
-    return rejected
+    drainer.arrived()
+    return not drainer.waiting or drainer.policy.new_requests == "reject"

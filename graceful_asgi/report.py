@@ -102,12 +102,7 @@ class Tally:
 
     def count(self, work: Work) -> None:
         """Count *work* that has just ended."""
-        if not work.cancelled:
-            self.completed += 1
-        elif work.cut:
-            self.aborted += 1
-        else:
-            self.cancelled += 1
+        setattr(self, work.outcome, getattr(self, work.outcome) + 1)
 
 
 def stuck_work(work: Work, now: float) -> StuckWork:

@@ -207,10 +207,9 @@ class DrainState:
 
     # What edges tell it
 
-    def arrived(self, *, rejected: bool = False) -> None:
+    def arrived(self) -> None:
         """Note a new request while draining. For the middleware."""
         self._last_arrival = self.now()
-        self._tally.rejected += rejected
 
     def overran(self, work: StuckWork) -> None:
         """Note that *work* was given up at its deadline. For edges."""

@@ -1,0 +1,48 @@
+# Needs Python >= 3.10 with pip, and nothing else: the environment in .venv is made on first use.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := graceful_asgi tests docs
+
+.PHONY: demo test lint types check bench docs clean
+
+demo: $(VENV)/demo
+	$(BIN)/python -m graceful_asgi.check
+
+test: $(VENV)/dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
+
+lint: $(VENV)/dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check --output-format concise $(SOURCES)
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: $(VENV)/dev
+	$(BIN)/python -m tests.bench.overhead
+
+docs: $(VENV)/dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[check]'
+	@touch $@
+
+$(VENV)/dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev
+	@touch $@

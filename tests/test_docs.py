@@ -1,0 +1,67 @@
+"""The documentation: its examples run, and its generated parts are what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from graceful_asgi import DrainPolicy, GracefulMiddleware
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def examples() -> list[Any]:
+    """Return every Python example, with the page and line it stands at."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(pytest.param(match[1], id=f"{page.relative_to(ROOT)}:{line}"))
+    return found
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("example", examples())
+async def test_an_example_serves_with_the_middleware_outermost(example: str) -> None:
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "<example>", "exec"), namespace)
+    app = namespace["app"]
+    assert app.user_middleware[0].cls is GracefulMiddleware
+    paths = [route.path for route in app.routes]
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/export", "/readyz"):
+            if path in paths or (path == "/readyz" and "Probes" in example):
+                assert (await client.get(path)).status_code == 200
+
+
+def test_the_generated_parts_are_up_to_date() -> None:
+    generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]()
+    for path, text in generated.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make docs`"
+
+
+def test_the_readme_states_the_default_of_every_field_of_the_policy() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", readme, re.M))
+    expected = {
+        field.name: str(field.default)
+        if not isinstance(field.default, str)
+        else f'`"{field.default}"`'
+        for field in dataclasses.fields(DrainPolicy)
+    }
+    assert rows == expected
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,11 @@
+"""What the tests of the load check share: their event loop."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The check's client is built on asyncio; trio is no backend of it."""
+    return "asyncio"

@@ -1,0 +1,65 @@
+"""A trial puts load on a real process, tells it to stop, and reports both sides."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from graceful_asgi.check.errors import ServerExitedError
+from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi.check.trial import run_trial
+
+from .test_process import is_gone, server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graceful_asgi.check.load import LoadStatistics
+    from graceful_asgi.check.trial import Stage
+
+pytestmark = pytest.mark.anyio
+
+
+def plan(*, path: str = "/") -> LoadPlan:
+    return LoadPlan(
+        keep_alive_clients=2, fresh_clients=2, path=path, slow_path="/slow", single_after=0.0
+    )
+
+
+async def test_a_trial_reports_the_load_and_the_exit(tmp_path: Path) -> None:
+    stages: list[Stage] = []
+
+    def watch(stage: Stage, statistics: LoadStatistics) -> None:
+        if stage not in stages:
+            stages.append(stage)
+
+    process = server(tmp_path, "exits 7")
+    trial = await run_trial(process, plan(), signal_after=0.3, watch=watch)
+    assert trial.load.before.served > 0
+    assert trial.load.slow is not None
+    assert trial.exit_code == 7
+    assert 0 < trial.seconds_to_exit < 5
+    assert not trial.killed
+    assert stages == ["starting", "under load", "told to stop", "exited"]
+
+
+async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path: Path) -> None:
+    process = server(tmp_path, "ignores SIGTERM")
+    trial = await run_trial(process, plan(), signal_after=0.2, exit_period=0.3)
+    assert trial.load.after.served > 0
+    assert trial.load.after.lost_total == 0
+    assert trial.exit_code == -signal.SIGKILL
+    assert trial.killed
+    assert trial.seconds_to_exit >= 0.3
+    assert is_gone(process.pid)
+
+
+async def test_a_server_that_goes_before_the_signal_is_an_error_and_no_verdict(
+    tmp_path: Path,
+) -> None:
+    process = server(tmp_path, "serves")
+    with pytest.raises(ServerExitedError, match="exited with code 9"):
+        await run_trial(process, plan(path="/exit"), signal_after=5.0)
+    assert is_gone(process.pid)

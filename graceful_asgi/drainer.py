@@ -44,6 +44,7 @@ class Drainer(DrainState):
         """Take a stop from where the drain stands to the cleanup. Bounded by the policy."""
         self.edge = edge
         self.bind()
+        self._next_progress = self.now() + journal.PROGRESS_PERIOD
         await self._wait(lambda: self.phase is not Phase.LAME_DUCK, self._lame_duck_end)
 
         self._enter(Event.CLOSE)
@@ -90,13 +91,12 @@ class Drainer(DrainState):
 
     async def _wait(self, condition: Callable[[], bool], end: Callable[[], float]) -> None:
         """Wait for *condition*, until *end* at the longest, saying in the log how it goes."""
-        next_progress = self.now() + journal.PROGRESS_PERIOD
         with self.bulletin.listening() as listener:
             while not condition() and (now := self.now()) < end():
-                if now >= next_progress:
+                if now >= self._next_progress:
                     journal.progress(self.statistics())
-                    next_progress += journal.PROGRESS_PERIOD
-                await listener.wait(min(end(), next_progress) - now)
+                    self._next_progress = now + journal.PROGRESS_PERIOD
+                await listener.wait(min(end(), self._next_progress) - now)
 
     async def wait_drained(self) -> DrainReport:
         """Wait until the lame duck has passed and nothing is in flight; return the report so far.

@@ -21,7 +21,7 @@ def closes(scope: Scope, message: Message) -> bool:
     Not HTTP/2, whose own shutdown says it with GOAWAY; not an interim response or a switch of
     protocols, after which the connection goes on.
     """
-    return scope["http_version"] in _HTTP_1 and message["status"] >= 200
+    return scope.get("http_version") in _HTTP_1 and message.get("status", 0) >= 200
 
 
 def with_close(message: Message) -> Message:

@@ -40,6 +40,7 @@ class DrainState:
         self.stopping = False
         self.edge: Edge | None = None
         self._began = self._lame_duck_deadline = self._deadline = math.inf
+        self._next_progress = math.inf
         self._ended: float | None = None
         self._last_arrival = -math.inf
         self._tally = Tally()

@@ -103,6 +103,7 @@ class UvicornHook:
             self._watchdog.arm(left + MARGIN)
 
     async def _main_loop(self) -> None:
+        self._check_signal_handler()
         try:
             await self._uvicorn_main_loop()
         except asyncio.CancelledError:
@@ -111,6 +112,16 @@ class UvicornHook:
             with anyio.CancelScope(shield=True):
                 await self.shutdown()
             raise
+
+    def _check_signal_handler(self) -> None:
+        # Startup is over: what an app's own code has put in the place of uvicorn's is there now.
+        handler = signal.getsignal(signal.SIGTERM)
+        if self._owns_process and getattr(handler, "__self__", None) is not self._server:
+            journal.caution(
+                "SIGTERM goes to %r, not to uvicorn: it begins no drain unless that sets "
+                "server.should_exit",
+                handler,
+            )
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:
         """Drain, then let uvicorn shut down what is left. In place of `Server.shutdown`.

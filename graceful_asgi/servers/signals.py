@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .uvicorn import UvicornHook
+
+class SignalOwner(Protocol):
+    """Who decides what a signal means. `UvicornHook` does."""
+
+    def on_signal(self, signum: int) -> None:
+        """Take a signal, in the signal handler."""
+
+    def exit_code(self) -> int | None:
+        """Return what the process should exit with; None while the drain is not over."""
+
+    def release(self) -> None:
+        """Let the process live."""
 
 
 class CapturedSignals(list[int]):
@@ -24,24 +35,24 @@ class CapturedSignals(list[int]):
     0 after a clean drain and 1 otherwise. A program's own handler gets its signal.
     """
 
-    def __init__(self, hook: UvicornHook) -> None:
+    def __init__(self, owner: SignalOwner) -> None:
         super().__init__()
-        self._hook = hook
+        self._owner = owner
 
     def append(self, signum: int, /) -> None:
         """Note a signal. Runs in the signal handler."""
         super().append(signum)
-        self._hook.on_signal(signum)
+        self._owner.on_signal(signum)
 
     def __reversed__(self) -> Iterator[int]:
         """Yield what uvicorn is to raise anew. Its handlers are no longer installed by then."""
-        code = self._hook.exit_code()
+        code = self._owner.exit_code()
         ends = False
         for signum in super().__reversed__():
             if code is not None and _ends_process(signum):
                 ends = True
             else:
-                self._hook.release()
+                self._owner.release()
                 yield signum
         if ends:
             raise SystemExit(code)

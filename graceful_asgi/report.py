@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 import sysconfig
 import threading
 import traceback
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,20 +156,37 @@ def _stack(innermost: FrameType) -> list[FrameType]:
 def await_chain(awaitable: object) -> Iterator[FrameType]:
     """Yield the frames of what a coroutine awaits, outermost first.
 
-    Coroutines, generators and async generators name what they await under different names;
-    whatever has none of them (a future) ends the chain.
+    Coroutines, generators and async generators name what they await under different names. What
+    has none of them (a future) ends the chain.
     """
     while awaitable is not None:
         for prefix in ("cr", "gi", "ag"):
-            if hasattr(awaitable, f"{prefix}_frame"):
-                frame = getattr(awaitable, f"{prefix}_frame")
-                if frame is not None:
-                    yield frame
+            frame = getattr(awaitable, f"{prefix}_frame", None)
+            if frame is not None:
+                yield frame
                 inner = "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await"
                 awaitable = getattr(awaitable, inner)
                 break
         else:
-            return
+            awaitable = _wrapped(awaitable)
+
+
+_WRAPPERS: Final = frozenset(
+    ("async_generator_asend", "async_generator_athrow", "anext_awaitable", "coroutine_wrapper")
+)
+
+
+def _wrapped(awaitable: object) -> object:
+    """Return what one of the interpreter's own wrappers awaits; they show it to nobody else."""
+    if _is_wrapper(awaitable):
+        for referent in gc.get_referents(awaitable):
+            if isinstance(referent, (Coroutine, AsyncGenerator)) or _is_wrapper(referent):
+                return referent
+    return None
+
+
+def _is_wrapper(thing: object) -> bool:
+    return type(thing).__name__ in _WRAPPERS
 
 
 def thread_stacks(*, leave_out: str) -> Iterator[str]:

@@ -96,9 +96,7 @@ class Connections:
         flushing = 0
         for connection in tuple(self._server.server_state.connections):
             cycle = getattr(connection, "cycle", None)
-            if self._is_websocket(connection):
-                _close(connection)
-            elif cycle is None or not cycle.response_started:
+            if cycle is None or not cycle.response_started:
                 continue
             elif not cycle.response_complete:
                 _reset(connection.transport)
@@ -108,9 +106,12 @@ class Connections:
         return flushing
 
     def cut(self) -> None:
-        """Reset every connection that is left."""
+        """Reset every connection that is left; a WebSocket still gets its 1012."""
         for connection in tuple(self._server.server_state.connections):
-            _reset(connection.transport)
+            if self._is_websocket(connection):
+                _close(connection)
+            else:
+                _reset(connection.transport)
 
     def _is_websocket(self, connection: Connection) -> bool:
         websocket_class = self._server.config.ws_protocol_class

@@ -41,7 +41,8 @@ class Connection(Protocol):
 
 
 class ServerState(Protocol):
-    """What a server shares with its connections. Read only: uvicorn removes what it added."""
+    """What a server shares with its connections. The sets are never changed from here: uvicorn
+    removes what it added. Empty ones stand in for them in its last step."""
 
     connections: set[Connection]
     tasks: set[asyncio.Task[None]]
@@ -55,14 +56,13 @@ class Lifespan(Protocol):
 
 
 class Config(Protocol):
-    """Read, but for `timeout_graceful_shutdown`, which is lent to the drain and given back."""
+    """What the server was started with. Read only."""
 
     http_protocol_class: Callable[..., asyncio.Protocol]
     ws_protocol_class: type | None
     ssl: Any
     reload: bool
     limit_max_requests: int | None
-    timeout_graceful_shutdown: float | None
 
 
 class Server(Protocol):

@@ -181,17 +181,17 @@ class UvicornHook:
 
     async def _finish_uvicorn(self, sockets: Sockets | None) -> None:
         """Have uvicorn shut down a server that has nothing left: it runs lifespan.shutdown."""
-        server, config = self._server, self._server.config
-        # Already closed. From Python 3.12 on, waiting for that waits for silent TLS handshakes.
-        servers, server.servers = server.servers, []
+        server, state = self._server, self._server.server_state
+        # What is still there has had its time: a handler that swallows its cancellation, silent
+        # TLS handshakes (Python 3.12 and later wait for those), a connection that cannot close
+        # (which uvicorn's loop over them does not survive).
+        kept = server.servers, state.connections, state.tasks
+        server.servers, state.connections, state.tasks = [], set(), set()
         server.force_exit = False  # or uvicorn would leave lifespan.shutdown out
-        lent = config.timeout_graceful_shutdown
-        if not self._edge.is_idle():  # a handler that swallows its cancellation had its time
-            config.timeout_graceful_shutdown = TICK_PERIOD
         try:
             await (self._uvicorn_shutdown() if sockets is None else self._uvicorn_shutdown(sockets))
         finally:
-            server.servers, config.timeout_graceful_shutdown = servers, lent
+            server.servers, state.connections, state.tasks = kept
 
     async def _cleanup(self) -> None:
         """Bound `lifespan.shutdown` by the cleanup period. In place of `LifespanOn.shutdown`."""

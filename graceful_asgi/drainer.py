@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio.lowlevel
 
 from . import journal
-from .backend import running_asyncio_loop, running_clock
+from .backend import running_clock
 from .inflight import TrackedWork
 from .phase import Event, Phase
 from .report import DrainReport, stuck_work
@@ -149,7 +149,6 @@ class Drainer(DrainState):
         """
         if anew:
             self.in_flight.clock = self._given_clock or running_clock()
-            self.in_flight.loop = running_asyncio_loop()
             if self._enter(Event.RESTART):
                 self._reset()
         self.bulletin.bind()

@@ -25,10 +25,15 @@ DRAINER_KEY: Final = "graceful_asgi"
 """Where `scope["state"]` holds the server's drainer, from the lifespan on."""
 
 COUNTED_KEY: Final = "graceful_asgi.counted"
-"""Set in `scope["state"]` of a call that is counted: the same middleware further in passes it on.
+"""Set in the scope of a call that is counted: the same middleware further in passes it on.
 
 Not the exchange itself: it has the scope, and a cycle would leave each to the garbage collector.
+Not in the state: a server may hand out one state for all calls.
 """
+
+_BODIES: Final = frozenset(
+    ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
+)
 
 SERVICE_RESTART: Final = 1012
 """The WebSocket close code for "come back": IANA's registry, and what uvicorn sends."""
@@ -51,7 +56,7 @@ class Exchange(Work):
         self.began = in_flight.clock()
         self.cancelled = False
         try:
-            self.task = current_task(in_flight.loop)
+            self.task = current_task()
         except RuntimeError:
             self.task = None
         self.drainer = drainer
@@ -117,9 +122,13 @@ class HTTPExchange(Exchange):
             self.answer = "started"
             if self.drainer.phase is not SERVING and self._may_close(message):
                 message = header.with_close(message)
-        elif kind == "http.response.body" and not message.get("more_body", False):
-            self.answer = "complete"
+        elif kind in _BODIES and not message.get("more_body", False):
+            return self._complete(message)
         return self._send(message)
+
+    async def _complete(self, message: Message) -> None:
+        await self._send(message)  # waits for a slow reader: cancelled here, the answer is cut
+        self.answer = "complete"
 
     def _may_close(self, message: Message) -> bool:
         # An early answer plus a close, with the body still on its way, breaks the client's pipe

@@ -7,12 +7,13 @@ Python objects are added to, removed from and copied in one step under the GIL: 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import anyio
 
-from .backend import Clock, running_asyncio_loop
+from .backend import Clock, RunSoon, run_soon
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,13 +27,11 @@ Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
 class InFlight:
     """What is in flight now. Safe to read from any thread and in a signal handler."""
 
-    __slots__ = ("clock", "loop", "on_leave", "works")
+    __slots__ = ("clock", "on_leave", "works")
 
     def __init__(self, clock: Clock) -> None:
         self.works: set[Work] = set()
         self.clock = clock
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The loop that most work runs on, which spares each the question."""
         self.on_leave: Callable[[Work], object] | None = None
         """Told of work that ends. None while serving: then nobody asks, and nobody pays."""
 
@@ -47,13 +46,23 @@ class InFlight:
         return min(self, key=lambda work: work.began, default=None)
 
     def cancel(self) -> None:
-        """Cancel all work. Safe from any thread; it unwinds later, on its own loop."""
-        tasks: set[asyncio.Task[Any] | None] = {None}
-        for work in self:
-            # A task can hold several works (a handler that tracks a part of itself). Cancelling
-            # it once per work would leave it cancelled after the first of them has unwound.
-            work.cancel(whole_task=work.task not in tasks)
-            tasks.add(work.task)
+        """Cancel all work. Safe from any thread; it unwinds later, on its own loop.
+
+        A task can hold several works (a handler that tracks a part of itself). Cancelled once
+        for each, it would stay cancelled after the first of them has unwound.
+        """
+        fresh = [work for work in self if not work.cancelled]
+        for task in {work.task for work in fresh if work.task is not None}:
+            # A closed loop: nothing will ever run there again.
+            with contextlib.suppress(RuntimeError):
+                task.get_loop().call_soon_threadsafe(self._cancel_task, task)
+        for work in fresh:
+            work.cancel()
+
+    def _cancel_task(self, task: asyncio.Task[Any]) -> None:
+        # The work may have ended since: then the task is about its owner's business, not ours.
+        if any(work.task is task for work in self.works):
+            task.cancel()
 
 
 class Work:
@@ -65,12 +74,12 @@ class Work:
 
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
-        self._cancel_scope: anyio.CancelScope | None = None
+        self._cancel_scope: tuple[anyio.CancelScope, RunSoon] | None = None
         self.began = in_flight.clock()
         self.cancelled = False
         self.task: asyncio.Task[Any] | None
         try:
-            self.task = asyncio.current_task(in_flight.loop)
+            self.task = asyncio.current_task()
         except RuntimeError:  # not on asyncio: trio, or a plain thread
             self.task = None
 
@@ -122,25 +131,18 @@ class Work:
         return coroutine if isinstance(coroutine, Coroutine) else None
 
     def cancel_with(self, cancel_scope: anyio.CancelScope) -> None:
-        """Have *cancel_scope* cancelled in place of the task: for work outside of asyncio."""
-        self._cancel_scope = cancel_scope
+        """Have *cancel_scope* cancelled, where there is no task to cancel: outside of asyncio."""
+        self._cancel_scope = cancel_scope, run_soon()
         if self.cancelled:
             cancel_scope.cancel()
 
-    def cancel(self, *, whole_task: bool = True) -> None:
-        """Cancel the work. Idempotent; safe from any thread; work in a plain thread goes on."""
-        if self.cancelled:
-            return
+    def cancel(self) -> None:
+        """Count the work as cancelled, and cancel its scope if it has one. For the registry."""
         self.cancelled = True
-        if self.task is not None and whole_task:
-            self.task.get_loop().call_soon_threadsafe(self._cancel_task)
-        elif self._cancel_scope is not None:
-            self._cancel_scope.cancel()
-
-    def _cancel_task(self) -> None:
-        # It may have ended since: then the task is about its owner's business, not ours.
-        if self.task is not None and self in self._in_flight.works:
-            self.task.cancel()
+        if self._cancel_scope is not None:
+            cancel_scope, soon = self._cancel_scope
+            with contextlib.suppress(RuntimeError):
+                soon(cancel_scope.cancel)
 
     def uncancel(self) -> bool:
         """Take our own cancellation back after catching it; False if there is another one.
@@ -155,15 +157,19 @@ class Work:
 class TrackedWork(Work):
     """Work that the app says it does: `with drainer.track("nightly export"):`."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_name", "_scope")
 
     def __init__(self, in_flight: InFlight, name: str) -> None:
-        super().__init__(in_flight)
+        self._in_flight = in_flight
         self._name = name
 
     def __enter__(self) -> None:
-        if running_asyncio_loop() is None and _in_trio():
-            self._cancel_scope = anyio.CancelScope().__enter__()
+        # Only now: what is made in one task may be entered in another.
+        super().__init__(self._in_flight)
+        self._scope: anyio.CancelScope | None = None
+        if self.task is None and _in_event_loop():
+            self._scope = anyio.CancelScope().__enter__()
+            self.cancel_with(self._scope)
         super().__enter__()
 
     def __exit__(
@@ -173,8 +179,8 @@ class TrackedWork(Work):
         traceback: TracebackType | None,
     ) -> bool | None:
         super().__exit__(exc_type, exc, traceback)
-        if self._cancel_scope is not None:
-            return self._cancel_scope.__exit__(exc_type, exc, traceback)
+        if self._scope is not None:
+            return self._scope.__exit__(exc_type, exc, traceback)
         return None
 
     @property
@@ -182,7 +188,7 @@ class TrackedWork(Work):
         return self._name
 
 
-def _in_trio() -> bool:
+def _in_event_loop() -> bool:
     try:
         anyio.get_current_task()
     except Exception:  # whichever error the installed anyio has for "no event loop here"

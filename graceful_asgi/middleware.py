@@ -67,7 +67,7 @@ class GracefulMiddleware:
         state = scope.get("state")
         if state is None:
             state = scope["state"] = {}
-        if COUNTED_KEY in state:  # this middleware stands further out as well
+        if COUNTED_KEY in scope:  # this middleware stands further out as well
             return await self.app(scope, receive, send)
         drainer = state.get(DRAINER_KEY)
         if drainer is None:
@@ -79,7 +79,7 @@ class GracefulMiddleware:
         ):
             return None
 
-        state[COUNTED_KEY] = True
+        scope[COUNTED_KEY] = True
         exchange = make(drainer, scope, receive, send)
         with exchange:  # counted first, the phase looked at second
             if drainer.phase is not SERVING and _refuses(drainer):
@@ -131,7 +131,7 @@ class GracefulMiddleware:
             return message
 
         try:
-            await self.app(scope, receive if hook is not None else receive_shutdown, send)
+            return await self.app(scope, receive if hook is not None else receive_shutdown, send)
         finally:
             if own:
                 self._taken = False

@@ -58,10 +58,9 @@ def drain_notice(connection: ConnectionOrScope) -> DrainNotice:
         MisuseError: (a `RuntimeError`) the request did not come through `GracefulMiddleware`.
     """
     scope: Any = getattr(connection, "scope", connection)
-    state = scope.get("state") or {}
-    if COUNTED_KEY not in state:
+    if COUNTED_KEY not in scope:
         raise MisuseError(
             f"drain_notice() of {scope.get('path')!r}: the request did not come through "
             "GracefulMiddleware; add app.add_middleware(GracefulMiddleware)"
         )
-    return DrainNotice(state[DRAINER_KEY])
+    return DrainNotice(scope["state"][DRAINER_KEY])

@@ -41,7 +41,7 @@ class Event(enum.Enum):
     FINISH = "finish"
     """`lifespan.shutdown` is done, or given up."""
     RESTART = "restart"
-    """A server starts anew with a drainer that has been through a drain."""
+    """A server starts anew with a drainer that has been through a drain, or a part of one."""
 
 
 TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
@@ -53,6 +53,9 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
     (Phase.DRAINING, Event.CLEAN_UP): Phase.CLEANUP,
     (Phase.CANCELLING, Event.CLEAN_UP): Phase.CLEANUP,
     (Phase.CLEANUP, Event.FINISH): Phase.STOPPED,
+    (Phase.DRAINING, Event.RESTART): Phase.SERVING,
+    (Phase.CANCELLING, Event.RESTART): Phase.SERVING,
+    (Phase.CLEANUP, Event.RESTART): Phase.SERVING,
     (Phase.STOPPED, Event.RESTART): Phase.SERVING,
 }
 

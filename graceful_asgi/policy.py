@@ -118,8 +118,12 @@ class _Rule:
 
 
 def _is_period(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type,operator]  # narrowed by `number`
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value) and value >= 0
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def _is_period_or_none(value: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from . import header
@@ -32,7 +32,7 @@ class Probes:
     """200 from the first to the last: a draining server is not a dead one."""
     drain: str | None = None
     """Begins a drain and answers once it is drained; for a preStop hook (GET or POST)."""
-    drain_token: str | None = None
+    drain_token: str | None = field(default=None, repr=False)
     """What `drain` wants to see in `Authorization: Bearer`."""
 
     def __post_init__(self) -> None:
@@ -45,7 +45,8 @@ class Probes:
                 raise PolicyError(f"{name}={path!r} is not allowed; allowed: a path from '/' on")
             if given.count(path) > 1:
                 raise PolicyError(f"{name}={path!r} is not allowed; allowed: a path of its own")
-        if self.drain is not None and len(self.drain_token or "") < MIN_TOKEN_LENGTH:
+        token = self.drain_token if isinstance(self.drain_token, str) else ""
+        if self.drain is not None and len(token) < MIN_TOKEN_LENGTH:
             raise PolicyError(
                 f"drain={self.drain!r} is not allowed without drain_token; "
                 f"allowed: a token of {MIN_TOKEN_LENGTH} characters or more"

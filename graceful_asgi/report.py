@@ -205,4 +205,5 @@ def _is_library(filename: str) -> bool:
 @functools.cache
 def _library_paths() -> tuple[str, ...]:
     installed = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
-    return (*installed, os.path.dirname(__file__), "<frozen")
+    own = os.path.dirname(__file__)
+    return (*(os.path.join(path, "") for path in (*installed, own)), "<frozen")

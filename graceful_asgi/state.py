@@ -39,7 +39,9 @@ class DrainState:
         self.reason = ""
         self.stopping = False
         self.edge: Edge | None = None
-        self._began = self._lame_duck_deadline = self._deadline = math.inf
+        self._unbegun = [True]
+        self._began = self._deadline = math.inf
+        self._lame_duck_deadline = self._lame_duck_cut = math.inf
         self._next_progress = math.inf
         self._ended: float | None = None
         self._last_arrival = -math.inf
@@ -63,13 +65,21 @@ class DrainState:
             Whether this call began the drain.
         """
         with self._lock:
-            if self.phase is not Phase.SERVING:
-                return self._ignore(reason)
-            self._began = self._last_arrival = now = self.now()
-            self._lame_duck_deadline = now + (self.policy.lame_duck_period if lame_duck else 0)
-            self.reason = reason
-            self.in_flight.on_leave = self._left
-            return self._enter(Event.BEGIN)
+            return self._start(reason, lame_duck=lame_duck) or self._ignore(reason)
+
+    def _start(self, reason: str, *, lame_duck: bool) -> bool:
+        try:
+            # One step that no signal handler can come in between: the lock lets it in.
+            self._unbegun.pop()
+        except IndexError:
+            return False
+        self._began = self._last_arrival = now = self.now()
+        self._lame_duck_deadline = now + self.policy.lame_duck_period
+        if not lame_duck:
+            self._lame_duck_cut = now
+        self.reason = reason
+        self.in_flight.on_leave = self._left
+        return self._enter(Event.BEGIN)
 
     def stop(self, reason: str, *, lame_duck: bool = True) -> bool:
         """Make the drain end the process, beginning it where needed. For edges.
@@ -84,12 +94,11 @@ class DrainState:
             if self.stopping:
                 return self._ignore(reason)
             self.stopping = True
-            if self.phase is Phase.SERVING:
-                return self.begin(reason, lame_duck=lame_duck)
             if not lame_duck:
-                self._lame_duck_deadline = self.now()
-            began_by = self.reason
-            self.bulletin.post(lambda: journal.stop_follows(reason, began_by))
+                self._lame_duck_cut = self.now()
+            if not self._start(reason, lame_duck=lame_duck):
+                began_by = self.reason
+                self.bulletin.post(lambda: journal.stop_follows(reason, began_by))
             return True
 
     def resume(self) -> bool:
@@ -113,6 +122,7 @@ class DrainState:
         with self._lock:
             if not self._enter(Event.CANCEL):
                 return self._ignore("abort")
+            self._deadline = self.now() + self.policy.cancel_period
             if self.edge is None:  # no `drain` is waiting that would see to it
                 self.in_flight.cancel()
             return True
@@ -175,9 +185,10 @@ class DrainState:
         """Seconds until the work in flight is cancelled; infinite where no stop has come."""
         if not self.stopping:
             return math.inf
-        if self.phase is Phase.LAME_DUCK:
-            return max(0.0, self._lame_duck_end() + self.policy.grace_period - self.now())
-        return max(0.0, self._deadline - self.now())
+        now = self.now()
+        if self.phase in (Phase.SERVING, Phase.LAME_DUCK):
+            return max(now, self._lame_duck_end()) + self.policy.grace_period - now
+        return max(0.0, self._deadline - now)
 
     @property
     def waiting(self) -> bool:
@@ -202,9 +213,8 @@ class DrainState:
 
     def _lame_duck_end(self) -> float:
         quiet = self.policy.quiet_period
-        if quiet is None:
-            return self._lame_duck_deadline
-        return min(self._lame_duck_deadline, self._last_arrival + quiet)
+        quiet_end = math.inf if quiet is None else self._last_arrival + quiet
+        return min(self._lame_duck_deadline, self._lame_duck_cut, quiet_end)
 
     # What edges tell it
 

@@ -15,7 +15,7 @@ import os
 import queue
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final, TextIO
 
 from . import journal
 
@@ -42,6 +42,9 @@ class Watchdog:
         last_words: called at the deadline, in a thread of its own, to say what is stuck.
     """
 
+    _backstop: ClassVar[Watchdog | None] = None
+    """Whose `faulthandler`'s timer is: there is one in a process, and a second would undo it."""
+
     def __init__(self, last_words: Callable[[], object]) -> None:
         self._last_words = last_words
         # Documented as reentrant, for just this: `put` in the middle of a `put`.
@@ -56,19 +59,31 @@ class Watchdog:
         """End the process in *seconds*. Idempotent: the first deadline stands."""
         if self._orders is not None:
             return
+        # Both threads now: Python 3.12 starts none any more once the interpreter shuts down.
         self._orders = queue.SimpleQueue()
-        _thread.start_new_thread(self._watch, (self._orders, time.monotonic() + seconds))
+        speak: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        spoken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        deadline = time.monotonic() + seconds
+        _thread.start_new_thread(self._speak, (speak, spoken))
+        _thread.start_new_thread(self._watch, (self._orders, deadline, speak, spoken))
         # No usable stderr: then the thread alone has to do.
         with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
             file = sys.__stderr__ or sys.stderr
-            faulthandler.dump_traceback_later(seconds + FAULTHANDLER_DELAY, exit=True, file=file)
+            self._take_backstop(seconds + FAULTHANDLER_DELAY, file)
 
     def disarm(self) -> None:
         """Let the process live. Idempotent."""
         if self._orders is not None:
-            faulthandler.cancel_dump_traceback_later()
+            if Watchdog._backstop is self:
+                Watchdog._backstop = None
+                faulthandler.cancel_dump_traceback_later()
             self._orders.put(False)
             self._orders = None
+
+    def _take_backstop(self, seconds: float, file: TextIO) -> None:
+        if Watchdog._backstop is None:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+            Watchdog._backstop = self
 
     def expire(self) -> None:
         """End the process now, by the same steps. Arms what is not armed."""
@@ -76,19 +91,26 @@ class Watchdog:
         if self._orders is not None:
             self._orders.put(True)
 
-    def _watch(self, orders: queue.SimpleQueue[bool], deadline: float) -> None:
+    @staticmethod
+    def _watch(
+        orders: queue.SimpleQueue[bool],
+        deadline: float,
+        speak: queue.SimpleQueue[bool],
+        spoken: queue.SimpleQueue[None],
+    ) -> None:
         try:
-            exit_now = orders.get(timeout=max(0.0, deadline - time.monotonic()))
+            expired = orders.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            exit_now = True
-        if exit_now:
-            said: queue.SimpleQueue[None] = queue.SimpleQueue()
-            _thread.start_new_thread(self._say, (said,))
+            expired = True
+        speak.put(expired)
+        if expired:
             with contextlib.suppress(queue.Empty):
-                said.get(timeout=LAST_WORDS_PERIOD)
+                spoken.get(timeout=LAST_WORDS_PERIOD)
             os._exit(FORCED)
 
-    def _say(self, said: queue.SimpleQueue[None]) -> None:
+    def _speak(self, speak: queue.SimpleQueue[bool], spoken: queue.SimpleQueue[None]) -> None:
+        if not speak.get():
+            return
         try:
             self._last_words()
         except Exception:
@@ -98,4 +120,4 @@ class Watchdog:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):  # closed, or none at all
                     stream.flush()
-            said.put(None)
+            spoken.put(None)

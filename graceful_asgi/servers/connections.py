@@ -85,8 +85,8 @@ class Connections:
         cycle = getattr(connection, "cycle", None)
         if cycle is None:
             return "new", connection
-        if not cycle.response_complete:
-            return "busy", cycle
+        if not cycle.response_complete or cycle.more_body:
+            return "busy", cycle  # answered early, with the request's body still on its way
         # uvicorn stops the keep-alive timer as bytes come in: a request head is on its way.
         waiting = getattr(connection, "timeout_keep_alive_task", connection) is not None
         return ("idle" if waiting else "new"), cycle

@@ -28,10 +28,17 @@ class UvicornEdge:
         self._connections = Connections(server, policy.websockets)
         self._taking: set[asyncio.Task[Any]] = set()
         self._settled_at = 0.0
+        # A socket that came from somewhere may be going on elsewhere: sibling workers, the
+        # successor in a socket activation.
+        self._shared = server.config.fd is not None or server.config.reload
+
+    def share_sockets(self) -> None:
+        """Note that the server was started with sockets that somebody else has made."""
+        self._shared = True
 
     async def close_listener(self) -> None:
         """Close every listener, and take over what its queue holds."""
-        for connection in await close_listeners(self._server.servers):
+        for connection in await close_listeners(self._server.servers, shared=self._shared):
             task = asyncio.ensure_future(self._take(connection))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)

@@ -3,45 +3,74 @@
 A plain `close()` throws away every connection that the kernel has completed and nobody has
 accepted yet; under load that is a request or more at each stop. Here the listening descriptor is
 duplicated first, so that it outlives the server's close and its queue can be accepted to the end.
+
+What completes between the last `accept()` and the `close()` would still be lost, and so would
+handshakes that are on the wire. On Linux a listener can be made deaf to new ones first: packets
+that come with a TTL below `IP_MINTTL` are dropped, the last one of a handshake under way is not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-import time
+import sys
 from typing import TYPE_CHECKING, Final
 
 from .. import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-ACCEPT_PERIOD: Final = 0.25
-"""Seconds to go on accepting at the most, should connections come in as fast as they are taken."""
+DEAF_PERIOD: Final = 0.25
+"""Seconds from deaf to closed: longer than the round trip of the handshakes under way."""
+
+POLL_PERIOD: Final = 0.01
+"""Seconds between two looks into the queue meanwhile."""
+
+MAX_ACCEPTED: Final = 10_000
+"""Connections taken in one go at the most. A full queue holds about 2000."""
+
+_MIN_TTL: Final = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
+"""`IP_MINTTL` and `IPV6_MINHOPCOUNT` of Linux, which Python's socket module does not name."""
 
 
-async def close_listeners(servers: Sequence[asyncio.base_events.Server]) -> list[socket.socket]:
+async def close_listeners(
+    servers: Sequence[asyncio.base_events.Server], *, shared: bool = True
+) -> list[socket.socket]:
     """Close the listeners of *servers*; return the connections that were still in their queues.
 
     Works on asyncio and uvloop, for TCP and UNIX sockets. The sockets returned are non-blocking
     and belong to the caller.
+
+    Args:
+        servers: as `loop.create_server` returns them.
+        shared: another process may go on serving from the same sockets. Then they are not made
+            deaf: that holds for every process that has them.
     """
     listeners = [
         socket.fromfd(listening.fileno(), listening.family, listening.type)
         for server in servers
         for listening in server.sockets
     ]
-    await _finish_accepting(listeners, servers)
-    # No await from here on: what arrives in between waits in the queue that is emptied last.
+    await _finish_accepting(servers)
     for server in servers:
         server.close()
-    return [connection for listener in listeners for connection in _accept_all(listener)]
+    accepted: list[socket.socket] = []
+    with contextlib.ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(listener)
+        deaf = [listener for listener in listeners if not shared and _set_min_ttl(listener, 255)]
+        if deaf:
+            for _ in range(round(DEAF_PERIOD / POLL_PERIOD)):
+                accepted += _accept_all(listeners)
+                await asyncio.sleep(POLL_PERIOD)
+        # No await from here to the close: what arrives in between waits in the queue.
+        accepted += _accept_all(listeners)
+    return accepted
 
 
-async def _finish_accepting(
-    listeners: Sequence[socket.socket], servers: Sequence[asyncio.base_events.Server]
-) -> None:
+async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> None:
     """Let asyncio finish the connections it has accepted but not attached to a server yet.
 
     It does so in a task per connection, which fails when the server has closed before it runs.
@@ -57,13 +86,15 @@ async def _finish_accepting(
     await asyncio.sleep(0)
 
 
-def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    """Empty the queue of *listener*, and close it the instant it is empty."""
+def _accept_all(listeners: Iterable[socket.socket]) -> list[socket.socket]:
+    """Empty the queues of *listeners*."""
     accepted: list[socket.socket] = []
-    listener.setblocking(False)
-    deadline = time.monotonic() + ACCEPT_PERIOD
-    with listener:
-        while time.monotonic() < deadline:
+    for listener in listeners:
+        listener.setblocking(False)
+        while True:
+            if len(accepted) >= MAX_ACCEPTED:
+                journal.caution("connections come faster than they are accepted: some are lost")
+                break
             try:
                 connection, _ = listener.accept()
             except BlockingIOError:
@@ -74,5 +105,22 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
                 journal.caution("accepting at the listener close failed: %s", exc)
                 break
             connection.setblocking(False)
+            # Inherited from a deaf listener: without this the client would not be heard either.
+            _set_min_ttl(connection, 0)
             accepted.append(connection)
     return accepted
+
+
+def _set_min_ttl(sock: socket.socket, ttl: int) -> bool:
+    """Set the TTL below which packets are dropped; say whether *sock* takes one.
+
+    It needs no privilege. An IPv6 socket takes both: it may carry IPv4 as well.
+    """
+    if sys.platform != "linux":
+        return False
+    taken = False
+    for level, option in _MIN_TTL:
+        with contextlib.suppress(OSError):  # the other family, or not TCP at all
+            sock.setsockopt(level, option, ttl)
+            taken = True
+    return taken

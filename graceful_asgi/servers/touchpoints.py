@@ -30,6 +30,7 @@ class Cycle(Protocol):
 
     response_started: bool
     response_complete: bool
+    more_body: bool
 
 
 class Connection(Protocol):
@@ -62,6 +63,7 @@ class Config(Protocol):
     ws_protocol_class: type | None
     ssl: Any
     reload: bool
+    fd: int | None
     limit_max_requests: int | None
 
 

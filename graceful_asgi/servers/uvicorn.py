@@ -148,6 +148,8 @@ class UvicornHook:
             code_asked = "should_exit" if server.should_exit else "shutdown()"
             limited = not server.should_exit and server.config.limit_max_requests is not None
             self._stop("limit_max_requests" if limited else code_asked)
+        if sockets is not None:
+            self._edge.share_sockets()
         server.should_exit = True  # sse-starlette reads it; `on_tick` says less with it
         ticking = asyncio.ensure_future(self._tick())
         try:

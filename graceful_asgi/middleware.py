@@ -52,7 +52,8 @@ class GracefulMiddleware:
         self.drainer = Drainer(policy) if drainer is None else drainer
         self._probes = probes
         self._given = drainer is not None
-        self._taken = False
+        self._servers = 0
+        """How many servers have this drainer: one that starts alone starts anew."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -102,9 +103,9 @@ class GracefulMiddleware:
 
     def _without_lifespan(self, scope: Scope) -> Drainer:
         """Return the drainer of a server that sent no lifespan, found at a request of its."""
-        if not self._taken or self.drainer.phase is Phase.STOPPED:
-            self._taken = True
-            hook = attach(self.drainer, scope)
+        if self._servers == 0 or self.drainer.phase is Phase.STOPPED:
+            self._servers = 1
+            hook = attach(self.drainer, scope, anew=True)
             if hook is not None:
                 self.drainer = hook.drainer
         return self.drainer
@@ -114,10 +115,10 @@ class GracefulMiddleware:
         if state is not None and DRAINER_KEY in state:  # it stands further out as well
             return await self.app(scope, receive, send)
         # One app object may be served by two servers at once; then each has its own drain.
-        own = self._given or not self._taken
+        own = self._given or self._servers == 0
         drainer = self.drainer if own else Drainer(self.drainer.policy)
-        self._taken = True
-        hook = attach(drainer, scope)
+        hook = attach(drainer, scope, anew=not own or self._servers == 0)
+        self._servers += own
         if hook is not None:
             drainer = hook.drainer
         if state is not None:
@@ -133,8 +134,7 @@ class GracefulMiddleware:
         try:
             return await self.app(scope, receive if hook is not None else receive_shutdown, send)
         finally:
-            if own:
-                self._taken = False
+            self._servers -= own
             if hook is None:
                 drainer.finish()
 

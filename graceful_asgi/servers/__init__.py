@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["UvicornHook", "attach"]
 
 
-def attach(drainer: Drainer, scope: Scope) -> UvicornHook | None:
+def attach(drainer: Drainer, scope: Scope, *, anew: bool = True) -> UvicornHook | None:
     """Hook the server that *scope* comes from; None where it is not one this package knows.
 
     A server that is hooked already keeps its drain: the hook that is returned has it. Says in
-    the log which it was. Call it from the lifespan or from a request, on the server's loop.
+    the log which it was. Call it from the lifespan or from a request, on the server's loop. With
+    *anew* no other server has the drainer: one that has been through a drain serves again.
     """
     server = find_server(scope)
     if server is not None and (hook := UvicornHook.of(server)) is not None:
         return hook
-    drainer.bind(anew=True)
+    drainer.bind(anew=anew)
     if server is None:
         journal.passive("no uvicorn server found here")
         return None

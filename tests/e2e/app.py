@@ -1,0 +1,238 @@
+"""The app under test, run by servers in subprocesses. Policy and misbehaviour by environment.
+
+APP_STARTUP and APP_SHUTDOWN say what the lifespan does: `sleep 2`, `hang`, `raise`; nothing else.
+APP_BEFORE_HOOK is how many seconds pass before the middleware sees the lifespan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
+
+from graceful_asgi import GracefulMiddleware, Probes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.websockets import WebSocket
+
+    from graceful_asgi.asgi import ASGIApp, Receive, Scope, Send
+
+CHUNK = b"0123456789" * 10
+MEGABYTE = 1 << 20
+
+
+def say(line: str) -> None:
+    """Print for the test to read, at once and whatever happens next."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def seconds(request: Request, default: float = 60) -> float:
+    return float(request.query_params.get("s", default))
+
+
+async def index(request: Request) -> Response:
+    return PlainTextResponse("hello")
+
+
+async def slow(request: Request) -> Response:
+    say(f"slow began {request.query_params.get('name', '')}")
+    await asyncio.sleep(seconds(request))
+    return PlainTextResponse("slow, but complete")
+
+
+async def stream(request: Request) -> Response:
+    """Chunked, with a length (`?length=1`), or until the close (HTTP/1.0)."""
+    count = int(request.query_params.get("n", 10))
+    headers = {}
+    if "length" in request.query_params:
+        headers["content-length"] = str(count * len(CHUNK))
+    return StreamingResponse(_chunks(count), headers=headers, media_type="text/plain")
+
+
+async def _chunks(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield CHUNK
+        await asyncio.sleep(0.1)
+
+
+async def big(request: Request) -> Response:
+    """More than the kernel buffers, in one piece: the server waits for the reader."""
+    return Response(bytes(int(request.query_params.get("mb", 16)) * MEGABYTE))
+
+
+async def echo(request: Request) -> Response:
+    say("echo began")
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+    return PlainTextResponse(str(received))
+
+
+async def early(request: Request) -> Response:
+    """Answer without reading the body."""
+    await asyncio.sleep(seconds(request, 0))
+    return PlainTextResponse("early")
+
+
+async def swallow(request: Request) -> Response:
+    say("swallow began")
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)  # swallowed here
+
+
+async def block(request: Request) -> Response:
+    await asyncio.sleep(float(request.query_params.get("after", 0)))
+    say("block began")
+    time.sleep(seconds(request))  # noqa: ASYNC251  # blocked here
+    return PlainTextResponse("unblocked")
+
+
+def thread(request: Request) -> Response:
+    say("thread began")
+    time.sleep(seconds(request))  # thread sleeps here
+    return PlainTextResponse("thread done")
+
+
+async def background(request: Request) -> Response:
+    async def work() -> None:
+        await asyncio.sleep(seconds(request, 1))
+        say("background done")
+
+    return PlainTextResponse("accepted", background=BackgroundTask(work))
+
+
+async def fail(request: Request) -> Response:
+    raise RuntimeError("as asked")
+
+
+async def fork(request: Request) -> Response:
+    """Fork a child that knows nothing of servers, and tell its pid."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)  # noqa: ASYNC251
+        os._exit(9)
+    return PlainTextResponse(str(pid))
+
+
+async def set_should_exit(request: Request) -> Response:
+    """Have a thread do to the server what programs do: set its flag."""
+    import gc
+
+    from uvicorn import Server
+
+    server = next(thing for thing in gc.get_objects() if isinstance(thing, Server))
+    threading.Thread(target=setattr, args=(server, "should_exit", True)).start()
+    return PlainTextResponse("set")
+
+
+async def events(request: Request) -> Response:
+    from sse_starlette import EventSourceResponse
+
+    async def endless() -> AsyncIterator[dict[str, str]]:
+        while True:
+            yield {"data": "tick"}
+            await asyncio.sleep(0.1)
+
+    return EventSourceResponse(endless())
+
+
+async def ws_echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    try:
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+    except WebSocketDisconnect as gone:
+        say(f"ws disconnected {gone.code}")
+
+
+async def ws_idle(websocket: WebSocket) -> None:
+    """Never look at what comes in."""
+    await websocket.accept()
+    await asyncio.sleep(3600)
+
+
+async def ws_flood(websocket: WebSocket) -> None:
+    """Send more than the kernel takes, whether or not anybody reads."""
+    await websocket.accept()
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        for _ in range(64):
+            await websocket.send_bytes(bytes(MEGABYTE))
+
+
+async def misbehave(variable: str) -> None:
+    behaviour = os.environ.get(variable, "")
+    if behaviour.startswith("sleep"):
+        await asyncio.sleep(float(behaviour.split()[1]))
+    elif behaviour == "hang":
+        await asyncio.sleep(3600)  # lifespan hangs here
+    elif behaviour == "raise":
+        raise RuntimeError(f"lifespan raises as {variable} says")
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    say("lifespan startup")
+    await misbehave("APP_STARTUP")
+    say("lifespan started")
+    yield
+    say("lifespan shutdown")
+    await misbehave("APP_SHUTDOWN")
+    say("lifespan ended")
+
+
+def make_app() -> Starlette:
+    app = Starlette(
+        routes=[
+            Route("/", index),
+            Route("/slow", slow),
+            Route("/stream", stream),
+            Route("/big", big),
+            Route("/echo", echo, methods=["POST"]),
+            Route("/early", early, methods=["POST"]),
+            Route("/swallow", swallow),
+            Route("/block", block),
+            Route("/thread", thread),
+            Route("/background", background),
+            Route("/fail", fail),
+            Route("/fork", fork),
+            Route("/should_exit", set_should_exit),
+            Route("/events", events),
+            WebSocketRoute("/ws/echo", ws_echo),
+            WebSocketRoute("/ws/idle", ws_idle),
+            WebSocketRoute("/ws/flood", ws_flood),
+        ],
+        lifespan=lifespan,
+    )
+    app.add_middleware(GracefulMiddleware, probes=Probes(readiness="/readyz", liveness="/livez"))
+    return app
+
+
+app = make_app()
+
+
+async def late(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app, with the middleware kept from the lifespan for a while."""
+    if scope["type"] == "lifespan":
+        say("not hooked yet")
+        await asyncio.sleep(float(os.environ["APP_BEFORE_HOOK"]))
+    inner: ASGIApp = app
+    await inner(scope, receive, send)
+
+
+atexit.register(say, "atexit")

@@ -1,0 +1,18 @@
+"""What a test needs that may not be there: a failure in CI, a skip with its reason elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+
+def need(*modules: str) -> None:
+    """Skip the test without these modules; in CI, where all have to be there, fail it."""
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            reason = f"{name} is not installed"
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{reason}, and CI tests everything")
+            pytest.skip(reason)

@@ -1,0 +1,148 @@
+"""What is still in flight when its deadline passes, and what the hard deadline then does."""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .client import Client, CutError
+from .server import Server, uvicorn
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+HTTP = ["h11", "httptools", "zttp"]
+LOOP_OF = {"h11": "asyncio", "httptools": "uvloop", "zttp": "asyncio"}
+
+
+def is_cut(client: Client) -> bool:
+    try:
+        client.response()
+    except CutError:
+        return True
+    return False
+
+
+def assert_stuck(server: Server, path: str, line: str) -> None:
+    """The report names the path, and the app's own line and not one of a library."""
+    stuck = next(line for line in server.log.splitlines() if "stuck:" in line and path in line)
+    assert re.search(rf"app\.py:\d+ in {line}", stuck), stuck
+
+
+@pytest.mark.parametrize("http", HTTP)
+def test_what_has_not_answered_gets_a_503_and_what_has_begun_looks_cut(
+    tmp_path: Path, http: str, beside: ThreadPoolExecutor
+) -> None:
+    """A cut answer must never look complete. Without a length only a reset can tell: HTTP/1.0."""
+    with (
+        uvicorn(tmp_path, http=http, loop=LOOP_OF[http], lame_duck=0.2, grace=0.5) as server,
+        Client(server.port) as slow,
+        Client(server.port) as chunked,
+        Client(server.port) as sized,
+        Client(server.port) as unsized,
+    ):
+        slow.request("/slow?name=cancelled")
+        chunked.request("/stream?n=600")
+        sized.request("/stream?n=600&length=1")
+        unsized.request("/stream?n=600", version="1.0")
+        cuts = [beside.submit(is_cut, client) for client in (chunked, sized, unsized)]
+        server.wait_for("slow began cancelled")
+        server.wait_for(r'"GET /stream.* 200', count=3)
+        server.terminate()
+        answer = slow.response()
+        assert answer.status == 503
+        assert answer.closes
+        assert 1 <= int(answer.headers["retry-after"]) <= 5
+        assert [cut.result() for cut in cuts] == [True, True, True]
+        assert server.exit_code() == 1
+        assert_stuck(server, "/slow", "slow")
+        assert "forced after" in server.log
+        assert "1 cancelled, 3 aborted" in server.log
+        assert server.count("lifespan shutdown") == 1
+        assert server.count("atexit") == 1
+        assert "Traceback" not in server.log
+        assert "500 Internal" not in server.log
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_handler_that_swallows_its_cancellation_is_gone_by_the_hard_deadline(
+    tmp_path: Path, loop: str
+) -> None:
+    with uvicorn(tmp_path, loop=loop, lame_duck=0.2, grace=0.3) as server:
+        with Client(server.port) as client:
+            client.request("/swallow")
+            server.wait_for("swallow began")
+            server.terminate()
+            assert is_cut(client)
+        assert server.exit_code() == 1
+        assert_stuck(server, "/swallow", "swallow")
+
+
+@pytest.mark.parametrize("after", [0, 0.4], ids=["before the signal", "in the lame duck"])
+def test_a_blocked_event_loop_is_gone_by_the_hard_deadline(tmp_path: Path, after: float) -> None:
+    with uvicorn(tmp_path, lame_duck=0.5, grace=0.3) as server, Client(server.port) as client:
+        client.request(f"/block?after={after}")
+        if after:
+            server.wait_for("Uvicorn running")
+            server.terminate()
+            server.wait_for("block began")
+        else:
+            server.wait_for("block began")
+            server.signal(signal.SIGTERM)
+        assert is_cut(client)
+        assert server.exit_code() == 1
+        assert "hard deadline" in server.log
+        assert_stuck(server, "/block", "block")
+        assert "# blocked here" in server.log
+
+
+def test_a_thread_that_does_not_end_is_gone_by_the_hard_deadline(tmp_path: Path) -> None:
+    """The interpreter would join it: the exit waits for worker threads, however long they take."""
+    with uvicorn(tmp_path, lame_duck=0.2, grace=0.3) as server, Client(server.port) as client:
+        client.request("/thread")
+        server.wait_for("thread began")
+        server.terminate()
+        assert server.exit_code() == 1
+        assert "/thread" in server.log
+        assert "# thread sleeps here" in server.log
+
+
+def test_a_lifespan_that_hangs_is_gone_by_the_hard_deadline(tmp_path: Path) -> None:
+    env = {"APP_SHUTDOWN": "hang"}
+    with uvicorn(tmp_path, env=env, lame_duck=0.2, grace=0.3) as server:
+        server.terminate()
+        assert server.exit_code() == 1
+        assert_stuck(server, "lifespan.shutdown", "misbehave")
+
+
+def test_a_lifespan_that_raises_ends_the_server_all_the_same(tmp_path: Path) -> None:
+    env = {"APP_SHUTDOWN": "raise"}
+    with uvicorn(tmp_path, env=env, lame_duck=0.2) as server:
+        server.terminate()
+        assert server.exit_code() in (0, 1)
+        assert "lifespan raises as APP_SHUTDOWN says" in server.log
+        assert "hard deadline" not in server.log
+
+
+def test_a_background_task_finishes_within_the_grace_period(tmp_path: Path) -> None:
+    """Work is in flight until the ASGI call returns, not until the last byte of the answer."""
+    with uvicorn(tmp_path, lame_duck=0.2, grace=5) as server, Client(server.port) as client:
+        assert client.get("/background?s=1").status == 200
+        server.terminate()
+        assert server.exit_code() == 0
+        assert server.log.index("background done") < server.log.index("lifespan shutdown")
+
+
+def test_an_error_in_a_handler_is_the_servers_500_and_no_matter_of_the_drain(
+    tmp_path: Path,
+) -> None:
+    with uvicorn(tmp_path, lame_duck=0.5) as server, Client(server.port) as client:
+        server.terminate()
+        answer = client.get("/fail")
+        assert answer.status == 500
+        assert server.exit_code() == 0
+        assert "RuntimeError: as asked" in server.log

@@ -1,0 +1,79 @@
+"""Nothing is lost: every request written on an established connection gets a complete answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi.check.port import free_port
+from graceful_asgi.check.process import ServerProcess
+from graceful_asgi.check.trial import Trial, run_trial
+from graceful_asgi.check.verdict import judge
+
+from .server import PACKAGE_ROOT, TESTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROUNDS = 5
+PLAN = LoadPlan(
+    keep_alive_clients=30,
+    fresh_clients=15,
+    think_period=0.01,
+    slow_path="/slow?s=1",
+    stream_path="/stream?n=10",
+    single_after=0.3,
+)
+
+
+def trial(directory: Path, *, loop: str, lame_duck: float, number: int) -> Trial:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
+        "GRACEFUL_LAME_DUCK_PERIOD": str(lame_duck),
+        "GRACEFUL_GRACE_PERIOD": "10",
+    }
+    command = [sys.executable, "-m", "uvicorn", "e2e.app:app", "--loop", loop, "--no-access-log"]
+    server = ServerProcess(
+        [*command, "--port", str(port)],
+        port=port,
+        log_path=directory / f"{port}.log",
+        env=environment,
+        cwd=directory,
+    )
+
+    async def run() -> Trial:
+        return await run_trial(server, PLAN, signal_after=0.6, exit_period=30, number=number)
+
+    return anyio.run(run)
+
+
+@pytest.mark.parametrize(
+    ("loop", "lame_duck", "number"),
+    [
+        pytest.param("asyncio", 0.5, signal.SIGTERM, id="asyncio, SIGTERM"),
+        pytest.param("uvloop", 0.5, signal.SIGTERM, id="uvloop, SIGTERM"),
+        pytest.param("asyncio", 0.0, signal.SIGINT, id="asyncio, no lame duck, SIGINT"),
+        pytest.param("uvloop", 0.0, signal.SIGINT, id="uvloop, no lame duck, SIGINT"),
+    ],
+)
+def test_no_request_is_lost_under_load(
+    tmp_path: Path, loop: str, lame_duck: float, number: int
+) -> None:
+    rounds = ROUNDS if lame_duck else 2
+    verdict = judge(
+        [trial(tmp_path, loop=loop, lame_duck=lame_duck, number=number) for _ in range(rounds)]
+    )
+    assert verdict.clean, verdict.as_dict()
+    assert verdict.served_before > 100
+    assert verdict.served_after > 20
+    assert verdict.slow == "200 complete"
+    assert verdict.stream == "200 complete"
+    assert verdict.exit_code == 0

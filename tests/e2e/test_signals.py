@@ -1,0 +1,141 @@
+"""Signals in every order and at every moment."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .client import Client, get, is_refused
+from .server import uvicorn
+from .test_deadline import is_cut
+from .waiting import eventually
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+LOOPS = ["asyncio", "uvloop"]
+
+
+def test_sigterm_again_changes_nothing(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+    """gunicorn repeats SIGTERM every second to a worker it wants gone."""
+    with uvicorn(tmp_path, lame_duck=0.5, grace=5) as server:
+        slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
+        server.wait_for("slow began old")
+        server.terminate()
+        for _ in range(3):
+            server.signal(signal.SIGTERM)
+            server.wait_for("SIGTERM ignored, already lame duck")
+        assert get(server.port, "/").status == 200
+        server.wait_for(r"\]: draining \(")
+        server.signal(signal.SIGTERM)
+        server.wait_for("SIGTERM ignored, already draining")
+        assert slow.result().status == 200
+        assert server.exit_code() == 0
+        assert server.count("SIGTERM ignored, already lame duck") == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_sigint_skips_the_lame_duck_and_loses_nothing(
+    tmp_path: Path, loop: str, beside: ThreadPoolExecutor
+) -> None:
+    with uvicorn(tmp_path, loop=loop, lame_duck=30, grace=5) as server:
+        slow = beside.submit(get, server.port, "/slow?s=1&name=old")
+        server.wait_for("slow began old")
+        server.signal(signal.SIGINT)
+        eventually(lambda: is_refused(server.port), "connects are refused", within=2)
+        assert slow.result().status == 200
+        assert server.exit_code(within=5) == 0
+        assert server.count("lifespan shutdown") == 1
+        assert server.count("atexit") == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_sigint_during_a_drain_cancels_at_once(
+    tmp_path: Path, loop: str, first: signal.Signals
+) -> None:
+    """An endless stream and Ctrl+C: with asyncio from Python 3.12 on, uvicorn itself hangs here.
+
+    Before the listener has closed as well as after it.
+    """
+    with (
+        uvicorn(tmp_path, loop=loop, lame_duck=30, grace=30) as server,
+        Client(server.port) as slow,
+        Client(server.port) as stream,
+    ):
+        slow.request("/slow?name=old")
+        stream.request("/stream?n=100000")
+        server.wait_for("slow began old")
+        server.wait_for('"GET /stream')
+        server.signal(first)
+        server.wait_for(r"\]: lame duck \(" if first == signal.SIGTERM else r"\]: draining \(")
+        server.signal(signal.SIGINT)
+        assert slow.response().status == 503
+        assert is_cut(stream)
+        assert server.exit_code(within=5) == 1
+        assert server.count("lifespan shutdown") == 1
+        assert "cancelling" in server.log
+
+
+def test_a_further_sigint_exits_at_once(tmp_path: Path) -> None:
+    with (
+        uvicorn(tmp_path, lame_duck=30, grace=30, cancel=30) as server,
+        Client(server.port) as client,
+    ):
+        client.request("/swallow")
+        server.wait_for("swallow began")
+        server.signal(signal.SIGINT)
+        server.wait_for(r"\]: draining \(")
+        server.signal(signal.SIGINT)
+        server.wait_for(r"\]: cancelling \(")
+        server.signal(signal.SIGINT)
+        assert server.exit_code(within=5) == 1
+        assert "stuck: http GET /swallow" in server.log
+
+
+def test_a_further_sigint_exits_at_once_from_a_blocked_event_loop(tmp_path: Path) -> None:
+    with uvicorn(tmp_path, lame_duck=30, grace=30) as server, Client(server.port) as client:
+        client.request("/block")
+        server.wait_for("block began")
+        # The handlers run between byte codes, and time.sleep goes on after them.
+        for _ in range(3):
+            server.signal(signal.SIGINT)
+            try:
+                server.process.wait(0.5)
+            except Exception:
+                continue
+        assert server.exit_code(within=5) == 1
+
+
+def test_sigterm_during_a_slow_startup_lets_it_end_and_stops(tmp_path: Path) -> None:
+    env = {"APP_STARTUP": "sleep 1"}
+    with uvicorn(tmp_path, env=env, ready="lifespan startup", lame_duck=0.3) as server:
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert server.count("lifespan started") == 1
+        assert server.count("lifespan shutdown") == 1
+        assert server.count("atexit") == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_sigterm_before_the_server_is_hooked_is_not_forgotten(tmp_path: Path, loop: str) -> None:
+    env = {"APP_BEFORE_HOOK": "1"}
+    with uvicorn(
+        tmp_path, app="e2e.app:late", loop=loop, env=env, ready="not hooked yet", lame_duck=0.3
+    ) as server:
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert "(SIGTERM)" in server.log
+        assert server.count("lifespan shutdown") == 1
+        assert server.count("atexit") == 1
+
+
+def test_a_startup_that_never_ends_is_gone_by_the_hard_deadline(tmp_path: Path) -> None:
+    env = {"APP_STARTUP": "hang"}
+    with uvicorn(tmp_path, env=env, ready="lifespan startup", lame_duck=0.3) as server:
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 1
+        assert "hard deadline" in server.log

@@ -1,0 +1,191 @@
+"""WebSockets: when they get their 1012, and that none of them stops the drain of others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .client import Client, get
+from .need import need
+from .server import Server, uvicorn
+from .waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+    from websockets.sync.client import ClientConnection
+
+WS = ["websockets-sansio", "wsproto"]
+SERVICE_RESTART = 1012
+
+
+@contextlib.contextmanager
+def websocket(server: Server, path: str) -> Iterator[ClientConnection]:
+    need("websockets")
+    from websockets.sync.client import connect
+
+    with connect(f"ws://127.0.0.1:{server.port}{path}", close_timeout=1, proxy=None) as opened:
+        yield opened
+
+
+def close_code(opened: ClientConnection, *, within: float) -> int:
+    """Read until the close, and return its code."""
+    from websockets.exceptions import ConnectionClosed
+
+    try:
+        while True:
+            opened.recv(timeout=within)
+    except ConnectionClosed as closed:
+        return 1006 if closed.rcvd is None else closed.rcvd.code
+
+
+def raw_websocket(server: Server, path: str, *, receive_buffer: int | None = None) -> Client:
+    """A WebSocket whose frames are ours to send or not to send."""
+    client = Client(server.port, receive_buffer=receive_buffer)
+    client.send(
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    status, _ = client.head()
+    assert status == 101
+    return client
+
+
+def close_frame(code: int) -> bytes:
+    mask, payload = os.urandom(4), struct.pack("!H", code)
+    masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+    return bytes((0x88, 0x80 | len(payload))) + mask + masked
+
+
+@pytest.mark.parametrize("ws", WS)
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_websocket_is_closed_with_1012_at_the_listener_close(
+    tmp_path: Path, ws: str, loop: str
+) -> None:
+    with (
+        uvicorn(tmp_path, "--ws", ws, loop=loop, lame_duck=0.8, grace=30) as server,
+        websocket(server, "/ws/echo") as echo,
+    ):
+        server.terminate()
+        echo.send("still here")
+        assert echo.recv(timeout=5) == "still here"
+        assert "]: draining (" not in server.log
+        assert close_code(echo, within=5) == SERVICE_RESTART
+        assert server.exit_code(within=8) == 0
+        assert "ws disconnected 1012" in server.log
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_handler_that_does_not_notice_is_cancelled_at_the_end_of_the_grace_period(
+    tmp_path: Path, ws: str
+) -> None:
+    with (
+        uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=1) as server,
+        websocket(server, "/ws/idle") as idle,
+    ):
+        server.terminate()
+        assert close_code(idle, within=5) == SERVICE_RESTART
+        assert server.exit_code() == 1
+        assert "stuck: websocket /ws/idle" in server.log
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_with_finish_a_websocket_goes_on_until_the_grace_period_ends(
+    tmp_path: Path, ws: str
+) -> None:
+    env = {"GRACEFUL_WEBSOCKETS": "finish"}
+    with (
+        uvicorn(tmp_path, "--ws", ws, env=env, lame_duck=0.3, grace=2) as server,
+        websocket(server, "/ws/echo") as echo,
+        websocket(server, "/ws/echo") as finishes,
+    ):
+        server.terminate()
+        server.wait_for(r"\]: draining \(")
+        for opened in (echo, finishes):
+            opened.send("after the listener close")
+            assert opened.recv(timeout=5) == "after the listener close"
+        finishes.close()
+        assert "]: cancelling (" not in server.log
+        assert close_code(echo, within=5) == SERVICE_RESTART
+        assert server.exit_code() == 1
+        assert "1 completed, 1 cancelled" in server.log
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_with_finish_a_drain_ends_when_the_last_websocket_has(tmp_path: Path, ws: str) -> None:
+    env = {"GRACEFUL_WEBSOCKETS": "finish"}
+    with (
+        uvicorn(tmp_path, "--ws", ws, env=env, lame_duck=0.3, grace=30) as server,
+        websocket(server, "/ws/echo") as echo,
+    ):
+        server.terminate()
+        server.wait_for(r"\]: draining \(")
+        echo.close()
+        assert server.exit_code(within=5) == 0
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_websocket_opened_in_the_lame_duck_is_served_and_closed_with_the_others(
+    tmp_path: Path, ws: str
+) -> None:
+    with uvicorn(tmp_path, "--ws", ws, lame_duck=1.0, grace=30) as server:
+        server.terminate()
+        with websocket(server, "/ws/echo") as echo:
+            echo.send("hello")
+            assert echo.recv(timeout=5) == "hello"
+            assert close_code(echo, within=5) == SERVICE_RESTART
+        assert server.exit_code(within=8) == 0
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_websocket_that_has_sent_its_close_and_reads_nothing_does_not_abort_the_drain(
+    tmp_path: Path, ws: str, beside: ThreadPoolExecutor
+) -> None:
+    """uvicorn's shutdown of that connection raises, and with it the shutdown of the server:
+    everything else in flight is cut, and the lifespan never hears of the end."""
+    with (
+        uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=4) as server,
+        raw_websocket(server, "/ws/flood", receive_buffer=4096) as half_closed,
+    ):
+        half_closed.send(close_frame(1000))
+        eventually(lambda: unread_by_server(half_closed) == 0, "the server has read the close")
+        slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
+        server.wait_for("slow began old")
+        server.terminate()
+        answer = slow.result()
+        assert (answer.status, answer.closes) == (200, True)
+        assert server.exit_code() in (0, 1)  # what became of the flood is another matter
+        assert server.count("lifespan shutdown") == 1
+        assert "hard deadline" not in server.log
+
+
+def unread_by_server(client: Client) -> int:
+    """Return how many bytes of ours the server's kernel holds unread, as /proc tells it."""
+    ours = client.socket.getsockname()[1]
+    theirs = client.socket.getpeername()[1]
+    with open("/proc/net/tcp") as table:
+        for line in table:
+            fields = line.split()
+            if fields[1].endswith(f":{theirs:04X}") and fields[2].endswith(f":{ours:04X}"):
+                return int(fields[4].split(":")[1], 16)
+    return 0
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_peer_that_ignores_the_close_does_not_hold_the_server_past_its_periods(
+    tmp_path: Path, ws: str
+) -> None:
+    with (
+        uvicorn(tmp_path, "--ws", ws, lame_duck=0.2, grace=1) as server,
+        raw_websocket(server, "/ws/echo"),
+    ):
+        server.terminate()
+        assert server.exit_code() in (0, 1)
+        assert "hard deadline" not in server.log

@@ -1,0 +1,85 @@
+"""Attaching: one hook per server, and passive mode, never a crash, where something is missing."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
+from graceful_asgi.servers import attach
+
+from .serving import App, get, serving
+
+if TYPE_CHECKING:
+    from graceful_asgi.asgi import Scope
+
+pytestmark = pytest.mark.anyio
+
+QUICK = DrainPolicy(lame_duck_period=0, grace_period=1, cancel_period=0.2, cleanup_period=0.2)
+
+
+@pytest.fixture(autouse=True)
+def _heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "graceful_asgi")
+
+
+@pytest.mark.parametrize("name", ["on_tick", "main_loop", "shutdown"])
+async def test_a_server_without_a_method_is_left_alone(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is not the coroutine function it was has another meaning as well."""
+    hooks: list[object] = []
+
+    class Moved(uvicorn.Server):
+        def __getattribute__(self, wanted: str) -> Any:
+            if wanted == name and looking:
+                return lambda *args: None
+            return super().__getattribute__(wanted)
+
+    looking = False
+
+    def look(scope: Scope) -> None:
+        nonlocal looking
+        looking = True
+        try:
+            hooks.append(attach(Drainer(QUICK), scope))
+        finally:
+            looking = False
+
+    async with serving(App(look), make=Moved) as (server, port):
+        await get(port)
+    assert hooks == [None, None]
+    assert f"passive, this uvicorn has no {name}" in caplog.text
+    assert not hasattr(server, "_graceful_asgi_hook")
+
+
+async def test_an_app_on_a_server_that_is_left_alone_is_served(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graceful_asgi.servers.missing", lambda server: ["a_method"])
+    app = App()
+    async with serving(GracefulMiddleware(app, policy=QUICK)) as (_, port):
+        await get(port)
+    assert [kind for kind, _ in app.seen] == ["lifespan", "http"]
+    assert caplog.text.count("passive") == 1
+
+
+async def test_a_server_is_hooked_once(caplog: pytest.LogCaptureFixture) -> None:
+    app = GracefulMiddleware(GracefulMiddleware(App(), policy=QUICK), policy=QUICK)
+    async with serving(app) as (_, port):
+        await get(port)
+        await get(port)
+    assert caplog.text.count("hooked uvicorn.server.Server") == 1
+
+
+async def test_no_class_is_patched() -> None:
+    names = ("shutdown", "main_loop", "on_tick", "handle_exit", "capture_signals")
+    before = {name: vars(uvicorn.Server)[name] for name in names}
+    async with serving(GracefulMiddleware(App(), policy=QUICK)) as (server, port):
+        await get(port)
+        assert "shutdown" in vars(server)
+        assert {name: vars(uvicorn.Server)[name] for name in names} == before
+        assert "shutdown" not in vars(uvicorn.Server(server.config))

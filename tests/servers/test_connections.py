@@ -1,0 +1,270 @@
+"""The sweep: which connection is closed when, and that none of them stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from graceful_asgi.servers import connections as module
+from graceful_asgi.servers.connections import Connections
+
+from .serving import App, eventually, request, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import uvicorn
+
+pytestmark = pytest.mark.anyio
+
+HTTP = ["h11", "httptools", "zttp"]
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> dict[module.State, float]:
+    """Periods that never pass, to be shortened one by one."""
+    periods = dict.fromkeys(module.PATIENCE, 3600.0)
+    monkeypatch.setattr(module, "PATIENCE", periods)
+    return periods
+
+
+@contextlib.asynccontextmanager
+async def sweeping(server: uvicorn.Server, websockets: Any = "close") -> AsyncIterator[Connections]:
+    """Sweep as a drain does, for the length of a block."""
+    swept = Connections(server, websockets)  # type: ignore[arg-type]
+
+    async def sweep() -> None:
+        while True:
+            swept.sweep()
+            await asyncio.sleep(0.02)
+
+    task = asyncio.ensure_future(sweep())
+    try:
+        yield swept
+    finally:
+        assert not task.done(), task.exception()
+        task.cancel()
+
+
+async def is_closed(reader: asyncio.StreamReader, *, within: float = 0.3) -> bool:
+    try:
+        return await asyncio.wait_for(reader.read(1), within) == b""
+    except TimeoutError:
+        return False
+    except asyncio.TimeoutError:  # not the built-in one before Python 3.11
+        return False
+
+
+async def answered(reader: asyncio.StreamReader) -> None:
+    await asyncio.wait_for(reader.readuntil(b"seen"), 5)
+
+
+@pytest.mark.parametrize("http", HTTP)
+async def test_a_new_connection_is_closed_when_its_period_has_passed(
+    http: str, patience: dict[module.State, float]
+) -> None:
+    async with serving(App(), http=http) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await eventually(lambda: server.server_state.connections)
+        patience["idle"] = 0
+        async with sweeping(server):
+            assert not await is_closed(reader)
+            patience["new"] = 0.05
+            assert await is_closed(reader, within=5)
+        writer.close()
+
+
+@pytest.mark.parametrize("http", HTTP)
+async def test_an_idle_connection_is_closed_when_its_period_has_passed(
+    http: str, patience: dict[module.State, float]
+) -> None:
+    async with serving(App(), http=http) as (server, port):
+        reader, writer = await request(port)
+        await answered(reader)
+        patience["new"] = 0
+        async with sweeping(server):
+            assert not await is_closed(reader)
+            patience["idle"] = 0.05
+            assert await is_closed(reader, within=5)
+        writer.close()
+
+
+@pytest.mark.parametrize("http", HTTP)
+async def test_a_busy_connection_is_left_alone(
+    http: str, patience: dict[module.State, float]
+) -> None:
+    app = App()
+    async with serving(app, http=http) as (server, port):
+        reader, writer = await request(port, "/hold")
+        await eventually(lambda: server.server_state.tasks)
+        patience.update({"new": 0, "idle": 0.2, "closing": 0})
+        async with sweeping(server):
+            assert not await is_closed(reader)
+            app.release.set()
+            await answered(reader)
+        writer.close()
+
+
+@pytest.mark.parametrize("http", HTTP)
+async def test_half_a_head_on_an_idle_connection_counts_as_nothing_yet(
+    http: str, patience: dict[module.State, float]
+) -> None:
+    async with serving(App(), http=http) as (server, port):
+        reader, writer = await request(port)
+        await answered(reader)
+        writer.write(b"GET / HTTP/1.1\r\n")
+        (connection,) = server.server_state.connections
+        await eventually(lambda: connection.timeout_keep_alive_task is None)  # type: ignore[union-attr]
+        patience["idle"] = 0
+        async with sweeping(server):
+            assert not await is_closed(reader)
+            writer.write(b"Host: localhost\r\n\r\n")
+            await answered(reader)
+        writer.close()
+
+
+async def test_the_period_begins_anew_with_each_answer(patience: dict[module.State, float]) -> None:
+    patience["idle"] = 0.4
+    async with serving(App()) as (server, port):
+        reader, writer = await request(port)
+        await answered(reader)
+        async with sweeping(server):
+            for _ in range(4):
+                await asyncio.sleep(0.2)
+                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                await answered(reader)
+            assert await is_closed(reader, within=5)
+        writer.close()
+
+
+async def test_unread_bytes_keep_an_idle_connection_open(
+    patience: dict[module.State, float],
+) -> None:
+    """The next request is in the kernel: the loop has not got round to it."""
+    async with serving(App()) as (server, port):
+        reader, writer = await request(port)
+        await answered(reader)
+        (connection,) = server.server_state.connections
+        connection.transport.pause_reading()
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(0.05)
+        patience["idle"] = 0
+        swept = Connections(server, "close")  # type: ignore[arg-type]
+        for _ in range(5):
+            swept.sweep()
+        assert not connection.transport.is_closing()
+        connection.transport.resume_reading()
+        await answered(reader)
+        writer.close()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
+    failing: int, patience: dict[module.State, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(App()) as (server, port):
+        pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        await eventually(lambda: len(server.server_state.connections) == 3)
+        bad = list(server.server_state.connections)[failing]
+
+        def shutdown() -> None:
+            raise RuntimeError("as asked")
+
+        bad.shutdown = shutdown  # type: ignore[method-assign]
+        patience["new"] = 0
+        with caplog.at_level(logging.WARNING, "graceful_asgi"):
+            Connections(server, "close").sweep()  # type: ignore[arg-type]
+        for reader, writer in pairs:
+            with contextlib.suppress(ConnectionError):
+                assert await is_closed(reader, within=5)
+            writer.close()
+        assert "as asked" in caplog.text
+        await eventually(lambda: not server.server_state.connections)
+
+
+async def test_a_connection_that_closes_for_too_long_is_aborted(
+    patience: dict[module.State, float],
+) -> None:
+    async with serving(App()) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await eventually(lambda: server.server_state.connections)
+        (connection,) = server.server_state.connections
+
+        class Closing:
+            """As a TLS transport whose peer does not answer."""
+
+            aborted = False
+
+            def is_closing(self) -> bool:
+                return True
+
+            def get_write_buffer_size(self) -> int:
+                return 0
+
+            def abort(self) -> None:
+                self.aborted = True
+
+        transport, connection.transport = connection.transport, Closing()  # type: ignore[assignment]
+        swept = Connections(server, "close")  # type: ignore[arg-type]
+        swept.sweep()
+        closing: Any = connection.transport
+        assert not closing.aborted
+        patience["closing"] = 0
+        swept.sweep()
+        assert closing.aborted
+        connection.transport = transport
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+@pytest.mark.parametrize("policy", ["close", "finish"])
+async def test_a_websocket_is_closed_with_1012_or_left_alone(
+    ws: str, policy: str, patience: dict[module.State, float]
+) -> None:
+    from websockets.asyncio.client import connect
+
+    patience.update({"new": 0, "idle": 0})
+    async with (
+        serving(App(), ws=ws) as (server, port),
+        connect(f"ws://127.0.0.1:{port}/", proxy=None, close_timeout=1) as websocket,
+        sweeping(server, policy) as swept,
+    ):
+        if policy == "finish":
+            await asyncio.sleep(0.2)
+            await (await websocket.ping())
+            assert swept.cut_answers() == 0
+            swept.cut()
+        await asyncio.wait_for(websocket.wait_closed(), 5)
+        assert websocket.close_code == 1012
+
+
+async def test_cutting_resets_every_connection_that_is_left(
+    patience: dict[module.State, float],
+) -> None:
+    async with serving(App()) as (server, port):
+        reader, writer = await request(port, "/hold")
+        await eventually(lambda: server.server_state.tasks)
+        Connections(server, "close").cut()  # type: ignore[arg-type]
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await eventually(lambda: not server.server_state.connections)
+
+
+async def test_what_has_not_begun_to_answer_is_not_cut_with_the_answers(
+    patience: dict[module.State, float],
+) -> None:
+    app = App()
+    async with serving(app) as (server, port):
+        reader, writer = await request(port, "/hold")
+        await eventually(lambda: server.server_state.tasks)
+        assert Connections(server, "close").cut_answers() == 0  # type: ignore[arg-type]
+        app.release.set()
+        await answered(reader)
+        writer.close()

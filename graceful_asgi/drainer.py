@@ -150,5 +150,6 @@ class Drainer(DrainState):
         if anew:
             self.in_flight.clock = self._given_clock or running_clock()
             if self._enter(Event.RESTART):
+                self._unstopped = [True]
                 self._reset()
         self.bulletin.bind()

@@ -33,13 +33,14 @@ class DrainState:
         self.bulletin = Bulletin()
         # Re-entrant: a signal handler interrupts the very thread that may be holding it.
         self._lock = threading.RLock()
+        # The first trigger takes it out: one step that no signal handler can come in between.
+        self._unstopped = [True]
+        self._stopped_by = ("", True)
         self._reset()
 
     def _reset(self) -> None:
         self.reason = ""
-        self.stopping = False
         self.edge: Edge | None = None
-        self._unbegun = [True]
         self._began = self._deadline = math.inf
         self._lame_duck_deadline = self._lame_duck_cut = math.inf
         self._next_progress = math.inf
@@ -48,6 +49,12 @@ class DrainState:
         self._tally = Tally()
         self._ignored: set[tuple[str, Phase]] = set()
         self.in_flight.on_leave = None
+        self._unbegun = [True]  # last: a signal that comes now finds everything else as it was
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has come: the drain ends with the process."""
+        return not self._unstopped
 
     # Triggers
 
@@ -69,7 +76,6 @@ class DrainState:
 
     def _start(self, reason: str, *, lame_duck: bool) -> bool:
         try:
-            # One step that no signal handler can come in between: the lock lets it in.
             self._unbegun.pop()
         except IndexError:
             return False
@@ -91,9 +97,11 @@ class DrainState:
             Whether this call was the first stop.
         """
         with self._lock:
-            if self.stopping:
+            try:
+                self._unstopped.pop()
+            except IndexError:
                 return self._ignore(reason)
-            self.stopping = True
+            self._stopped_by = reason, lame_duck
             if not lame_duck:
                 self._lame_duck_cut = self.now()
             if not self._start(reason, lame_duck=lame_duck):
@@ -111,6 +119,9 @@ class DrainState:
             if self.stopping or not self._enter(Event.RESUME):
                 return self._ignore("resume")
             self._reset()
+            if self.stopping:  # by a signal, in the midst of this
+                reason, lame_duck = self._stopped_by
+                self._start(reason, lame_duck=lame_duck)
             return True
 
     def abort(self) -> bool:
@@ -185,10 +196,12 @@ class DrainState:
         """Seconds until the work in flight is cancelled; infinite where no stop has come."""
         if not self.stopping:
             return math.inf
-        now = self.now()
+        now, policy = self.now(), self.policy
         if self.phase in (Phase.SERVING, Phase.LAME_DUCK):
-            return max(now, self._lame_duck_end()) + self.policy.grace_period - now
-        return max(0.0, self._deadline - now)
+            lame_duck_left = min(self._lame_duck_end() - now, policy.lame_duck_period)
+            return max(0.0, lame_duck_left) + policy.grace_period
+        most = policy.cancel_period if self.phase is Phase.CANCELLING else policy.total_period
+        return min(max(0.0, self._deadline - now), most)
 
     @property
     def waiting(self) -> bool:

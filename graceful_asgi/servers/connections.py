@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .. import journal
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from ..policy import WebSockets
     from .touchpoints import Connection, Server, Transport
 
-State = Literal["busy", "new", "idle", "streams", "closing"]
+State = Literal["busy", "new", "idle", "uploading", "streams", "closing"]
 
 PATIENCE: Final[dict[State, float]] = {
     # A client that has connected is about to write; half a request head counts as nothing yet.
@@ -26,6 +28,8 @@ PATIENCE: Final[dict[State, float]] = {
     # A client that gets a complete answer without Connection: close may write the next request
     # at once. Its answer says close, and then the client closes, not we.
     "idle": 0.2,
+    # Closed under its upload, a client may not get to read the answer that it has been sent.
+    "uploading": 1.0,
     # HTTP/2: from then on new streams are refused, and the connection closes after the last one.
     "streams": 1.0,
     # A TLS peer that does not answer the close would hold the connection for 30 s.
@@ -34,6 +38,9 @@ PATIENCE: Final[dict[State, float]] = {
 """Seconds that a connection is left alone in a state before it is closed (or aborted)."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+_LAST_DATA_RECV: Final = 52
+"""The offset of `tcpi_last_data_recv` in Linux' `struct tcp_info` (linux/tcp.h): milliseconds."""
 
 
 class Connections:
@@ -85,8 +92,11 @@ class Connections:
         cycle = getattr(connection, "cycle", None)
         if cycle is None:
             return "new", connection
-        if not cycle.response_complete or cycle.more_body:
-            return "busy", cycle  # answered early, with the request's body still on its way
+        if not cycle.response_complete:
+            return "busy", cycle
+        if cycle.more_body:  # answered early; uvicorn does not say when it has thrown the rest away
+            silent = _silent_for(transport) >= PATIENCE["uploading"]
+            return ("uploading" if silent else "busy"), cycle
         # uvicorn stops the keep-alive timer as bytes come in: a request head is on its way.
         waiting = getattr(connection, "timeout_keep_alive_task", connection) is not None
         return ("idle" if waiting else "new"), cycle
@@ -142,6 +152,19 @@ def _has_unread_bytes(transport: Transport) -> bool:
             return bool(sock.recv(1, socket.MSG_PEEK))
     except OSError:  # nothing to read (the socket does not block), or nothing to read from
         return False
+
+
+def _silent_for(transport: Transport) -> float:
+    """Seconds since bytes came in last; infinite where the system does not say."""
+    if sys.platform != "linux":
+        return math.inf
+    try:
+        with _socket_of(transport) as sock:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV + 4)
+    except OSError:  # a UNIX socket
+        return math.inf
+    (milliseconds,) = struct.unpack_from("I", info, _LAST_DATA_RECV)
+    return float(milliseconds) / 1000
 
 
 def _socket_of(transport: Transport) -> socket.socket:

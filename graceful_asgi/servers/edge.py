@@ -38,7 +38,7 @@ class UvicornEdge:
 
     async def close_listener(self) -> None:
         """Close every listener, and take over what its queue holds."""
-        for connection in await close_listeners(self._server.servers, shared=self._shared):
+        async for connection in close_listeners(self._server.servers, shared=self._shared):
             task = asyncio.ensure_future(self._take(connection))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)

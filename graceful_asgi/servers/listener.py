@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from .. import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
 DEAF_PERIOD: Final = 0.25
 """Seconds from deaf to closed: longer than the round trip of the handshakes under way."""
@@ -37,11 +37,11 @@ _MIN_TTL: Final = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
 
 async def close_listeners(
     servers: Sequence[asyncio.base_events.Server], *, shared: bool = True
-) -> list[socket.socket]:
-    """Close the listeners of *servers*; return the connections that were still in their queues.
+) -> AsyncIterator[socket.socket]:
+    """Close the listeners of *servers*; yield the connections that were still in their queues.
 
-    Works on asyncio and uvloop, for TCP and UNIX sockets. The sockets returned are non-blocking
-    and belong to the caller.
+    Works on asyncio and uvloop, for TCP and UNIX sockets. The sockets are non-blocking and belong
+    to the caller. The listeners are closed when the last one has been yielded.
 
     Args:
         servers: as `loop.create_server` returns them.
@@ -56,18 +56,18 @@ async def close_listeners(
     await _finish_accepting(servers)
     for server in servers:
         server.close()
-    accepted: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
         for listener in listeners:
             stack.enter_context(listener)
         deaf = [listener for listener in listeners if not shared and _set_min_ttl(listener, 255)]
-        if deaf:
-            for _ in range(round(DEAF_PERIOD / POLL_PERIOD)):
-                accepted += _accept_all(listeners)
-                await asyncio.sleep(POLL_PERIOD)
+        for _ in range(round(DEAF_PERIOD / POLL_PERIOD) if deaf else 0):
+            for connection in _accept_all(listeners):
+                yield connection
+            await asyncio.sleep(POLL_PERIOD)
         # No await from here to the close: what arrives in between waits in the queue.
-        accepted += _accept_all(listeners)
-    return accepted
+        last = _accept_all(listeners)
+    for connection in last:
+        yield connection
 
 
 async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> None:

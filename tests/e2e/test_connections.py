@@ -60,7 +60,7 @@ def test_a_connection_that_nobody_has_accepted_at_the_listener_close_is_served(
                     client.request("/")
             server.process.send_signal(signal.SIGCONT)
             if not written:
-                eventually(lambda: is_refused(server.port), "connects are refused")
+                server.wait_for(r"\]: draining \(")
                 for client in clients:
                     client.request("/")
             answers = [client.response() for client in clients]

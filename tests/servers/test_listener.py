@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
+async def closed(servers: list[asyncio.base_events.Server]) -> list[socket.socket]:
+    """Close the listeners of *servers*, and return what was in their queues."""
+    return [taken async for taken in close_listeners(servers)]
+
+
 def connect(address: int | str) -> socket.socket:
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     client = socket.socket(family)
@@ -53,7 +58,7 @@ async def test_connections_that_nobody_has_accepted_are_returned(kind: str, tmp_
     clients = [connect(address) for _ in range(20)]
     for client in clients:
         client.sendall(b"written before the close")
-    accepted = await close_listeners([server])
+    accepted = await closed([server])
     try:
         await asyncio.sleep(0)
         # asyncio finishes what it has begun to accept, so a few may be the server's own.
@@ -83,7 +88,7 @@ def readable(client: socket.socket) -> bool:
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_the_listener_refuses_from_then_on(kind: str, tmp_path: Path) -> None:
     server, address, _ = await listen(kind, tmp_path)
-    assert await close_listeners([server]) == []
+    assert await closed([server]) == []
     with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
         connect(address)
     assert not server.is_serving()
@@ -92,7 +97,7 @@ async def test_the_listener_refuses_from_then_on(kind: str, tmp_path: Path) -> N
 async def test_every_listener_of_every_server_is_emptied(tmp_path: Path) -> None:
     listening = [await listen("tcp", tmp_path) for _ in range(3)]
     clients = [connect(address) for _, address, _ in listening for _ in range(4)]
-    accepted = await close_listeners([server for server, _, _ in listening])
+    accepted = await closed([server for server, _, _ in listening])
     await asyncio.sleep(0)
     taken = [transport for _, _, transports in listening for transport in transports]
     assert len(accepted) + len(taken) == 12
@@ -104,8 +109,8 @@ async def test_every_listener_of_every_server_is_emptied(tmp_path: Path) -> None
 
 async def test_closing_twice_finds_nothing_and_raises_nothing(tmp_path: Path) -> None:
     server, _, _ = await listen("tcp", tmp_path)
-    await close_listeners([server])
-    assert await close_listeners([server]) == []
+    await closed([server])
+    assert await closed([server]) == []
 
 
 async def test_a_client_that_has_left_the_queue_does_not_end_the_emptying(tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ async def test_a_client_that_has_left_the_queue_does_not_end_the_emptying(tmp_pa
     first, gone, last = connect(address), connect(address), connect(address)
     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     gone.close()
-    accepted = await close_listeners([server])
+    accepted = await closed([server])
     await asyncio.sleep(0)
     assert len(accepted) + len(taken) >= 2
     for sock in (first, last, *accepted):
@@ -127,7 +132,7 @@ async def test_a_copy_of_the_listener_in_another_process_stays_open(tmp_path: Pa
     server, address, _ = await listen("tcp", tmp_path)
     (listening,) = server.sockets
     with socket.fromfd(listening.fileno(), listening.family, listening.type) as parents:
-        assert await close_listeners([server]) == []
+        assert await closed([server]) == []
         connect(address).close()
         parents.close()
     with pytest.raises(ConnectionRefusedError):

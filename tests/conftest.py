@@ -1,0 +1,21 @@
+"""What every test module shares: the event loops, and an environment that sets no policy."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """Run each async test on both event loops; modules in virtual time choose their own."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _no_policy_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in tuple(os.environ):
+        if variable.startswith("GRACEFUL_"):
+            monkeypatch.delenv(variable)

@@ -1,0 +1,208 @@
+"""The log: names that stay the same, figures beside the text, nothing too long to read."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import pytest
+
+from graceful_asgi import DrainPolicy, DrainReport, Phase, StuckWork, journal
+from graceful_asgi.phase import PhaseChange
+from graceful_asgi.report import DrainStatistics
+
+LOGGER = "graceful_asgi"
+
+
+def stuck(number: int = 0, *, where: str = "app.py:1 in f") -> StuckWork:
+    return StuckWork(
+        kind="http",
+        method="GET",
+        path=f"/{number}",
+        age=float(number),
+        phase="response not started",
+        where=where,
+    )
+
+
+def report(**changes: Any) -> DrainReport:
+    given = {"completed": 3, "cancelled": 0, "aborted": 0, "rejected": 1, "elapsed": 2.5}
+    return DrainReport(reason="SIGTERM", **{**given, **changes})
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, logger=LOGGER)
+    return caplog
+
+
+def only(log: pytest.LogCaptureFixture) -> Any:
+    (record,) = log.records
+    assert record.name == LOGGER
+    assert record.getMessage().startswith(f"drain [{os.getpid()}]: "), "workers log the same lines"
+    return record
+
+
+def test_a_change_of_phase_has_its_figures(log: pytest.LogCaptureFixture) -> None:
+    journal.phase_changed(
+        PhaseChange(previous=Phase.LAME_DUCK, phase=Phase.DRAINING, reason="SIGTERM", in_flight=7)
+    )
+    record = only(log)
+    assert (record.levelname, record.event) == ("INFO", "drain.phase")
+    assert (record.phase, record.previous_phase) == ("draining", "lame duck")
+    assert (record.reason, record.in_flight) == ("SIGTERM", 7)
+    assert "7 in flight" in record.getMessage()
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_can_be_said(log: pytest.LogCaptureFixture, phase: Phase) -> None:
+    journal.phase_changed(
+        PhaseChange(previous=Phase.SERVING, phase=phase, reason="test", in_flight=0)
+    )
+    assert only(log).phase == phase.value
+
+
+def test_a_clean_drain_is_information(log: pytest.LogCaptureFixture) -> None:
+    journal.finished(report())
+    record = only(log)
+    assert (record.levelname, record.event, record.clean) == ("INFO", "drain.report", True)
+    assert (record.completed, record.rejected, record.elapsed) == (3, 1, 2.5)
+    assert "clean" in record.getMessage()
+
+
+@pytest.mark.parametrize("what", ["cancelled", "aborted"])
+def test_a_drain_that_was_forced_is_a_warning(log: pytest.LogCaptureFixture, what: str) -> None:
+    journal.finished(report(**{what: 2}))
+    record = only(log)
+    assert (record.levelname, record.clean) == ("WARNING", False)
+    assert getattr(record, what) == 2
+    assert f"2 {what}" in record.getMessage()
+
+
+def test_stuck_work_is_named_with_the_line_it_waits_at(log: pytest.LogCaptureFixture) -> None:
+    journal.stuck(stuck(3))
+    record = only(log)
+    assert (record.levelname, record.event) == ("WARNING", "drain.stuck")
+    assert (record.kind, record.method, record.path, record.age) == ("http", "GET", "/3", 3.0)
+    assert (record.progress, record.where) == ("response not started", "app.py:1 in f")
+    assert "http GET /3 for 3.0 s, response not started, at app.py:1 in f" in record.getMessage()
+
+
+def test_of_very_much_stuck_work_the_oldest_is_named_and_the_rest_counted(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    journal.all_stuck([stuck(number) for number in range(1000)])
+    *lines, last = [vars(record) for record in log.records]
+    assert [line["age"] for line in lines] == [float(999 - n) for n in range(len(lines))]
+    assert len(lines) < 50
+    assert last["event"] == "drain.stuck_more"
+    assert last["more"] == 1000 - len(lines)
+
+
+def test_of_a_little_stuck_work_every_one_is_named(log: pytest.LogCaptureFixture) -> None:
+    journal.all_stuck([stuck(number) for number in range(20)])
+    assert [vars(record)["event"] for record in log.records] == ["drain.stuck"] * 20
+
+
+def statistics(oldest: StuckWork | None) -> DrainStatistics:
+    return DrainStatistics(
+        phase=Phase.DRAINING,
+        reason="SIGTERM",
+        in_flight=4,
+        oldest=oldest,
+        completed=1,
+        cancelled=0,
+        aborted=0,
+        rejected=0,
+        elapsed=6.0,
+        time_left=9.0,
+    )
+
+
+def test_progress_names_the_oldest_work(log: pytest.LogCaptureFixture) -> None:
+    journal.progress(statistics(stuck(6)))
+    record = only(log)
+    assert (record.event, record.in_flight, record.time_left) == ("drain.progress", 4, 9.0)
+    assert record.oldest_age == 6.0
+    assert "oldest: http GET /6" in record.getMessage()
+
+
+def test_progress_can_be_said_with_nothing_in_flight(log: pytest.LogCaptureFixture) -> None:
+    journal.progress(statistics(None))
+    assert only(log).oldest_age == 0.0
+
+
+def test_the_hard_deadline_names_the_work_and_shows_every_stack(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    journal.deadline_passed("SIGTERM", 27.5, [stuck(27)], ["main thread:\n  File app.py"])
+    first, second, third = [vars(record) for record in log.records]
+    assert (first["levelname"], first["event"]) == ("ERROR", "drain.hard_deadline")
+    assert (first["reason"], first["elapsed"], first["in_flight"]) == ("SIGTERM", 27.5, 1)
+    assert second["event"] == "drain.stuck"
+    assert (third["levelname"], third["event"]) == ("ERROR", "drain.stack")
+    assert "File app.py" in third["message"]
+
+
+def test_the_rest_of_the_events_keep_their_names(log: pytest.LogCaptureFixture) -> None:
+    journal.stop_follows("SIGTERM", "drain endpoint")
+    journal.hooked("uvicorn.server.Server", DrainPolicy())
+    journal.passive("no uvicorn server found here")
+    journal.ignored("SIGTERM", Phase.DRAINING)
+    journal.caution("the %s is not as it should be", "pipe")
+    journal.detail("a connection has gone: %r", OSError())
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        journal.failed("hook %r failed", "f")
+    said = {
+        vars(record)["event"].removeprefix("drain."): record.levelname for record in log.records
+    }
+    assert said == {
+        "stop": "INFO",
+        "hooked": "INFO",
+        "passive": "WARNING",
+        "ignored": "INFO",
+        "caution": "WARNING",
+        "detail": "DEBUG",
+        "failed": "ERROR",
+    }
+
+
+# At startup
+
+
+def cautions(log: pytest.LogCaptureFixture, policy: DrainPolicy) -> list[str]:
+    journal.check_budget(policy, 0.5)
+    assert {record.levelname for record in log.records} <= {"WARNING"}
+    return [record.getMessage() for record in log.records]
+
+
+@pytest.mark.parametrize("given", [None, 27.5, 30.0])
+def test_a_policy_that_fits_is_not_talked_about(
+    log: pytest.LogCaptureFixture, given: float | None
+) -> None:
+    assert not cautions(log, DrainPolicy(termination_grace_period=given))
+
+
+def test_a_policy_that_is_a_little_too_long_does_not_fit(log: pytest.LogCaptureFixture) -> None:
+    assert cautions(log, DrainPolicy(termination_grace_period=27.4))
+
+
+def test_a_policy_that_does_not_fit_is_cautioned_against_with_what_would(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    (said,) = cautions(log, DrainPolicy(termination_grace_period=20))
+    for figure in ("0.5 s", "27.5 s", "20 s", "raise that to 27.5", "lower grace_period to 7.5"):
+        assert figure in said
+
+
+@pytest.mark.parametrize(
+    "policy", [DrainPolicy(event_streams="end"), DrainPolicy(drain_on_unhandled_exception=True)]
+)
+def test_a_field_without_an_effect_is_cautioned_against(
+    log: pytest.LogCaptureFixture, policy: DrainPolicy
+) -> None:
+    (said,) = cautions(log, policy)
+    assert "no effect" in said

@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check bench docs clean
+.PHONY: demo test lint types check versions bench docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m graceful_asgi.check
@@ -25,6 +25,10 @@ types: $(VENV)/dev
 
 check: lint types test
 
+# With the oldest releases that pyproject.toml allows on the oldest Python, the newest elsewhere.
+versions:
+	tests/versions
+
 bench: $(VENV)/dev
 	$(BIN)/python -m tests.bench.overhead
 
@@ -32,7 +36,7 @@ docs: $(VENV)/dev
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-3.* .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

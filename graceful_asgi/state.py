@@ -193,13 +193,14 @@ class DrainState:
         )
 
     def time_left(self) -> float:
-        """Seconds until the work in flight is cancelled; infinite where no stop has come."""
+        """Seconds until the work in flight is cancelled, at the longest; infinite before a stop."""
         if not self.stopping:
             return math.inf
         now, policy = self.now(), self.policy
         if self.phase in (Phase.SERVING, Phase.LAME_DUCK):
-            lame_duck_left = min(self._lame_duck_end() - now, policy.lame_duck_period)
-            return max(0.0, lame_duck_left) + policy.grace_period
+            # At its longest: each new request puts off a quiet period's end.
+            end = min(self._lame_duck_deadline, self._lame_duck_cut)
+            return min(max(0.0, end - now), policy.lame_duck_period) + policy.grace_period
         most = policy.cancel_period if self.phase is Phase.CANCELLING else policy.total_period
         return min(max(0.0, self._deadline - now), most)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -47,11 +48,11 @@ def running_clock() -> Clock:
     asyncio and uvloop count monotonic time as well. trio's clock has an offset of its own, and
     may be a mock that runs a 30 s drain in milliseconds. Callable from any thread.
     """
-    if running_asyncio_loop() is None:
-        with contextlib.suppress(ImportError, RuntimeError):
-            import trio
-
-            return trio.lowlevel.current_clock().current_time
+    trio = sys.modules.get("trio")
+    if running_asyncio_loop() is None and trio is not None:
+        with contextlib.suppress(RuntimeError):  # not in a trio run either
+            clock: Clock = trio.lowlevel.current_clock().current_time
+            return clock
     return time.monotonic
 
 

@@ -54,10 +54,12 @@ class Bulletin:
 
     def publish(self) -> None:
         """Say what has been posted. Not for signal handlers."""
-        while self._news:
-            # Another thread may have taken the last one in between.
-            with contextlib.suppress(IndexError):
-                self._news.popleft()()
+        while True:
+            try:
+                news = self._news.popleft()
+            except IndexError:
+                return
+            news()
 
     def _tell(self, change: PhaseChange) -> None:
         journal.phase_changed(change)

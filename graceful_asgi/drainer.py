@@ -6,6 +6,7 @@ verbs of `Edge`.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import anyio.lowlevel
 
 from . import journal
 from .backend import running_clock
+from .errors import MisuseError
 from .inflight import TrackedWork
 from .phase import Event, Phase
 from .report import DrainReport, stuck_work
@@ -138,8 +140,14 @@ class Drainer(DrainState):
     def add_hook(self, hook: DrainHook) -> None:
         """Have *hook* called with each `PhaseChange`, on the event loop.
 
-        An error in a hook is logged, and changes nothing about the drain.
+        Where that is stuck, the last calls come from another thread, at the hard deadline. An
+        error in a hook is logged, and changes nothing about the drain.
+
+        Raises:
+            MisuseError: (a `RuntimeError`) *hook* is a coroutine function: nobody awaits it.
         """
+        if inspect.iscoroutinefunction(hook):
+            raise MisuseError(f"{hook!r} is a coroutine function; a hook is a plain function")
         self.bulletin.hooks.append(hook)
 
     def bind(self, *, anew: bool = False) -> None:

@@ -150,8 +150,11 @@ class HTTPExchange(Exchange):
             start, body = _unavailable()
             if header.closes(self.scope, start):
                 start = header.with_close(start)  # whatever is unread: the process is going away
-            await self._send(start)
-            await self._send(body)
+            try:
+                await self._send(start)
+                await self._send(body)
+            except OSError as exc:
+                journal.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
             self.answer = "complete"
 
 

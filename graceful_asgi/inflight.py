@@ -27,11 +27,12 @@ Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
 class InFlight:
     """What is in flight now. Safe to read from any thread and in a signal handler."""
 
-    __slots__ = ("clock", "on_leave", "works")
+    __slots__ = ("cancelled", "clock", "on_leave", "works")
 
     def __init__(self, clock: Clock) -> None:
         self.works: set[Work] = set()
         self.clock = clock
+        self.cancelled = False
         self.on_leave: Callable[[Work], object] | None = None
         """Told of work that ends. None while serving: then nobody asks, and nobody pays."""
 
@@ -51,6 +52,7 @@ class InFlight:
         A task can hold several works (a handler that tracks a part of itself). Cancelled once
         for each, it would stay cancelled after the first of them has unwound.
         """
+        self.cancelled = True
         fresh = [work for work in self if not work.cancelled]
         for task in {work.task for work in fresh if work.task is not None}:
             # A closed loop: nothing will ever run there again.
@@ -171,6 +173,8 @@ class TrackedWork(Work):
             self._scope = anyio.CancelScope().__enter__()
             self.cancel_with(self._scope)
         super().__enter__()
+        if self._in_flight.cancelled:  # it comes too late to be waited for
+            self._in_flight.cancel()
 
     def __exit__(
         self,

@@ -6,14 +6,16 @@ formatter needs no parsing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from .phase import Phase, PhaseChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .policy import DrainPolicy
     from .report import DrainReport, DrainStatistics, StuckWork
@@ -38,7 +40,18 @@ _MEANING: Final = {
 def _say(level: int, message: str, *args: object, event: str, **figures: object) -> None:
     # The process is named in the text: the workers of one server log the same lines.
     extra = {"event": f"drain.{event}", **figures}
-    logger.log(level, f"drain [%d]: {message}", os.getpid(), *args, extra=extra)
+    with _going_on():
+        logger.log(level, f"drain [%d]: {message}", os.getpid(), *args, extra=extra)
+
+
+@contextlib.contextmanager
+def _going_on() -> Iterator[None]:
+    """Let a filter or handler that raises end no drain; say so where `logging` itself would."""
+    try:
+        yield
+    except Exception:
+        if logging.raiseExceptions:
+            traceback.print_exc()
 
 
 def phase_changed(change: PhaseChange) -> None:
@@ -222,7 +235,10 @@ def caution(message: str, *args: object) -> None:
 
 def failed(message: str, *args: object) -> None:
     """Say that something raised, with its traceback. Call it from the `except` block."""
-    logger.exception(f"drain [%d]: {message}", os.getpid(), *args, extra={"event": "drain.failed"})
+    with _going_on():
+        logger.exception(
+            f"drain [%d]: {message}", os.getpid(), *args, extra={"event": "drain.failed"}
+        )
 
 
 def detail(message: str, *args: object) -> None:

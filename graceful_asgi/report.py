@@ -39,7 +39,9 @@ class StuckWork:
     """The line of the app that it was waiting at (`file:line in function`); may be empty."""
 
     def __str__(self) -> str:
-        name = " ".join(part for part in (self.kind, self.method, self.path) if part)
+        # A path can hold anything, a line break too: this goes into a log.
+        path = "".join(char if char.isprintable() else repr(char)[1:-1] for char in self.path)
+        name = " ".join(part for part in (self.kind, self.method, path) if part)
         where = f", at {self.where}" if self.where else ""
         return f"{name} for {self.age:.1f} s, {self.phase}{where}"
 

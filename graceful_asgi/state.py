@@ -49,6 +49,7 @@ class DrainState:
         self._tally = Tally()
         self._ignored: set[tuple[str, Phase]] = set()
         self.in_flight.on_leave = None
+        self.in_flight.cancelled = False
         self._unbegun = [True]  # last: a signal that comes now finds everything else as it was
 
     @property
@@ -193,7 +194,10 @@ class DrainState:
         )
 
     def time_left(self) -> float:
-        """Seconds until the work in flight is cancelled, at the longest; infinite before a stop."""
+        """Seconds until the work in flight is cancelled, at the longest; infinite before a stop.
+
+        Once it is cancelled: until the phase that goes on has to end.
+        """
         if not self.stopping:
             return math.inf
         now, policy = self.now(), self.policy

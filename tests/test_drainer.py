@@ -32,6 +32,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graceful_asgi import Drainer, DrainPolicy, DrainReport, GracefulMiddleware, Phase
+from graceful_asgi.errors import MisuseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -791,3 +792,11 @@ def test_in_any_order_the_count_ends_at_zero_the_deadline_holds_and_the_report_a
 ) -> None:
     story = tell(works, triggers, backend)
     story.check()
+
+
+def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
+    async def hook(change: PhaseChange) -> None:
+        raise NotImplementedError
+
+    with pytest.raises(MisuseError, match="coroutine function"):
+        Drainer(DrainPolicy()).add_hook(hook)

@@ -487,3 +487,23 @@ def test_work_left_behind_on_a_closed_loop_does_not_shield_the_rest() -> None:
         """
     )
     assert ended.stdout == "cancelled\n", ended.stderr
+
+
+@pytest.mark.anyio
+async def test_work_that_is_tracked_after_the_rest_was_cancelled_is_cancelled_too() -> None:
+    drainer = Drainer(PATIENT)
+    drainer.begin("test")
+    drainer.abort()
+    ended = anyio.Event()
+
+    async def export() -> None:
+        try:
+            with drainer.track("late"):
+                await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(export)
+        with anyio.fail_after(PATIENCE):
+            await ended.wait()

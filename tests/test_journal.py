@@ -206,3 +206,18 @@ def test_a_field_without_an_effect_is_cautioned_against(
 ) -> None:
     (said,) = cautions(log, policy)
     assert "no effect" in said
+
+
+def test_a_filter_that_raises_ends_no_drain(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the program's own; `logging` lets a filter's error out, and a drain says a lot."""
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise LookupError("a broken filter")
+
+    journal.logger.addFilter(broken)
+    try:
+        journal.caution("something")
+        journal.failed("something else")
+    finally:
+        journal.logger.removeFilter(broken)
+    assert capsys.readouterr().err.count("LookupError: a broken filter") == 2

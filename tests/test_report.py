@@ -316,3 +316,8 @@ def test_a_report_is_clean_when_everything_in_flight_finished(
 ) -> None:
     make = functools.partial(DrainReport, reason="SIGTERM", completed=5, rejected=9, elapsed=1.0)
     assert make(cancelled=cancelled, aborted=aborted).clean is clean
+
+
+def test_a_path_cannot_add_a_line_to_the_log() -> None:
+    work = StuckWork("http", "GET", "/a\nERROR: \x1b[31mforged\u2028ü", 1.0, "response started", "")
+    assert str(work) == (r"http GET /a\nERROR: \x1b[31mforged\u2028ü for 1.0 s, response started")

@@ -42,6 +42,12 @@ class InFlight:
     def __iter__(self) -> Iterator[Work]:
         return iter(tuple(self.works))
 
+    def leave(self, work: Work) -> None:
+        """Take out *work* that has ended."""
+        self.works.discard(work)
+        if self.on_leave is not None:
+            self.on_leave(work)
+
     def oldest(self) -> Work | None:
         """Return the work that has been in flight longest, if any is."""
         return min(self, key=lambda work: work.began, default=None)
@@ -94,10 +100,7 @@ class Work:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        in_flight = self._in_flight
-        in_flight.works.discard(self)
-        if in_flight.on_leave is not None:
-            in_flight.on_leave(self)
+        self._in_flight.leave(self)
         return None
 
     @property

@@ -82,17 +82,20 @@ class GracefulMiddleware:
 
         scope[COUNTED_KEY] = True
         exchange = make(drainer, scope, receive, send)
-        with exchange:  # counted first, the phase looked at second
+        # `with exchange:`, spelled out because it is a seventh of what a request costs here.
+        drainer.in_flight.works.add(exchange)  # counted first, the phase looked at second
+        try:
             if drainer.phase is not SERVING and _refuses(drainer):
                 return await exchange.refuse()
             if exchange.task is None:
                 return await self._in_cancel_scope(exchange)
-            try:
-                return await self.app(scope, exchange.receive, exchange.send)
-            except asyncio.CancelledError:
-                if not exchange.cancelled or not exchange.uncancel():
-                    raise
+            return await self.app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if not exchange.cancelled or not exchange.uncancel():
+                raise
             await exchange.conclude()
+        finally:
+            drainer.in_flight.leave(exchange)
 
     async def _in_cancel_scope(self, exchange: Exchange) -> None:
         # Outside of asyncio there is no task to cancel, and a scope costs what it costs.

@@ -41,9 +41,8 @@ class DrainState:
     def _reset(self) -> None:
         self.reason = ""
         self.edge: Edge | None = None
-        self._began = self._deadline = math.inf
+        self._began = self._deadline = self._next_progress = math.inf
         self._lame_duck_deadline = self._lame_duck_cut = math.inf
-        self._next_progress = math.inf
         self._ended: float | None = None
         self._last_arrival = -math.inf
         self._tally = Tally()
@@ -210,7 +209,7 @@ class DrainState:
 
     @property
     def waiting(self) -> bool:
-        """Whether a drain is under way that still waits for the work in flight."""
+        """Whether a drain is under way that waits for the work in flight."""
         return self.phase in (Phase.LAME_DUCK, Phase.DRAINING)
 
     def age(self) -> float:

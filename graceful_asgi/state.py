@@ -34,8 +34,7 @@ class DrainState:
         # Re-entrant: a signal handler interrupts the very thread that may be holding it.
         self._lock = threading.RLock()
         # The first trigger takes it out: one step that no signal handler can come in between.
-        self._unstopped = [True]
-        self._stopped_by = ("", True)
+        self._unstopped, self._stopped_by = [True], ("", True)
         self._reset()
 
     def _reset(self) -> None:

@@ -74,7 +74,7 @@ class InFlight:
 
 
 class Work:
-    """One piece of work in flight, from `with work:` to the end of the block."""
+    """One piece of work in flight, from `works.add` to `leave`."""
 
     __slots__ = ("_cancel_scope", "_in_flight", "began", "cancelled", "task")
 
@@ -90,18 +90,6 @@ class Work:
             self.task = asyncio.current_task()
         except RuntimeError:  # not on asyncio: trio, or a plain thread
             self.task = None
-
-    def __enter__(self) -> None:
-        self._in_flight.works.add(self)
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        self._in_flight.leave(self)
-        return None
 
     @property
     def method(self) -> str:
@@ -162,7 +150,7 @@ class Work:
 class TrackedWork(Work):
     """Work that the app says it does: `with drainer.track("nightly export"):`."""
 
-    __slots__ = ("_name", "_scope")
+    __slots__ = ("_name",)
 
     def __init__(self, in_flight: InFlight, name: str) -> None:
         self._in_flight = in_flight
@@ -171,11 +159,9 @@ class TrackedWork(Work):
     def __enter__(self) -> None:
         # Only now: what is made in one task may be entered in another.
         super().__init__(self._in_flight)
-        self._scope: anyio.CancelScope | None = None
         if self.task is None and _in_event_loop():
-            self._scope = anyio.CancelScope().__enter__()
-            self.cancel_with(self._scope)
-        super().__enter__()
+            self.cancel_with(anyio.CancelScope().__enter__())
+        self._in_flight.works.add(self)
         if self._in_flight.cancelled:  # it comes too late to be waited for
             self._in_flight.cancel()
 
@@ -185,9 +171,10 @@ class TrackedWork(Work):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        super().__exit__(exc_type, exc, traceback)
-        if self._scope is not None:
-            return self._scope.__exit__(exc_type, exc, traceback)
+        self._in_flight.leave(self)
+        if self._cancel_scope is not None:
+            cancel_scope, _ = self._cancel_scope
+            return cancel_scope.__exit__(exc_type, exc, traceback)
         return None
 
     @property

@@ -54,10 +54,10 @@ class DrainPolicy:
 
     event_streams: EventStreams = "finish"
     """Whether `text/event-stream` responses run into the grace period or end with the drain's
-    beginning."""
+    beginning. `end` has no effect yet."""
 
     drain_on_unhandled_exception: bool = False
-    """Whether an exception that nobody handled begins a drain."""
+    """Whether an exception that nobody handled begins a drain. Has no effect yet."""
 
     termination_grace_period: float | None = None
     """What the platform gives between SIGTERM and SIGKILL. A policy that does not fit into it is

@@ -11,13 +11,18 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable
-from typing import TypeAlias
+import types
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anyio
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 RunSoon: TypeAlias = Callable[[Callable[[], object]], object]
 Clock: TypeAlias = Callable[[], float]
+T = TypeVar("T")
 
 
 def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
@@ -40,6 +45,22 @@ def run_soon() -> RunSoon:
     import trio
 
     return trio.lowlevel.current_trio_token().run_sync_soon
+
+
+def spawn(run: Callable[[], Awaitable[Any]]) -> object:
+    """Have *run* called and awaited beside everything else on the running loop.
+
+    Returns what has to be kept while it runs; None outside of a loop, where nothing runs. *run*
+    must not raise: nobody would hear of it.
+    """
+    loop = running_asyncio_loop()
+    if loop is not None:
+        return asyncio.ensure_future(run(), loop=loop)
+    trio = sys.modules.get("trio")
+    with contextlib.suppress(RuntimeError, AttributeError):  # not in a trio run either
+        task: object = trio.lowlevel.spawn_system_task(run)  # type: ignore[union-attr]
+        return task
+    return None
 
 
 def running_clock() -> Clock:
@@ -83,3 +104,75 @@ class Listener:
         with anyio.move_on_after(seconds):
             await self._event.wait()
         self._event = anyio.Event()
+
+
+class Interrupted(Exception):
+    """Somebody has interrupted the wait."""
+
+
+class Interruptible:
+    """A wait that somebody else on the loop may interrupt, and only while it really waits.
+
+    What has come already is never lost by it: an interruption that is too late does nothing. A
+    cancel scope has that too, at ten times the cost on asyncio. So there the future is cancelled
+    that the task waits on, and not the task: nobody further out sees a cancellation.
+    """
+
+    __slots__ = ("_asked", "_blocked_on", "_interrupted", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = False
+        self._blocked_on: object = None
+        self._asked = self._interrupted = False
+
+    async def wait(self, awaitable: Awaitable[T]) -> T:
+        """Wait for *awaitable*. One at a time.
+
+        Raises:
+            Interrupted: it was interrupted, and *awaitable* has lost nothing.
+        """
+        self.waiting = True
+        try:
+            if running_asyncio_loop() is not None:
+                return await self._watch(awaitable)
+            with anyio.CancelScope() as self._blocked_on:
+                return await awaitable
+            raise Interrupted
+        finally:
+            self.waiting = self._asked = self._interrupted = False
+            self._blocked_on = None
+
+    def interrupt(self) -> None:
+        """End a wait that is under way. Idempotent; on the event loop."""
+        self._asked = self.waiting
+        if isinstance(self._blocked_on, (asyncio.Future, anyio.CancelScope)):
+            self._interrupted = bool(self._blocked_on.cancel()) or self._interrupted
+
+    @types.coroutine
+    def _watch(self, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
+        """Await *awaitable* as `yield from` does, with an eye on what it is blocked on."""
+        steps = awaitable.__await__()
+        error: BaseException | None = None
+        try:
+            while True:
+                self._blocked_on = next(steps) if error is None else steps.throw(error)
+                error = None
+                if self._asked:  # between two things that it was blocked on
+                    self.interrupt()
+                try:
+                    yield self._blocked_on
+                except BaseException as exc:
+                    error = exc
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        except asyncio.CancelledError:
+            if not self._interrupted or _is_cancelled():
+                raise
+            raise Interrupted from None
+
+
+def _is_cancelled() -> bool:
+    """Say whether the current task is to end. Python 3.10 does not tell; then it is not."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is not None and cancelling() > 0

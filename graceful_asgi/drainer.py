@@ -14,10 +14,10 @@ import anyio.lowlevel
 
 from . import journal
 from .backend import running_clock
+from .endings import Endings
 from .errors import MisuseError
 from .inflight import TrackedWork
 from .phase import Event, Phase
-from .report import DrainReport, stuck_work
 from .state import DrainState
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .bulletin import DrainHook
     from .edge import Edge
+    from .report import DrainReport
 
 
 class Drainer(DrainState):
@@ -47,7 +48,7 @@ class Drainer(DrainState):
         self.edge = edge
         self.bind()
         self._next_progress = self.now() + journal.PROGRESS_PERIOD
-        await self._wait(lambda: self.phase is not Phase.LAME_DUCK, self._lame_duck_end)
+        await self._wait(lambda: self.phase is not Phase.LAME_DUCK, self.timeline.lame_duck_end)
 
         self._enter(Event.CLOSE)
         self._allow(self.policy.grace_period)
@@ -66,8 +67,8 @@ class Drainer(DrainState):
         self._allow(self.policy.cleanup_period)
 
     async def _cancel(self, edge: Edge, done: Callable[[], bool]) -> None:
-        self._tally.stuck = tuple(stuck_work(work, self.now()) for work in self.in_flight)
-        journal.all_stuck(self._tally.stuck)
+        self.note_stuck(self.in_flight)
+        await self.endings.end_now()
         self._tally.aborted += edge.cut_answers()
         await anyio.lowlevel.checkpoint()  # the server learns of the cut before the app does
         self.in_flight.cancel()
@@ -79,17 +80,17 @@ class Drainer(DrainState):
     def finish(self) -> DrainReport:
         """End the drain: say in the log what it came to, and return that. Idempotent."""
         if self._enter(Event.FINISH):
-            self._ended = self.now()
+            self.timeline.ended = self.now()
             self.bulletin.publish()
             journal.finished(self.report())
         return self.report()
 
     def _allow(self, period: float) -> None:
-        self._deadline = self.now() + period
+        self.timeline.allow(period, self.now())
         self.bulletin.publish()
 
     def _phase_end(self) -> float:
-        return self._deadline
+        return self.timeline.deadline
 
     async def _wait(self, condition: Callable[[], bool], end: Callable[[], float]) -> None:
         """Wait for *condition*, until *end* at the longest, saying in the log how it goes."""
@@ -110,7 +111,7 @@ class Drainer(DrainState):
             self.bind()
         with self.bulletin.listening() as listener:
             while not self._is_drained():
-                left = self._lame_duck_end() - self.now()
+                left = self.timeline.lame_duck_end() - self.now()
                 await listener.wait(left if left > 0 else math.inf)
         return self.report()
 
@@ -127,7 +128,7 @@ class Drainer(DrainState):
             return True
         if self.phase is Phase.SERVING or self.in_flight:
             return False
-        return self.phase is not Phase.LAME_DUCK or self.now() >= self._lame_duck_end()
+        return self.phase is not Phase.LAME_DUCK or self.now() >= self.timeline.lame_duck_end()
 
     def track(self, name: str) -> TrackedWork:
         """Count the app's own work as in flight: `with drainer.track("nightly export"):`.
@@ -159,5 +160,6 @@ class Drainer(DrainState):
             self.in_flight.clock = self._given_clock or running_clock()
             if self._enter(Event.RESTART):
                 self._unstopped = [True]
+                self.endings = Endings(self)  # what the old one ran on may be gone
                 self._reset()
         self.bulletin.bind()

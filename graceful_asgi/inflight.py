@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import anyio
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["http", "websocket", "task", "lifespan"]
 
-
 Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
+
+Ending = Literal["never", "on drain", "at deadline"]
+"""When work may be ended before it is over by itself: as the drain begins, just before the grace
+period ends, or never (then it is cancelled at the end of that)."""
 
 
 class InFlight:
@@ -48,18 +51,18 @@ class InFlight:
         if self.on_leave is not None:
             self.on_leave(work)
 
-    def oldest(self) -> Work | None:
-        """Return the work that has been in flight longest, if any is."""
-        return min(self, key=lambda work: work.began, default=None)
-
     def cancel(self) -> None:
-        """Cancel all work. Safe from any thread; it unwinds later, on its own loop.
+        """Cancel all work, and let none begin. Safe from any thread."""
+        self.cancelled = True
+        self.cancel_only(self)
+
+    def cancel_only(self, works: Iterable[Work]) -> None:
+        """Cancel *works*. Safe from any thread; they unwind later, on their own loop.
 
         A task can hold several works (a handler that tracks a part of itself). Cancelled once
         for each, it would stay cancelled after the first of them has unwound.
         """
-        self.cancelled = True
-        fresh = [work for work in self if not work.cancelled]
+        fresh = [work for work in works if not work.cancelled]
         for task in {work.task for work in fresh if work.task is not None}:
             # A closed loop: nothing will ever run there again.
             with contextlib.suppress(RuntimeError):
@@ -110,6 +113,14 @@ class Work:
     def cut(self) -> bool:
         """Whether ending here leaves a peer with a part of an answer."""
         return False
+
+    @property
+    def ending(self) -> Ending:
+        """When a drain may end the work; that can change while it goes on."""
+        return "never"
+
+    async def end(self) -> None:
+        """Give the work an end that its peer takes for one, if this is a moment for it."""
 
     @property
     def outcome(self) -> Outcome:

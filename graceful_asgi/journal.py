@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from .phase import Phase, PhaseChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .policy import DrainPolicy
     from .report import DrainReport, DrainStatistics, StuckWork
@@ -35,6 +35,8 @@ _MEANING: Final = {
     Phase.CLEANUP: "lifespan.shutdown runs",
     Phase.STOPPED: "done",
 }
+
+_LONG_LIVED: Final[Mapping[str, str]] = {"http": "event streams", "websocket": "WebSockets"}
 
 
 def _say(level: int, message: str, *args: object, event: str, **figures: object) -> None:
@@ -69,6 +71,12 @@ def phase_changed(change: PhaseChange) -> None:
         reason=change.reason,
         in_flight=change.in_flight,
     )
+
+
+def ending(kinds: Mapping[str, int], period: float) -> None:
+    """Say what is ended over the lame duck, because it would not end by itself."""
+    what = " and ".join(f"{count} {_LONG_LIVED[kind]}" for kind, count in sorted(kinds.items()))
+    _say(logging.INFO, "ending %s over %.1f s", what, period, event="ending", **kinds)
 
 
 def stop_follows(what: str, began_by: str) -> None:
@@ -183,25 +191,6 @@ def hooked(what: str, policy: DrainPolicy) -> None:
         event="hooked",
         server=what,
     )
-
-
-def check_budget(policy: DrainPolicy, margin: float) -> None:
-    """Say at startup what of the policy cannot hold, or has no effect in this version."""
-    given, needed = policy.termination_grace_period, policy.total_period + margin
-    if given is not None and needed > given:
-        caution(
-            "the policy's periods and %g s margin add up to %g s, but termination_grace_period is "
-            "%g s: raise that to %g, or lower grace_period to %g",
-            margin,
-            needed,
-            given,
-            needed,
-            max(0.0, policy.grace_period - (needed - given)),
-        )
-    if policy.event_streams != "finish":
-        caution("event_streams=%r has no effect yet", policy.event_streams)
-    if policy.drain_on_unhandled_exception:
-        caution("drain_on_unhandled_exception=True has no effect yet")
 
 
 def passive(why: str) -> None:

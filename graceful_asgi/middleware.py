@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from . import journal
 from .drainer import Drainer
 from .edge import NoEdge
-from .errors import MisuseError
-from .exchange import COUNTED_KEY, DRAINER_KEY, SERVING, Exchange, HTTPExchange, WebSocketExchange
+from .errors import EndedError, MisuseError
+from .exchange import DRAINER_KEY, EXCHANGE_KEY, SERVING, Exchange
+from .http import HTTPExchange
 from .phase import Phase
 from .servers import attach
+from .websocket import WebSocketExchange
 
 if TYPE_CHECKING:
     from .asgi import ASGIApp, Message, Receive, Scope, Send
@@ -55,7 +58,7 @@ class GracefulMiddleware:
         self._servers = 0
         """How many servers have this drainer: one that starts alone starts anew."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] == "http":
             make: type[Exchange] = HTTPExchange
         elif scope["type"] == "websocket":
@@ -68,7 +71,7 @@ class GracefulMiddleware:
         state = scope.get("state")
         if state is None:
             state = scope["state"] = {}
-        if COUNTED_KEY in scope:  # this middleware stands further out as well
+        if EXCHANGE_KEY in scope:  # this middleware stands further out as well
             return await self.app(scope, receive, send)
         drainer = state.get(DRAINER_KEY)
         if drainer is None:
@@ -80,29 +83,39 @@ class GracefulMiddleware:
         ):
             return None
 
-        scope[COUNTED_KEY] = True
-        exchange = make(drainer, scope, receive, send)
+        exchange = scope[EXCHANGE_KEY] = make(drainer, scope, receive, send)
         # No context manager: that alone would be a seventh of what a request costs here.
         drainer.in_flight.works.add(exchange)  # counted first, the phase looked at second
+        app = self.app if exchange.task is not None else self._in_cancel_scope
+        returned = None
         try:
-            if drainer.phase is not SERVING and _refuses(drainer):
+            if drainer.phase is not SERVING and _refuses(drainer, exchange):
                 return await exchange.refuse()
-            if exchange.task is None:
-                return await self._in_cancel_scope(exchange)
-            return await self.app(scope, exchange.receive, exchange.send)
+            try:
+                returned = await app(scope, exchange.receive, exchange.send)
+            except Exception as exc:
+                if not EndedError.is_behind(exc):
+                    raise
+                journal.detail("%s fell over the news of its end: %r", exchange.path, exc)
+            if drainer.phase is not SERVING:
+                await exchange.settle()
+            return returned
         except asyncio.CancelledError:
             if not exchange.cancelled or not exchange.uncancel():
                 raise
             await exchange.conclude()
         finally:
             drainer.in_flight.leave(exchange)
+            scope[EXCHANGE_KEY] = None
 
-    async def _in_cancel_scope(self, exchange: Exchange) -> None:
+    async def _in_cancel_scope(self, scope: Scope, receive: Receive, send: Send) -> Any:
         # Outside of asyncio there is no task to cancel, and a scope costs what it costs.
+        exchange: Exchange = scope[EXCHANGE_KEY]
         with anyio.CancelScope() as cancel_scope:
             exchange.cancel_with(cancel_scope)
-            return await self.app(exchange.scope, exchange.receive, exchange.send)
+            return await self.app(scope, receive, send)
         await exchange.conclude()
+        return None
 
     def _without_lifespan(self, scope: Scope) -> Drainer:
         """Return the drainer of a server that sent no lifespan, found at a request of its."""
@@ -113,7 +126,7 @@ class GracefulMiddleware:
                 self.drainer = hook.drainer
         return self.drainer
 
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
         state = scope.get("state")
         if state is not None and DRAINER_KEY in state:  # it stands further out as well
             return await self.app(scope, receive, send)
@@ -142,7 +155,7 @@ class GracefulMiddleware:
                 drainer.finish()
 
 
-def _refuses(drainer: Drainer) -> bool:
-    """Say whether a request that came while draining gets a 503 in place of an answer."""
-    drainer.arrived()
+def _refuses(drainer: Drainer, exchange: Exchange) -> bool:
+    """Say whether what came while draining gets a 503 in place of an answer."""
+    drainer.arrived(exchange)
     return not drainer.waiting or drainer.policy.new_requests == "reject"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import MisuseError
-from .exchange import COUNTED_KEY, DRAINER_KEY
+from .exchange import DRAINER_KEY, EXCHANGE_KEY
 from .phase import Phase
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from .asgi import Scope
     from .drainer import Drainer
+    from .exchange import Exchange
 
     ConnectionOrScope = HTTPConnection | Scope
 else:
@@ -27,10 +28,11 @@ else:
 class DrainNotice:
     """A handler's view of its server's drain."""
 
-    __slots__ = ("_drainer",)
+    __slots__ = ("_drainer", "_exchange")
 
-    def __init__(self, drainer: Drainer) -> None:
+    def __init__(self, drainer: Drainer, exchange: Exchange | None = None) -> None:
         self._drainer = drainer
+        self._exchange = exchange
 
     @property
     def draining(self) -> bool:
@@ -48,6 +50,20 @@ class DrainNotice:
         """
         return self._drainer.time_left()
 
+    def end_on_drain(self) -> None:
+        """Let this response or WebSocket be ended as soon as a drain begins, or now if one has.
+
+        For what the client comes back to: an event stream (`text/event-stream`), completed between
+        two events; a WebSocket, closed with 1012 when its handler waits for the next message. The
+        ends of a server's clients are spread over the lame duck. It is what `event_streams="end"`
+        and `websockets="close"` do for all of them.
+
+        A response of another type is left alone: cut short, it would look complete. Call it before
+        the response has begun, or at any later time. Idempotent; safe from any thread.
+        """
+        if self._exchange is not None:  # else the call is over
+            self._exchange.end_on_drain()
+
 
 def drain_notice(connection: ConnectionOrScope) -> DrainNotice:
     """Return the drain notice of a request, a WebSocket or an ASGI scope.
@@ -58,9 +74,9 @@ def drain_notice(connection: ConnectionOrScope) -> DrainNotice:
         MisuseError: (a `RuntimeError`) the request did not come through `GracefulMiddleware`.
     """
     scope: Any = getattr(connection, "scope", connection)
-    if COUNTED_KEY not in scope:
+    if EXCHANGE_KEY not in scope:
         raise MisuseError(
             f"drain_notice() of {scope.get('path')!r}: the request did not come through "
             "GracefulMiddleware; add app.add_middleware(GracefulMiddleware)"
         )
-    return DrainNotice(scope["state"][DRAINER_KEY])
+    return DrainNotice(scope["state"][DRAINER_KEY], scope[EXCHANGE_KEY])

@@ -10,11 +10,11 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import AsyncGenerator, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import FrameType
 
     from .inflight import Kind, Work
@@ -92,6 +92,10 @@ class DrainStatistics:
     """Seconds since the drain began; 0 while serving."""
     time_left: float
     """Seconds until the work in flight is cancelled; infinite where no stop has come."""
+    kinds: Mapping[Kind, int] = field(default_factory=dict)
+    """How much of each kind is in flight; what is not there is absent."""
+    tracked: Mapping[str, int] = field(default_factory=dict)
+    """The app's own work in flight (`Drainer.track`), by the names it was given."""
 
 
 @dataclass(slots=True)
@@ -102,11 +106,20 @@ class Tally:
     cancelled: int = 0
     aborted: int = 0
     rejected: int = 0
-    stuck: tuple[StuckWork, ...] = ()
+    stuck: dict[object, StuckWork] = field(default_factory=dict)
 
     def count(self, work: Work) -> None:
         """Count *work* that has just ended."""
         setattr(self, work.outcome, getattr(self, work.outcome) + 1)
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts by name, as `DrainReport` and `DrainStatistics` take them."""
+        return {
+            "completed": self.completed,
+            "cancelled": self.cancelled,
+            "aborted": self.aborted,
+            "rejected": self.rejected,
+        }
 
 
 def stuck_work(work: Work, now: float) -> StuckWork:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from . import journal
 from .backend import Clock, running_clock
 from .bulletin import Bulletin
+from .endings import Endings
 from .inflight import InFlight, Work
 from .phase import Event, Phase, PhaseChange, advance
 from .policy import DrainPolicy
 from .report import DrainReport, DrainStatistics, StuckWork, Tally, stuck_work
+from .timeline import Timeline
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .edge import Edge
 
 
@@ -31,6 +36,7 @@ class DrainState:
         self._given_clock = clock
         self.in_flight = InFlight(clock or self._first_time)
         self.bulletin = Bulletin()
+        self.endings = Endings(self)
         # Re-entrant: a signal handler interrupts the very thread that may be holding it.
         self._lock = threading.RLock()
         # The first trigger takes it out: one step that no signal handler can come in between.
@@ -40,10 +46,7 @@ class DrainState:
     def _reset(self) -> None:
         self.reason = ""
         self.edge: Edge | None = None
-        self._began = self._deadline = self._next_progress = math.inf
-        self._lame_duck_deadline = self._lame_duck_cut = math.inf
-        self._ended: float | None = None
-        self._last_arrival = -math.inf
+        self.timeline = Timeline(self.policy)
         self._tally = Tally()
         self._ignored: set[tuple[str, Phase]] = set()
         self.in_flight.on_leave = None
@@ -78,13 +81,15 @@ class DrainState:
             self._unbegun.pop()
         except IndexError:
             return False
-        self._began = self._last_arrival = now = self.now()
-        self._lame_duck_deadline = now + self.policy.lame_duck_period
+        now = self.now()
+        self.timeline.begin(now)
         if not lame_duck:
-            self._lame_duck_cut = now
+            self.timeline.cut_lame_duck(now)
         self.reason = reason
         self.in_flight.on_leave = self._left
-        return self._enter(Event.BEGIN)
+        begun = self._enter(Event.BEGIN)
+        self.bulletin.post(self.endings.start)
+        return begun
 
     def stop(self, reason: str, *, lame_duck: bool = True) -> bool:
         """Make the drain end the process, beginning it where needed. For edges.
@@ -102,7 +107,7 @@ class DrainState:
                 return self._ignore(reason)
             self._stopped_by = reason, lame_duck
             if not lame_duck:
-                self._lame_duck_cut = self.now()
+                self.timeline.cut_lame_duck(self.now())
             if not self._start(reason, lame_duck=lame_duck):
                 began_by = self.reason
                 self.bulletin.post(lambda: journal.stop_follows(reason, began_by))
@@ -132,7 +137,7 @@ class DrainState:
         with self._lock:
             if not self._enter(Event.CANCEL):
                 return self._ignore("abort")
-            self._deadline = self.now() + self.policy.cancel_period
+            self.timeline.allow(self.policy.cancel_period, self.now())
             if self.edge is None:  # no `drain` is waiting that would see to it
                 self.in_flight.cancel()
             return True
@@ -164,31 +169,27 @@ class DrainState:
 
     def statistics(self) -> DrainStatistics:
         """Return the state of this moment."""
-        now, tally, oldest = self.now(), self._tally, self.in_flight.oldest()
+        works, now = tuple(self.in_flight), self.now()
+        oldest = min(works, key=lambda work: work.began, default=None)
         return DrainStatistics(
             phase=self.phase,
             reason=self.reason,
-            in_flight=len(self.in_flight),
+            in_flight=len(works),
             oldest=None if oldest is None else stuck_work(oldest, now),
-            completed=tally.completed,
-            cancelled=tally.cancelled,
-            aborted=tally.aborted,
-            rejected=tally.rejected,
-            elapsed=self._elapsed(),
+            **self._tally.counts(),
+            elapsed=self.timeline.elapsed(self.now()),
             time_left=self.time_left(),
+            kinds=Counter(work.kind for work in works),
+            tracked=Counter(work.path for work in works if work.kind == "task"),
         )
 
     def report(self) -> DrainReport:
         """Return the report of the drain up to now."""
-        tally = self._tally
         return DrainReport(
             reason=self.reason,
-            completed=tally.completed,
-            cancelled=tally.cancelled,
-            aborted=tally.aborted,
-            rejected=tally.rejected,
-            elapsed=self._elapsed(),
-            stuck=tally.stuck,
+            **self._tally.counts(),
+            elapsed=self.timeline.elapsed(self.now()),
+            stuck=tuple(self._tally.stuck.values()),
         )
 
     def time_left(self) -> float:
@@ -200,11 +201,9 @@ class DrainState:
             return math.inf
         now, policy = self.now(), self.policy
         if self.phase in (Phase.SERVING, Phase.LAME_DUCK):
-            # At its longest: each new request puts off a quiet period's end.
-            end = min(self._lame_duck_deadline, self._lame_duck_cut)
-            return min(max(0.0, end - now), policy.lame_duck_period) + policy.grace_period
+            return self.timeline.lame_duck_left(now) + policy.grace_period
         most = policy.cancel_period if self.phase is Phase.CANCELLING else policy.total_period
-        return min(max(0.0, self._deadline - now), most)
+        return self.timeline.left(now, most)
 
     @property
     def waiting(self) -> bool:
@@ -213,10 +212,7 @@ class DrainState:
 
     def age(self) -> float:
         """Seconds since the drain began; 0 while serving."""
-        return 0.0 if self.phase is Phase.SERVING else self.now() - self._began
-
-    def _elapsed(self) -> float:
-        return self.age() if self._ended is None else self._ended - self._began
+        return 0.0 if self.phase is Phase.SERVING else self.now() - self.timeline.began
 
     def now(self) -> float:
         """Return the time in seconds, by the one clock of this drain."""
@@ -227,22 +223,25 @@ class DrainState:
         self.in_flight.clock = running_clock()
         return self.in_flight.clock()
 
-    def _lame_duck_end(self) -> float:
-        quiet = self.policy.quiet_period
-        quiet_end = math.inf if quiet is None else self._last_arrival + quiet
-        return min(self._lame_duck_deadline, self._lame_duck_cut, quiet_end)
-
     # What edges tell it
 
-    def arrived(self) -> None:
-        """Note a new request while draining. For the middleware."""
-        self._last_arrival = self.now()
+    def arrived(self, work: Work) -> None:
+        """Note *work* that is new while draining. For the middleware."""
+        self.timeline.arrive(self.now())
+        self.endings.add(work)
 
     def overran(self, work: StuckWork) -> None:
         """Note that *work* was given up at its deadline. For edges."""
-        self._tally.stuck += (work,)
+        self._tally.stuck[work] = work
         self._tally.aborted += 1
         journal.stuck(work)
+
+    def note_stuck(self, works: Iterable[Work]) -> None:
+        """Remember, and say in the log, what *works* were at when their deadline passed."""
+        stuck = self._tally.stuck
+        fresh = [work for work in works if work not in stuck]
+        stuck.update((work, stuck_work(work, self.now())) for work in fresh)
+        journal.all_stuck([stuck[work] for work in fresh])
 
     def _left(self, work: Work) -> None:
         self._tally.count(work)

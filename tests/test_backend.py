@@ -1,17 +1,26 @@
-"""What asyncio and trio do differently: calling in from outside, and the clock."""
+"""What asyncio and trio do differently: calling in from outside, the clock, a wait cut short."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from helpers import PATIENCE
 
-from graceful_asgi.backend import Listener, run_soon, running_clock
+from graceful_asgi.backend import (
+    Interrupted,
+    Interruptible,
+    Listener,
+    run_soon,
+    running_clock,
+    spawn,
+)
 
 
 @pytest.mark.anyio
@@ -104,3 +113,157 @@ async def test_a_signal_handler_that_interrupts_the_loop_sees_the_clock_of_the_l
     finally:
         signal.signal(signal.SIGUSR1, previous)
     assert times == [pytest.approx(anyio.current_time(), abs=1)]
+
+
+# A wait that somebody else may interrupt
+
+
+class Waiter:
+    """A task that waits for one event after another, and keeps what became of it."""
+
+    def __init__(self, *events: anyio.Event) -> None:
+        self.wait = Interruptible()
+        self.outcome = ""
+        self.over = anyio.Event()
+        self._events = events
+
+    async def _all(self) -> str:
+        for event in self._events:
+            await event.wait()
+        return "came"
+
+    async def run(self) -> None:
+        try:
+            self.outcome = await self.wait.wait(self._all())
+        except Interrupted:
+            self.outcome = "interrupted"
+            await anyio.lowlevel.checkpoint()  # whoever was interrupted goes on like any other task
+        except BaseException as exc:
+            self.outcome = type(exc).__name__
+            raise
+        finally:
+            self.over.set()
+
+
+@pytest.mark.anyio
+async def test_a_wait_that_nobody_interrupts_is_a_wait_like_any_other() -> None:
+    event = anyio.Event()
+    waiter = Waiter(event)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        assert waiter.wait.waiting
+        event.set()
+    assert waiter.outcome == "came"
+    assert not waiter.wait.waiting
+
+
+@pytest.mark.anyio
+async def test_an_interrupted_wait_ends_at_once_and_its_task_goes_on() -> None:
+    waiter = Waiter(anyio.Event())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        waiter.wait.interrupt()
+        waiter.wait.interrupt()
+        with anyio.fail_after(PATIENCE):
+            await waiter.over.wait()
+    assert waiter.outcome == "interrupted"
+
+
+@pytest.mark.anyio
+async def test_an_interruption_that_is_too_late_loses_nothing() -> None:
+    """What the task waits for has come: it has been woken, and has not run yet."""
+    event = anyio.Event()
+    waiter = Waiter(event)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        event.set()
+        waiter.wait.interrupt()
+    assert waiter.outcome == "came"
+
+
+@pytest.mark.anyio
+async def test_an_interruption_between_two_waits_ends_the_second() -> None:
+    first = anyio.Event()
+    waiter = Waiter(first, anyio.Event())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        first.set()
+        waiter.wait.interrupt()
+        with anyio.fail_after(PATIENCE):
+            await waiter.over.wait()
+    assert waiter.outcome == "interrupted"
+
+
+@pytest.mark.anyio
+async def test_an_interruption_of_nothing_does_not_end_the_next_wait() -> None:
+    waiter = Waiter(event := anyio.Event())
+    waiter.wait.interrupt()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        event.set()
+    assert waiter.outcome == "came"
+
+
+@pytest.mark.anyio
+async def test_a_wait_that_raises_raises() -> None:
+    async def fails() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise LookupError("as asked")
+
+    with pytest.raises(LookupError, match="as asked"):
+        await Interruptible().wait(fails())
+
+
+@pytest.mark.anyio
+async def test_a_cancellation_while_waiting_is_passed_on() -> None:
+    waiter = Waiter(anyio.Event())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert waiter.outcome == anyio.get_cancelled_exc_class().__name__
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("first", ["interruption", "cancellation"])
+async def test_a_cancellation_beside_an_interruption_is_passed_on(first: str) -> None:
+    if not hasattr(asyncio.Task, "uncancel"):
+        pytest.skip("Python 3.10 does not count cancellations")
+    waiter = Waiter(anyio.Event())
+    task = asyncio.ensure_future(waiter.run())
+    await anyio.wait_all_tasks_blocked()
+    if first == "interruption":
+        waiter.wait.interrupt()
+    task.cancel()
+    waiter.wait.interrupt()
+    await asyncio.wait([task], timeout=PATIENCE)
+    assert task.cancelled()
+    assert waiter.outcome == "CancelledError"
+
+
+# Beside everything else
+
+
+@pytest.mark.anyio
+async def test_what_is_spawned_runs_beside_the_task_that_spawns_it() -> None:
+    ran = anyio.Event()
+
+    async def run() -> None:
+        ran.set()
+
+    assert spawn(run) is not None
+    with anyio.fail_after(PATIENCE):
+        await ran.wait()
+
+
+def test_outside_of_a_loop_nothing_is_spawned() -> None:
+    async def run() -> None:
+        raise AssertionError("ran")
+
+    assert spawn(run) is None

@@ -170,44 +170,6 @@ def test_the_rest_of_the_events_keep_their_names(log: pytest.LogCaptureFixture) 
     }
 
 
-# At startup
-
-
-def cautions(log: pytest.LogCaptureFixture, policy: DrainPolicy) -> list[str]:
-    journal.check_budget(policy, 0.5)
-    assert {record.levelname for record in log.records} <= {"WARNING"}
-    return [record.getMessage() for record in log.records]
-
-
-@pytest.mark.parametrize("given", [None, 27.5, 30.0])
-def test_a_policy_that_fits_is_not_talked_about(
-    log: pytest.LogCaptureFixture, given: float | None
-) -> None:
-    assert not cautions(log, DrainPolicy(termination_grace_period=given))
-
-
-def test_a_policy_that_is_a_little_too_long_does_not_fit(log: pytest.LogCaptureFixture) -> None:
-    assert cautions(log, DrainPolicy(termination_grace_period=27.4))
-
-
-def test_a_policy_that_does_not_fit_is_cautioned_against_with_what_would(
-    log: pytest.LogCaptureFixture,
-) -> None:
-    (said,) = cautions(log, DrainPolicy(termination_grace_period=20))
-    for figure in ("0.5 s", "27.5 s", "20 s", "raise that to 27.5", "lower grace_period to 7.5"):
-        assert figure in said
-
-
-@pytest.mark.parametrize(
-    "policy", [DrainPolicy(event_streams="end"), DrainPolicy(drain_on_unhandled_exception=True)]
-)
-def test_a_field_without_an_effect_is_cautioned_against(
-    log: pytest.LogCaptureFixture, policy: DrainPolicy
-) -> None:
-    (said,) = cautions(log, policy)
-    assert "no effect" in said
-
-
 def test_a_filter_that_raises_ends_no_drain(capsys: pytest.CaptureFixture[str]) -> None:
     """It is the program's own; `logging` lets a filter's error out, and a drain says a lot."""
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from .. import journal
 
 if TYPE_CHECKING:
-    from ..policy import WebSockets
     from .touchpoints import Connection, Server, Transport
 
 State = Literal["busy", "new", "idle", "uploading", "streams", "closing"]
@@ -32,7 +31,7 @@ PATIENCE: Final[dict[State, float]] = {
     "uploading": 1.0,
     # HTTP/2: from then on new streams are refused, and the connection closes after the last one.
     "streams": 1.0,
-    # A TLS peer that does not answer the close would hold the connection for 30 s.
+    # A peer that does not answer the close would hold the connection: TLS 30 s, a WebSocket 10 s.
     "closing": 1.0,
 }
 """Seconds that a connection is left alone in a state before it is closed (or aborted)."""
@@ -46,9 +45,8 @@ _LAST_DATA_RECV: Final = 52
 class Connections:
     """The open connections of one server, from its listener close on."""
 
-    def __init__(self, server: Server, websockets: WebSockets) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._close_websockets = websockets == "close"
         self._since: dict[Connection, tuple[object, float]] = {}
 
     def __bool__(self) -> bool:
@@ -83,9 +81,8 @@ class Connections:
             # What is still in the buffer is on its way to a slow reader: the grace period's.
             return ("busy" if transport.get_write_buffer_size() else "closing"), transport
         if self._is_websocket(connection):
-            if self._close_websockets:
-                _close(connection)
-            return "busy", connection
+            # Its handler is the drain's business, until there is only the peer to wait for.
+            return ("closing" if _has_sent_close(connection) else "busy"), connection
         cycles: dict[int, Any] | None = getattr(connection, "cycles", None)
         if cycles is not None:
             return ("streams" if cycles else "idle"), connection
@@ -126,6 +123,12 @@ class Connections:
     def _is_websocket(self, connection: Connection) -> bool:
         websocket_class = self._server.config.ws_protocol_class
         return websocket_class is not None and isinstance(connection, websocket_class)
+
+
+def _has_sent_close(websocket: Any) -> bool:
+    """Say whether a WebSocket's close frame is out. websockets' legacy protocol has a state."""
+    state = getattr(websocket, "state", None)
+    return bool(getattr(websocket, "close_sent", False)) or getattr(state, "name", "") == "CLOSING"
 
 
 def _close(connection: Connection) -> None:

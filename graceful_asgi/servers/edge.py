@@ -12,7 +12,6 @@ from .listener import close_listeners
 if TYPE_CHECKING:
     import socket
 
-    from ..policy import DrainPolicy
     from .touchpoints import Server
 
 HANDSHAKE_PERIOD: Final = 1.0
@@ -23,9 +22,9 @@ their connections appear when they are done."""
 class UvicornEdge:
     """The `Edge` of one uvicorn server."""
 
-    def __init__(self, server: Server, policy: DrainPolicy) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._connections = Connections(server, policy.websockets)
+        self._connections = Connections(server)
         self._taking: set[asyncio.Task[Any]] = set()
         self._settled_at = 0.0
         # A socket that came from somewhere may be going on elsewhere: sibling workers, the

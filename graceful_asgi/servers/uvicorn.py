@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from .. import journal
+from .. import budget, journal
 from ..phase import Phase
 from ..report import StuckWork, stuck_work, thread_stacks, where
 from ..watchdog import Watchdog
@@ -45,7 +45,7 @@ class UvicornHook:
     def __init__(self, server: Server, drainer: Drainer) -> None:
         self.drainer = drainer
         self._server = server
-        self._edge = UvicornEdge(server, drainer.policy)
+        self._edge = UvicornEdge(server)
         self._watchdog = Watchdog(self._last_words)
         # A server in a thread of a larger program must not take the program with it.
         self._owns_process = threading.current_thread() is threading.main_thread()
@@ -74,7 +74,7 @@ class UvicornHook:
         journal.hooked(
             f"{type(server).__module__}.{type(server).__qualname__}", self.drainer.policy
         )
-        journal.check_budget(self.drainer.policy, MARGIN)
+        budget.check(self.drainer.policy, MARGIN)
         for signum in captured:  # it was told to stop before it had got as far as this
             server._captured_signals.append(signum)
 

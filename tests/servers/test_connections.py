@@ -33,9 +33,9 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> dict[module.State, float]:
 
 
 @contextlib.asynccontextmanager
-async def sweeping(server: uvicorn.Server, websockets: Any = "close") -> AsyncIterator[Connections]:
+async def sweeping(server: uvicorn.Server) -> AsyncIterator[Connections]:
     """Sweep as a drain does, for the length of a block."""
-    swept = Connections(server, websockets)  # type: ignore[arg-type]
+    swept = Connections(server)  # type: ignore[arg-type]
 
     async def sweep() -> None:
         while True:
@@ -153,7 +153,7 @@ async def test_unread_bytes_keep_an_idle_connection_open(
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.sleep(0.05)
         patience["idle"] = 0
-        swept = Connections(server, "close")  # type: ignore[arg-type]
+        swept = Connections(server)  # type: ignore[arg-type]
         for _ in range(5):
             swept.sweep()
         assert not connection.transport.is_closing()
@@ -177,7 +177,7 @@ async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
         bad.shutdown = shutdown  # type: ignore[method-assign]
         patience["new"] = 0
         with caplog.at_level(logging.WARNING, "graceful_asgi"):
-            Connections(server, "close").sweep()  # type: ignore[arg-type]
+            Connections(server).sweep()  # type: ignore[arg-type]
         for reader, writer in pairs:
             with contextlib.suppress(ConnectionError):
                 assert await is_closed(reader, within=5)
@@ -209,7 +209,7 @@ async def test_a_connection_that_closes_for_too_long_is_aborted(
                 self.aborted = True
 
         transport, connection.transport = connection.transport, Closing()  # type: ignore[assignment]
-        swept = Connections(server, "close")  # type: ignore[arg-type]
+        swept = Connections(server)  # type: ignore[arg-type]
         swept.sweep()
         closing: Any = connection.transport
         assert not closing.aborted
@@ -223,9 +223,8 @@ async def test_a_connection_that_closes_for_too_long_is_aborted(
 
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
-@pytest.mark.parametrize("policy", ["close", "finish"])
-async def test_a_websocket_is_closed_with_1012_or_left_alone(
-    ws: str, policy: str, patience: dict[module.State, float]
+async def test_a_websocket_is_left_alone_until_all_is_cut_and_then_closed_with_1012(
+    ws: str, patience: dict[module.State, float]
 ) -> None:
     from websockets.asyncio.client import connect
 
@@ -233,13 +232,12 @@ async def test_a_websocket_is_closed_with_1012_or_left_alone(
     async with (
         serving(App(), ws=ws) as (server, port),
         connect(f"ws://127.0.0.1:{port}/", proxy=None, close_timeout=1) as websocket,
-        sweeping(server, policy) as swept,
+        sweeping(server) as swept,
     ):
-        if policy == "finish":
-            await asyncio.sleep(0.2)
-            await (await websocket.ping())
-            assert swept.cut_answers() == 0
-            swept.cut()
+        await asyncio.sleep(0.2)
+        await (await websocket.ping())
+        assert swept.cut_answers() == 0
+        swept.cut()
         await asyncio.wait_for(websocket.wait_closed(), 5)
         assert websocket.close_code == 1012
 
@@ -250,7 +248,7 @@ async def test_cutting_resets_every_connection_that_is_left(
     async with serving(App()) as (server, port):
         reader, writer = await request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
-        Connections(server, "close").cut()  # type: ignore[arg-type]
+        Connections(server).cut()  # type: ignore[arg-type]
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(reader.read(), 5)
         writer.close()
@@ -264,7 +262,7 @@ async def test_what_has_not_begun_to_answer_is_not_cut_with_the_answers(
     async with serving(app) as (server, port):
         reader, writer = await request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
-        assert Connections(server, "close").cut_answers() == 0  # type: ignore[arg-type]
+        assert Connections(server).cut_answers() == 0  # type: ignore[arg-type]
         app.release.set()
         await answered(reader)
         writer.close()

@@ -1,4 +1,4 @@
-"""One ASGI call: what is changed in passing, what is not, and how it ends when it must."""
+"""An HTTP request: what is changed in passing, what is not, and how it ends when it must."""
 
 from __future__ import annotations
 
@@ -7,61 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from calls import QUICK, app_with, graceful, hangs_after, refused, run, shut_down, started
 from helpers import (
     END,
     OK,
     PATIENCE,
-    Call,
     answer,
     eventually,
     http_scope,
     serving,
     websocket_scope,
-    with_lifespan,
 )
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi import DrainPolicy
 
 if TYPE_CHECKING:
-    from helpers import App, Headers, Message, Receive, Send, Server
+    from helpers import Headers, Message, Receive, Send
 
 pytestmark = pytest.mark.anyio
 
-PATIENT = DrainPolicy(lame_duck_period=60, grace_period=60)
-QUICK = DrainPolicy(lame_duck_period=0, grace_period=0.02, cancel_period=PATIENCE)
 WHOLE: Message = {"type": "http.request", "body": b"all of it", "more_body": False}
 PART: Message = {"type": "http.request", "body": b"a part", "more_body": True}
 BODY = [(b"content-length", b"9")]
-
-
-def graceful(app: App, policy: DrainPolicy = PATIENT) -> GracefulMiddleware:
-    return GracefulMiddleware(with_lifespan(app), policy=policy)
-
-
-def app_with(*messages: Message, read: int = 0) -> App:
-    """Return an app that receives so many messages, then sends these."""
-
-    async def app(scope: Any, receive: Receive, send: Send) -> None:
-        for _ in range(read):
-            await receive()
-        for message in messages:
-            await send({**message})
-
-    return app
-
-
-async def run(app: App, scope: Any, *received: Message, begun: bool = True) -> Call:
-    """Make one call to *app* behind a middleware that is draining."""
-    middleware = graceful(app)
-    async with serving(middleware) as server:
-        if begun:
-            middleware.drainer.begin("test")
-        with anyio.fail_after(PATIENCE):
-            return await server.call(scope, *received).run()
-
-
-def started(*headers: tuple[bytes, bytes], status: int = 200, **more: Any) -> Message:
-    return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
 
 
 # The header
@@ -186,24 +153,7 @@ async def test_unknown_messages_to_the_app_pass_untouched() -> None:
     assert all(one is other for one, other in zip(seen, given, strict=True))
 
 
-async def test_a_websocket_passes_untouched_while_draining() -> None:
-    sent: list[Message] = [
-        {"type": "websocket.accept", "subprotocol": "a", "headers": [(b"a", b"b")]},
-        {"type": "websocket.send", "text": "x"},
-        {"type": "websocket.custom"},
-        {"type": "websocket.close", "code": 1000, "reason": ""},
-    ]
-    call = await run(app_with(*sent, read=1), websocket_scope(), {"type": "websocket.connect"})
-    assert call.sent == sent
-
-
 # Refused
-
-
-async def refused(server: Server, drainer: Drainer, scope: Any) -> Call:
-    drainer.begin("test")
-    with anyio.fail_after(PATIENCE):
-        return await server.call(scope).run()
 
 
 @pytest.mark.parametrize("policy", ["reject", "cancelling"])
@@ -260,51 +210,7 @@ async def test_a_request_that_was_there_first_is_not_refused() -> None:
         assert middleware.drainer.statistics().in_flight == 1
 
 
-async def test_a_refused_websocket_is_closed_with_service_restart() -> None:
-    middleware = graceful(answer, DrainPolicy(new_requests="reject"))
-    async with serving(middleware) as server:
-        call = await refused(server, middleware.drainer, websocket_scope())
-    assert [message["type"] for message in call.sent] == ["websocket.close"]
-    assert call.sent[0]["code"] == 1012
-    assert middleware.drainer.report().rejected == 1
-
-
-async def test_a_refused_websocket_gets_503_where_the_server_can_say_it() -> None:
-    middleware = graceful(answer, DrainPolicy(new_requests="reject"))
-    scope = websocket_scope(extensions={"websocket.http.response": {}})
-    async with serving(middleware) as server:
-        call = await refused(server, middleware.drainer, scope)
-    start = call.message("websocket.http.response.start")
-    assert start["status"] == 503
-    assert b"retry-after" in dict(start["headers"])
-    assert call.message("websocket.http.response.body")["body"]
-    assert middleware.drainer.report().rejected == 1
-
-
 # Cancelled at the end of the grace period
-
-
-def hangs_after(*messages: Message) -> App:
-    async def app(scope: Any, receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send({**message})
-        await receive()
-        raise AssertionError("received something")
-
-    return app
-
-
-async def shut_down(app: App, scope: Any) -> tuple[Call, Drainer]:
-    """Shut a server down that has one call in flight which does not end by itself."""
-    middleware = graceful(app, QUICK)
-    async with serving(middleware) as server:
-        call = await server.begin(scope)
-        await anyio.wait_all_tasks_blocked()
-        await server.shut_down()
-        assert middleware.drainer.phase is Phase.STOPPED
-        with anyio.fail_after(PATIENCE):
-            await call.over.wait()
-    return call, middleware.drainer
 
 
 async def test_a_request_that_is_not_answered_in_time_gets_503() -> None:
@@ -377,68 +283,6 @@ async def test_a_file_sent_by_path_is_a_whole_answer() -> None:
     call, drainer = await shut_down(hangs_after(OK, file), http_scope())
     assert call.error is None
     assert (drainer.report().cancelled, drainer.report().aborted) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    "messages", [[], [{"type": "websocket.accept"}], [{"type": "websocket.accept"}, {"type": "x"}]]
-)
-async def test_a_websocket_that_is_cancelled_is_closed_with_service_restart(
-    messages: list[Message],
-) -> None:
-    call, drainer = await shut_down(hangs_after(*messages), websocket_scope())
-    assert call.error is None
-    assert call.sent[:-1] == messages
-    assert call.sent[-1]["type"] == "websocket.close"
-    assert call.sent[-1]["code"] == 1012
-    assert drainer.report().cancelled == 1
-    (stuck,) = drainer.report().stuck
-    assert (stuck.kind, stuck.method, stuck.path) == ("websocket", "", "/ws")
-    assert stuck.phase == ("open" if messages else "handshake")
-
-
-async def test_a_websocket_that_the_app_has_closed_is_not_closed_again() -> None:
-    closed: Message = {"type": "websocket.close", "code": 1000}
-    call, drainer = await shut_down(hangs_after(closed), websocket_scope())
-    assert call.sent == [closed]
-    assert drainer.report().stuck[0].phase == "closed"
-
-
-async def test_a_websocket_that_its_client_has_closed_is_not_closed_again() -> None:
-    async def lingers(scope: Any, receive: Receive, send: Send) -> None:
-        await send({"type": "websocket.accept"})
-        assert (await receive())["type"] == "websocket.disconnect"
-        await anyio.sleep_forever()
-
-    middleware = graceful(lingers, QUICK)
-    async with serving(middleware) as server:
-        call = await server.begin(websocket_scope(), {"type": "websocket.disconnect"})
-        await anyio.wait_all_tasks_blocked()
-        await server.shut_down()
-        await call.over.wait()
-    assert [message["type"] for message in call.sent] == ["websocket.accept"]
-
-
-async def test_a_close_that_the_server_refuses_harms_nobody() -> None:
-    """uvicorn raises where it has closed the WebSocket first, in its own words."""
-    middleware = graceful(hangs_after({"type": "websocket.accept"}), QUICK)
-    async with serving(middleware) as server:
-        call = server.call(websocket_scope())
-        taken = call.send
-
-        async def send(message: Message) -> None:
-            if message["type"] == "websocket.close":
-                raise RuntimeError("Unexpected ASGI message 'websocket.close'")
-            await taken(message)
-
-        call.send = send  # type: ignore[method-assign]
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call.run)
-            await call.running.wait()
-            await anyio.wait_all_tasks_blocked()
-            await server.shut_down()
-            await call.over.wait()
-    assert call.error is None
-    assert middleware.drainer.report().cancelled == 1
 
 
 async def test_an_app_may_answer_in_its_own_words_when_it_is_cancelled() -> None:

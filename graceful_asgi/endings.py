@@ -1,0 +1,157 @@
+"""When work that would go on for ever is ended: WebSockets, event streams. How is its own affair.
+
+The ends are spread over the lame duck, so that ten thousand clients do not come back in one
+instant. What the policy lets run longer is ended just before the grace period is.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from . import journal
+from .backend import spawn
+from .phase import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from anyio.abc import TaskGroup
+
+    from .inflight import Work
+    from .state import DrainState
+
+    Action = Callable[[], Coroutine[Any, Any, None]]
+
+BOUNDARY_PERIOD: Final = 0.5
+"""Seconds before the end of the grace period (at most half of it) in which an event that is half
+out may be completed, and its stream ended after it."""
+
+MOMENT: Final = 0.1
+"""Seconds for ends that nobody can wait for any more. A server that takes them does so at once."""
+
+
+class Endings:
+    """Ends long-lived work at its time, from a drain's beginning on. Lives on the event loop."""
+
+    def __init__(self, state: DrainState) -> None:
+        self._state = state
+        self._plan: list[tuple[float, int, Work]] = []
+        self._due: dict[Work, float] = {}
+        self._number = itertools.count()
+        self._last_call = False
+        self._running: object = None
+        """What runs them; kept, because a loop holds its tasks by weak references only."""
+        self._tasks: TaskGroup | None = None
+
+    def start(self) -> None:
+        """Plan the ends of what is in flight, and go on with them. For the loop that publishes."""
+        state = self._state
+        self._plan, self._due, self._last_call = [], {}, False
+        if not state.waiting:  # called off meanwhile
+            return
+        works = [work for work in state.in_flight if work.ending == "on drain"]
+        now, period = state.now(), self._time_for_it()
+        for place, work in enumerate(works):
+            self._schedule(work, now + period * (place + 0.5) / len(works))
+        if works:
+            journal.ending(Counter[str](work.kind for work in works), period)
+        if self._running is None:
+            self._running = spawn(self._run)
+        else:
+            state.bulletin.wake()
+
+    def add(self, work: Work) -> None:
+        """Plan the end of *work* that came, or showed what it is, when the others were planned."""
+        state = self._state
+        if state.waiting and work.ending == "on drain" and work not in self._due:
+            self._schedule(work, state.now() + random.random() * self._time_for_it())
+            state.bulletin.wake()
+
+    def start_soon(self, action: Action) -> None:
+        """Run *action* beside the ends that come; not where it is too late for any."""
+        if self._tasks is not None:
+            self._tasks.start_soon(_attempt, action)
+
+    def is_due(self, work: Work) -> bool:
+        """Say whether the time has come to end *work*, at the next moment that it allows."""
+        state = self._state
+        ending = work.ending
+        if ending == "never" or not state.waiting:
+            return ending != "never" and state.phase is Phase.CANCELLING
+        if ending == "at deadline":
+            return state.now() >= self._boundary_time()
+        return state.now() >= min(self._due.get(work, math.inf), state.timeline.lame_duck_end())
+
+    async def end_now(self) -> None:
+        """End all that can be ended in this moment. What cannot is about to be cancelled."""
+        with anyio.move_on_after(MOMENT):
+            async with anyio.create_task_group() as tasks:
+                for work in self._state.in_flight:
+                    if work.ending != "never":
+                        tasks.start_soon(_attempt, work.end)
+
+    # The run
+
+    async def _run(self) -> None:
+        state = self._state
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                with state.bulletin.listening() as listener:
+                    while state.waiting:
+                        for work in self._take():
+                            self.start_soon(work.end)
+                        await listener.wait(self._next() - state.now())
+            finally:
+                tasks, self._running, self._tasks = self._tasks, None, None
+            # No await since the last look at the phase: `start` begins a run of its own by now.
+            if state.phase is not Phase.SERVING:
+                tasks.cancel_scope.cancel()  # what has not worked by now never will
+
+    def _take(self) -> Iterator[Work]:
+        """Yield the work whose time has come."""
+        state = self._state
+        now, end = state.now(), state.timeline.lame_duck_end()
+        while self._plan and min(self._plan[0][0], end) <= now:
+            yield heapq.heappop(self._plan)[2]
+        if now >= end:
+            self._due.clear()  # from here on everything is
+        if now >= self._boundary_time() and not self._last_call:
+            self._last_call = True
+            last = [work for work in state.in_flight if work.ending == "at deadline"]
+            state.note_stuck(last)
+            yield from last
+
+    def _next(self) -> float:
+        """Return when there is something to do again."""
+        last_call = math.inf if self._last_call else self._boundary_time()
+        if not self._plan:
+            return last_call
+        return min(last_call, self._plan[0][0], self._state.timeline.lame_duck_end())
+
+    def _schedule(self, work: Work, due: float) -> None:
+        self._due[work] = due
+        heapq.heappush(self._plan, (due, next(self._number), work))
+
+    def _time_for_it(self) -> float:
+        return max(0.0, self._state.timeline.lame_duck_end() - self._state.now())
+
+    def _boundary_time(self) -> float:
+        state = self._state
+        if state.phase is not Phase.DRAINING:
+            return math.inf
+        return state.timeline.deadline - min(BOUNDARY_PERIOD, state.policy.grace_period / 2)
+
+
+async def _attempt(action: Action) -> None:
+    # One that cannot be ended must not keep the others from it.
+    try:
+        await action()
+    except Exception:
+        journal.failed("ending long-lived work failed; the drain goes on")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
-from graceful_asgi import GracefulMiddleware, Probes
+from graceful_asgi import GracefulMiddleware, Probes, drain_notice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -152,6 +153,73 @@ async def events(request: Request) -> Response:
     return EventSourceResponse(endless())
 
 
+def event_stream(body: AsyncIterator[str | bytes]) -> Response:
+    return StreamingResponse(body, media_type="text/event-stream")
+
+
+async def ticks(request: Request) -> Response:
+    """An event every 0.1 s, or every `?s=`; each in one piece."""
+
+    async def endless() -> AsyncIterator[str]:
+        for number in itertools.count():
+            yield f"id: {number}\ndata: {'tick ' * 20}\n\n"
+            await asyncio.sleep(seconds(request, 0.1))
+
+    return event_stream(endless())
+
+
+async def pieces(request: Request) -> Response:
+    """Events that come in pieces: half out for most of the time."""
+
+    async def endless() -> AsyncIterator[str]:
+        for number in itertools.count():
+            for piece in (f"id: {number}\nda", "ta: whole", "\r\n", "\r\n"):
+                yield piece
+                await asyncio.sleep(0.03)
+
+    return event_stream(endless())
+
+
+async def rare(request: Request) -> Response:
+    """One event, and then nothing happens for a long time."""
+
+    async def endless() -> AsyncIterator[str]:
+        yield "data: one\n\n"
+        await asyncio.sleep(3600)
+
+    return event_stream(endless())
+
+
+async def raw_ticks(scope: Scope, receive: Receive, send: Send) -> None:
+    """No framework: it looks at nothing but what `send` raises."""
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    try:
+        while True:
+            await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+            await asyncio.sleep(0.05)
+    except OSError as exc:
+        say(f"raw ticks heard {exc!r}")
+
+
+async def willing(request: Request) -> Response:
+    """A stream that may be ended as the drain begins, whatever the policy."""
+    drain_notice(request).end_on_drain()
+    return await ticks(request)
+
+
+async def download(request: Request) -> Response:
+    """100 MB, at a pace that takes longer than any deadline."""
+
+    async def megabytes() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield bytes(MEGABYTE)
+            await asyncio.sleep(0.1)
+
+    headers = {"content-length": str(100 * MEGABYTE)} if "length" in request.query_params else {}
+    return StreamingResponse(megabytes(), headers=headers, media_type="application/zip")
+
+
 async def ws_echo(websocket: WebSocket) -> None:
     await websocket.accept()
     try:
@@ -159,6 +227,46 @@ async def ws_echo(websocket: WebSocket) -> None:
             await websocket.send_text(await websocket.receive_text())
     except WebSocketDisconnect as gone:
         say(f"ws disconnected {gone.code}")
+
+
+async def ws_work(websocket: WebSocket) -> None:
+    """Receive, work for a while, reply; and say what was received."""
+    await websocket.accept()
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            said = await websocket.receive_text()
+            say(f"received {said}")
+            await asyncio.sleep(float(websocket.query_params.get("s", 0.02)))
+            await websocket.send_text(said)
+
+
+async def ws_apart(websocket: WebSocket) -> None:
+    """Receive in one task; work, and reply, in another."""
+    await websocket.accept()
+    queue: asyncio.Queue[str] = asyncio.Queue()
+
+    async def write() -> None:
+        while True:
+            said = await queue.get()
+            await asyncio.sleep(0.05)
+            await websocket.send_text(said)
+
+    writer = asyncio.create_task(write())
+    try:
+        async for said in websocket.iter_text():
+            say(f"received {said}")
+            queue.put_nowait(said)
+    finally:
+        writer.cancel()
+
+
+async def ws_late(websocket: WebSocket) -> None:
+    """Take a while to accept."""
+    say("handshake began")
+    await asyncio.sleep(float(websocket.query_params.get("s", 1)))
+    await websocket.accept()
+    with contextlib.suppress(WebSocketDisconnect):
+        await websocket.receive_text()
 
 
 async def ws_idle(websocket: WebSocket) -> None:
@@ -213,7 +321,16 @@ def make_app() -> Starlette:
             Route("/fork", fork),
             Route("/should_exit", set_should_exit),
             Route("/events", events),
+            Route("/events/ticks", ticks),
+            Route("/events/pieces", pieces),
+            Route("/events/rare", rare),
+            Mount("/events/raw", raw_ticks),
+            Route("/events/willing", willing),
+            Route("/download", download),
             WebSocketRoute("/ws/echo", ws_echo),
+            WebSocketRoute("/ws/work", ws_work),
+            WebSocketRoute("/ws/apart", ws_apart),
+            WebSocketRoute("/ws/late", ws_late),
             WebSocketRoute("/ws/idle", ws_idle),
             WebSocketRoute("/ws/flood", ws_flood),
         ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +14,17 @@ def need(*modules: str) -> None:
     """Skip the test without these modules; in CI, where all have to be there, fail it."""
     for name in modules:
         if importlib.util.find_spec(name) is None:
-            reason = f"{name} is not installed"
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"{reason}, and CI tests everything")
-            pytest.skip(reason)
+            _missing(name)
+
+
+def need_command(name: str) -> None:
+    """Skip the test without this command; in CI fail it."""
+    if shutil.which(name) is None:
+        _missing(name)
+
+
+def _missing(name: str) -> NoReturn:
+    reason = f"{name} is not installed"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and CI tests everything")
+    pytest.skip(reason)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import re
+import socket
 import struct
 from typing import TYPE_CHECKING
 
 import pytest
 
 from .client import Client, get
+from .crowd import Crowd, talks
 from .need import need
 from .server import Server, uvicorn
 from .waiting import eventually
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
     from websockets.sync.client import ClientConnection
 
-WS = ["websockets-sansio", "wsproto"]
+WS = ["websockets-sansio", "wsproto", "websockets"]
 SERVICE_RESTART = 1012
 
 
@@ -48,13 +52,17 @@ def close_code(opened: ClientConnection, *, within: float) -> int:
 def raw_websocket(server: Server, path: str, *, receive_buffer: int | None = None) -> Client:
     """A WebSocket whose frames are ours to send or not to send."""
     client = Client(server.port, receive_buffer=receive_buffer)
-    client.send(
-        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
+    client.send(upgrade(path))
     status, _ = client.head()
     assert status == 101
     return client
+
+
+def upgrade(path: str) -> bytes:
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
 
 
 def close_frame(code: int) -> bytes:
@@ -65,7 +73,7 @@ def close_frame(code: int) -> bytes:
 
 @pytest.mark.parametrize("ws", WS)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_websocket_is_closed_with_1012_at_the_listener_close(
+def test_a_websocket_is_closed_with_1012_within_the_lame_duck(
     tmp_path: Path, ws: str, loop: str
 ) -> None:
     with (
@@ -189,3 +197,56 @@ def test_a_peer_that_ignores_the_close_does_not_hold_the_server_past_its_periods
         server.terminate()
         assert server.exit_code() in (0, 1)
         assert "hard deadline" not in server.log
+
+
+@pytest.mark.parametrize(("loop", "path"), [("asyncio", "/ws/work"), ("uvloop", "/ws/apart")])
+@pytest.mark.parametrize("ws", WS)
+def test_every_message_that_a_handler_got_is_answered_and_the_closes_are_spread(
+    tmp_path: Path, ws: str, loop: str, path: str
+) -> None:
+    need("websockets", "wsproto")
+    with uvicorn(tmp_path, "--ws", ws, loop=loop, lame_duck=2, grace=10) as server:
+        crowd = Crowd(server)
+        asyncio.run(crowd.run((200, talks(path))))
+        assert server.exit_code() == 0
+    assert crowd.how() == {"1012": 200}
+    assert crowd.replies > 400
+    received = set(re.findall(r"received (\S+)", server.log))
+    unanswered = {end.unanswered for end in crowd.ended if end.unanswered}
+    assert not unanswered & received, "given to the handler, and never answered"
+    assert crowd.busiest(0.1) <= 40, "not more than a fifth in any 100 ms"
+    assert "200 completed" in server.log
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_handler_at_work_past_the_lame_duck_replies_before_the_close(
+    tmp_path: Path, ws: str
+) -> None:
+    with (
+        uvicorn(tmp_path, "--ws", ws, lame_duck=0.2, grace=20) as server,
+        websocket(server, "/ws/work?s=1.5") as busy,
+    ):
+        busy.send("a lot")
+        server.wait_for("received a lot")
+        server.terminate()
+        assert busy.recv(timeout=10) == "a lot"
+        assert "]: draining (" in server.log
+        assert close_code(busy, within=5) == SERVICE_RESTART
+        assert server.exit_code(within=8) == 0
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_handshake_under_way_is_completed_and_the_session_closed(tmp_path: Path, ws: str) -> None:
+    with (
+        uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=20) as server,
+        Client(server.port) as peer,
+    ):
+        peer.send(upgrade("/ws/late?s=1.2"))
+        server.wait_for("handshake began")
+        server.terminate()
+        assert peer.head()[0] == 101
+        frame = peer.socket.recv(4, socket.MSG_WAITALL)
+        assert frame[0] == 0x88, "a close"
+        assert struct.unpack("!H", frame[2:4]) == (SERVICE_RESTART,)
+        assert server.exit_code(within=10) == 0

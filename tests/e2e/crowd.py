@@ -1,0 +1,161 @@
+"""Many clients at once: WebSockets and event streams, and how each of them was ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .server import Server
+
+PATIENCE = 40.0
+"""Seconds until a crowd gives up."""
+
+
+@dataclass
+class Ended:
+    """What one client saw at its end."""
+
+    how: str
+    """The close code of a WebSocket; `whole`, `half an event` or `cut` of an event stream."""
+    after: float
+    """Seconds since the signal."""
+    unanswered: str = ""
+    """The message that had no reply by then."""
+
+
+@dataclass
+class Crowd:
+    """Clients of one server, told to stop when all of them are there."""
+
+    server: Server
+    ended: list[Ended] = field(default_factory=list)
+    replies: int = 0
+
+    async def run(self, *clients: tuple[int, Callable[[Crowd, int], Awaitable[Ended]]]) -> None:
+        """Have so many of each client, signal the server in the midst, and see it all end."""
+        self._there = 0
+        expected = sum(count for count, _ in clients)
+        tasks = []
+        for count, client in clients:
+            for number in range(count):
+                tasks.append(asyncio.create_task(self._follow(client, number)))
+                if len(tasks) % 50 == 0:  # not more than the accept queue takes
+                    await self._until(lambda: self._there >= len(tasks) - 50)
+        await self._until(lambda: self._there >= expected)
+        await asyncio.sleep(0.3)  # for them to be in the midst of it
+        self._signalled_at = time.monotonic()
+        self.server.signal(signal.SIGTERM)
+        async with _timeout(PATIENCE):
+            await asyncio.gather(*tasks)
+
+    async def _until(self, there: Callable[[], bool]) -> None:
+        async with _timeout(PATIENCE):
+            while not there():  # noqa: ASYNC110  # a count, of which nobody says that it is full
+                await asyncio.sleep(0.01)
+
+    async def _follow(self, client: Callable[[Crowd, int], Awaitable[Ended]], number: int) -> None:
+        self.ended.append(await client(self, number))
+
+    def arrived(self) -> None:
+        """Count a client that is connected and served."""
+        self._there += 1
+
+    def now(self) -> float:
+        return time.monotonic() - self._signalled_at
+
+    def how(self) -> dict[str, int]:
+        """Say how many ended how."""
+        return {
+            how: [end.how for end in self.ended].count(how)
+            for how in sorted({end.how for end in self.ended})
+        }
+
+    def busiest(self, seconds: float) -> int:
+        """Return how many ended within the busiest so many *seconds*."""
+        times = [end.after for end in self.ended]
+        return max(sum(begin <= at < begin + seconds for at in times) for begin in times)
+
+
+@contextlib.asynccontextmanager
+async def _timeout(seconds: float):  # type: ignore[no-untyped-def]
+    """`asyncio.timeout` is there from Python 3.11 on."""
+    import anyio
+
+    with anyio.fail_after(seconds):
+        yield
+
+
+def talks(path: str, *, pause: float = 0.05) -> Callable[[Crowd, int], Awaitable[Ended]]:
+    """Return a WebSocket client that sends, waits for the reply, pauses, over and over."""
+
+    async def client(crowd: Crowd, number: int) -> Ended:
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import ConnectionClosed
+
+        said = ""
+        url = f"ws://127.0.0.1:{crowd.server.port}{path}"
+        async with connect(url, proxy=None, ping_interval=None, compression=None) as websocket:
+            crowd.arrived()
+            try:
+                for turn in range(100_000):
+                    said = f"{number}.{turn}"
+                    await websocket.send(said)
+                    assert await websocket.recv() == said
+                    crowd.replies += 1
+                    said = ""
+                    await asyncio.sleep(pause)
+            except ConnectionClosed as closed:
+                code = closed.rcvd.code if closed.rcvd is not None else 1006
+                return Ended(str(code), crowd.now(), said)
+        raise AssertionError("it was never closed")
+
+    return client
+
+
+async def listens(crowd: Crowd, number: int) -> Ended:
+    """A WebSocket client that only waits."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import ConnectionClosed
+
+    url = f"ws://127.0.0.1:{crowd.server.port}/ws/echo"
+    async with connect(url, proxy=None, ping_interval=None, compression=None) as websocket:
+        crowd.arrived()
+        with contextlib.suppress(ConnectionClosed):
+            await websocket.recv()
+        code = 1006 if websocket.close_code is None else websocket.close_code
+        return Ended(str(code), crowd.now())
+
+
+def reads(path: str) -> Callable[[Crowd, int], Awaitable[Ended]]:
+    """Return an event-stream client, which knows its chunks to the byte."""
+
+    async def client(crowd: Crowd, number: int) -> Ended:
+        reader, writer = await asyncio.open_connection("127.0.0.1", crowd.server.port)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert b"transfer-encoding: chunked" in head
+            tail = await _chunk(reader)
+            crowd.arrived()
+            while chunk := await _chunk(reader):
+                tail = (tail + chunk)[-4:]
+            whole = tail.replace(b"\r\n", b"\n").endswith(b"\n\n")
+            return Ended("whole" if whole else "half an event", crowd.now())
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return Ended("cut", crowd.now())
+        finally:
+            writer.close()
+
+    return client
+
+
+async def _chunk(reader: asyncio.StreamReader) -> bytes:
+    size = int(await reader.readuntil(b"\r\n"), 16)
+    return (await reader.readexactly(size + 2))[:-2]

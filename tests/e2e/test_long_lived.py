@@ -1,0 +1,169 @@
+"""Event streams, downloads and crowds: what is ended so that its client takes it for whole."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import resource
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from .client import Client
+from .crowd import Crowd, listens, reads
+from .need import need, need_command
+from .server import uvicorn
+from .waiting import eventually
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+    from .server import Server
+
+STREAMS = ["/events", "/events/ticks", "/events/pieces", "/events/rare", "/events/raw/"]
+
+
+def drained(server: Server, count: int, path: str) -> Crowd:
+    crowd = Crowd(server)
+    asyncio.run(crowd.run((count, reads(path))))
+    return crowd
+
+
+@pytest.mark.parametrize(
+    ("http", "path"),
+    [*(("httptools", path) for path in STREAMS), ("h11", STREAMS[2]), ("zttp", STREAMS[2])],
+)
+def test_with_end_event_streams_are_ended_between_two_events_within_the_lame_duck(
+    tmp_path: Path, http: str, path: str
+) -> None:
+    need("sse_starlette", "zttp")
+    env = {"GRACEFUL_EVENT_STREAMS": "end"}
+    with uvicorn(tmp_path, http=http, env=env, lame_duck=1, grace=20) as server:
+        crowd = drained(server, 50, path)
+        assert server.exit_code(within=8) == 0
+    assert crowd.how() == {"whole": 50}
+    assert "50 completed, 0 cancelled, 0 aborted" in server.log
+    if path != "/events":  # sse-starlette ends them all by itself, half a second after the signal
+        assert crowd.busiest(0.1) <= 10
+    assert "Traceback" not in server.log
+    assert "without completing response" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("loop", "path"), [*(("asyncio", path) for path in STREAMS), ("uvloop", STREAMS[2])]
+)
+def test_with_finish_they_are_ended_between_two_events_as_the_grace_period_ends(
+    tmp_path: Path, loop: str, path: str
+) -> None:
+    with uvicorn(tmp_path, loop=loop, lame_duck=0.5, grace=2) as server:
+        crowd = drained(server, 50, path)
+        code = server.exit_code()
+    assert crowd.how() == {"whole": 50}
+    if path == "/events":
+        assert code == 0, "they have ended by themselves"
+    else:
+        assert (code, min(end.after for end in crowd.ended) > 1.5) == (1, True)
+        assert "stuck: http GET " + path.rstrip("/") in server.log
+    assert "Traceback" not in server.log
+
+
+def test_a_stream_that_says_so_is_ended_as_the_drain_begins(tmp_path: Path) -> None:
+    with uvicorn(tmp_path, lame_duck=1, grace=20) as server:
+        crowd = drained(server, 20, "/events/willing")
+        assert server.exit_code(within=8) == 0
+    assert crowd.how() == {"whole": 20}
+    assert max(end.after for end in crowd.ended) < 4
+
+
+def test_an_app_without_a_framework_hears_of_the_end_by_an_oserror(tmp_path: Path) -> None:
+    env = {"GRACEFUL_EVENT_STREAMS": "end"}
+    with uvicorn(tmp_path, env=env, lame_duck=0.5, grace=20) as server:
+        drained(server, 5, "/events/raw/")
+        assert server.exit_code(within=8) == 0
+    assert server.count("raw ticks heard EndedError(") == 5
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_thousand_of_each_drain_within_the_lame_duck_and_a_second(
+    tmp_path: Path, loop: str
+) -> None:
+    allow_files(5000)
+    env = {"GRACEFUL_EVENT_STREAMS": "end"}
+    with uvicorn(tmp_path, "--no-access-log", loop=loop, env=env, lame_duck=2, grace=30) as server:
+        crowd = Crowd(server)
+        asyncio.run(crowd.run((1000, listens), (1000, reads("/events/ticks?s=1"))))
+        assert server.exit_code() == 0
+    assert crowd.how() == {"1012": 1000, "whole": 1000}
+    took = re.search(r"clean after (\S+) s \(SIGTERM\): 2000 completed", server.log)
+    assert took is not None, server.log[-2000:]
+    assert float(took[1]) < 2 + 1 + 2, "a second, and room for a machine that does more than this"
+
+
+def allow_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
+
+
+# A download that the deadline cuts
+
+
+def cut_for_httpx(url: str) -> None:
+    with pytest.raises(httpx.TransportError), httpx.stream("GET", url, timeout=30) as response:
+        for _ in response.iter_raw():
+            pass
+
+
+def cut_for_curl(url: str) -> None:
+    command = ["curl", "--silent", "--output", "/dev/null", "--max-time", "60", url]
+    code = subprocess.run(command, check=False).returncode
+    assert code in (18, 56), f"{code}: neither a partial file nor a failure in receiving"
+
+
+def cut_for_aiohttp(url: str) -> None:
+    import aiohttp
+
+    async def read() -> None:
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            async for _ in response.content.iter_any():
+                pass
+
+    with pytest.raises(aiohttp.ClientError):
+        asyncio.run(read())
+
+
+@pytest.mark.parametrize("length", ["", "?length=1"], ids=["chunked", "of a known length"])
+def test_a_download_that_is_cut_looks_cut(
+    tmp_path: Path, beside: ThreadPoolExecutor, length: str
+) -> None:
+    """To every client, whatever `event_streams` says: a part must never pass for the whole."""
+    need("aiohttp")
+    need_command("curl")
+    env = {"GRACEFUL_EVENT_STREAMS": "end"}
+    with uvicorn(tmp_path, env=env, lame_duck=0.3, grace=1) as server:
+        url = f"http://127.0.0.1:{server.port}/download{length}"
+        clients: list[Any] = [cut_for_httpx, cut_for_curl, cut_for_aiohttp]
+        running = [beside.submit(client, url) for client in clients]
+        eventually(lambda: server.count("GET /download") == 3, "all are served")
+        server.terminate()
+        for future in running:
+            future.result(timeout=30)
+        assert server.exit_code() == 1
+    assert "3 aborted" in server.log
+
+
+def test_a_reader_that_is_too_slow_is_cut_and_does_not_hold_the_exit_up(tmp_path: Path) -> None:
+    with (
+        uvicorn(tmp_path, lame_duck=0.2, grace=1) as server,
+        Client(server.port, receive_buffer=4096) as slow,
+    ):
+        slow.request("/big?mb=64")
+        assert slow.head()[0] == 200
+        server.terminate()
+        assert server.exit_code() == 1
+        assert "hard deadline" not in server.log
+        assert "1 aborted" in server.log
+        assert not slow.ends(rest=True)

@@ -50,11 +50,13 @@ class DrainPolicy:
     """What a request gets that arrives while draining: an answer, or 503 with `Retry-After`."""
 
     websockets: WebSockets = "close"
-    """When WebSockets get their 1012: as the listener closes, or as the grace period ends."""
+    """`close`: each is closed with 1012 at a message boundary, spread over the lame duck.
+    `finish`: they go on until they end, or get their 1012 as the grace period ends."""
 
     event_streams: EventStreams = "finish"
-    """Whether `text/event-stream` responses run into the grace period or end with the drain's
-    beginning. `end` has no effect yet."""
+    """`end`: `text/event-stream` responses are completed between two events, spread over the lame
+    duck. `finish`: they go on until they end, or are completed just before the grace period
+    ends."""
 
     drain_on_unhandled_exception: bool = False
     """Whether an exception that nobody handled begins a drain. Has no effect yet."""

@@ -5,31 +5,28 @@ from __future__ import annotations
 import dataclasses
 import re
 import runpy
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from documentation import PAGES, ROOT, examples
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def examples() -> list[Any]:
-    """Return every Python example, with the page and line it stands at."""
-    found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):
-            line = text.count("\n", 0, match.start()) + 1
-            found.append(pytest.param(match[1], id=f"{page.relative_to(ROOT)}:{line}"))
-    return found
+def all_examples() -> list[Any]:
+    return [
+        pytest.param(example, id=f"{page.relative_to(ROOT)}:{line}")
+        for page in PAGES
+        for line, example in examples(page)
+    ]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("example", examples())
+@pytest.mark.parametrize("example", all_examples())
 async def test_an_example_serves_with_the_middleware_outermost(example: str) -> None:
     namespace: dict[str, Any] = {"__name__": "example"}
     exec(compile(example, "<example>", "exec"), namespace)
@@ -45,6 +42,7 @@ async def test_an_example_serves_with_the_middleware_outermost(example: str) -> 
 
 def test_the_generated_parts_are_up_to_date() -> None:
     generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]()
+    path: Path
     for path, text in generated.items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make docs`"
 

@@ -1,0 +1,122 @@
+"""The examples of the how-to pages, as they stand there, on a real server that is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from documentation import how_to
+
+from .client import Client, get
+from .crowd import Crowd, reads
+from .need import need
+from .server import Server, uvicorn
+from .test_websocket import SERVICE_RESTART, close_code, websocket
+from .waiting import eventually
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+
+def serving(
+    directory: Path, page: str, number: int = 0, *, lame_duck: float = 0.5, grace: float = 1
+) -> Server:
+    need("fastapi")
+    (directory / "example.py").write_text(how_to(page, number), encoding="utf-8")
+    return uvicorn(directory, app="example:app", lame_duck=lame_duck, grace=grace)
+
+
+def test_a_websocket_handler_sees_the_close_as_a_disconnect(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "websockets", grace=10) as server,
+        websocket(server, "/echo") as opened,
+    ):
+        opened.send("hello")
+        assert opened.recv(timeout=5) == "you said hello"
+        server.terminate()
+        assert close_code(opened, within=5) == SERVICE_RESTART
+        assert server.exit_code(within=8) == 0
+        assert "service restart" in server.log
+
+
+def test_a_websocket_that_finishes_may_be_ended_earlier_by_its_handler(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "websockets", 1) as server,
+        websocket(server, "/game") as goes_on,
+        websocket(server, "/game") as resigns,
+    ):
+        resigns.send("resign")
+        assert resigns.recv(timeout=5) == "played resign"
+        server.terminate()
+        assert close_code(resigns, within=10) == SERVICE_RESTART
+        goes_on.send("e4")
+        assert goes_on.recv(timeout=5) == "played e4"
+        server.signal(signal.SIGINT)  # enough of it
+        assert close_code(goes_on, within=10) == SERVICE_RESTART
+        assert server.exit_code(within=10) == 1
+
+
+def test_an_event_stream_ends_whole_and_goes_on_from_the_last_event(tmp_path: Path) -> None:
+    with serving(tmp_path, "server-sent-events", grace=20) as server:
+        with Client(server.port) as again:
+            again.send(b"GET /clock HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 41\r\n\r\n")
+            received = b""
+            while b"id: " not in received:
+                received += again.socket.recv(4096)
+        assert b"id: 42\n" in received
+        crowd = Crowd(server)
+        asyncio.run(crowd.run((10, reads("/clock"))))
+        assert server.exit_code(within=8) == 0
+    assert crowd.how() == {"whole": 10}
+
+
+def test_a_token_stream_says_how_far_it_has_come_while_there_is_time(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    with serving(tmp_path, "llm-token-streams", lame_duck=0.3, grace=3) as server:
+        answer = beside.submit(get, server.port, "/complete")
+        eventually(lambda: server.count("GET /complete"), "it has begun")
+        server.terminate()
+        body = answer.result().body.decode()
+        assert server.exit_code(within=8) == 0
+    tokens = re.findall(r"^data: (\"token.*\")$", body, re.M)
+    (so_far,) = re.findall(r"^event: interrupted\ndata: (.*)$", body, re.M)
+    assert json.loads(so_far)["so_far"] == "".join(map(json.loads, tokens))
+    assert body.endswith("\n\n")
+
+
+def test_work_of_the_apps_own_is_waited_for_by_its_name(tmp_path: Path) -> None:
+    with serving(tmp_path, "background-work", grace=10) as server:
+        with Client(server.port) as client:
+            client.request("/jobs/monday", method="POST", body=b"")
+            assert client.response().status == 202
+            shown = eventually(lambda: json.loads(client.get("/jobs").body), "it is under way")
+        assert shown == {"export monday": 1}
+        server.terminate()
+        assert server.exit_code(within=8) == 0
+    assert "exported monday" in server.log
+    assert "1 completed" in server.log
+
+
+def test_work_that_goes_on_for_ever_stops_between_two_steps() -> None:
+    namespace: dict[str, Any] = {}
+    exec(compile(how_to("background-work", 1), "<example>", "exec"), namespace)
+    drainer = namespace["drainer"]
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(namespace["refresh_for_ever"])
+            await anyio.wait_all_tasks_blocked()
+            assert drainer.statistics().tracked == {"refresh": 1}
+            drainer.begin("test")
+            while drainer.statistics().in_flight:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+        assert drainer.report().completed == 1
+
+    anyio.run(run)

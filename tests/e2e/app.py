@@ -143,7 +143,10 @@ async def set_should_exit(request: Request) -> Response:
 
 
 async def events(request: Request) -> Response:
-    from sse_starlette import EventSourceResponse
+    from sse_starlette.sse import AppStatus, EventSourceResponse
+
+    if "patient" in request.query_params:
+        AppStatus.disable_automatic_graceful_drain()
 
     async def endless() -> AsyncIterator[dict[str, str]]:
         while True:

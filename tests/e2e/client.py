@@ -112,11 +112,11 @@ class Client:
         if headers.get("transfer-encoding") == "chunked":
             body = b""
             while size := int(self._line(), 16):
-                body += self._read(size)
-                self._read(2)
-            self._read(2)
+                body += self.read(size)
+                self.read(2)
+            self.read(2)
         elif "content-length" in headers:
-            body = self._read(int(headers["content-length"]))
+            body = self.read(int(headers["content-length"]))
         else:
             body = self._file.read()
         return Response(status, headers, body)
@@ -127,7 +127,8 @@ class Client:
             raise CutError(f"end of stream after {line!r}")
         return line.strip().decode()
 
-    def _read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
+        """Read so many bytes."""
         data = self._file.read(size)
         if len(data) < size:
             raise CutError(f"{len(data)} of {size} bytes")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 import struct
 from typing import TYPE_CHECKING
 
@@ -246,7 +245,7 @@ def test_a_handshake_under_way_is_completed_and_the_session_closed(tmp_path: Pat
         server.wait_for("handshake began")
         server.terminate()
         assert peer.head()[0] == 101
-        frame = peer.socket.recv(4, socket.MSG_WAITALL)
+        frame = peer.read(4)
         assert frame[0] == 0x88, "a close"
         assert struct.unpack("!H", frame[2:4]) == (SERVICE_RESTART,)
         assert server.exit_code(within=10) == 0

@@ -146,7 +146,7 @@ async def events(request: Request) -> Response:
     from sse_starlette.sse import AppStatus, EventSourceResponse
 
     if "patient" in request.query_params:
-        AppStatus.disable_automatic_graceful_drain()
+        AppStatus.enable_automatic_graceful_drain = False
 
     async def endless() -> AsyncIterator[dict[str, str]]:
         while True:

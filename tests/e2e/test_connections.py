@@ -217,7 +217,7 @@ def test_a_slow_reader_gets_its_last_byte_within_the_grace_period(
         server.wait_for(r"\]: draining \(")
         received = 0
         for _ in range(16):
-            received += len(client._read(MEGABYTE))
+            received += len(client.read(MEGABYTE))
             time.sleep(0.2)  # for longer than a connection may take to close
         assert (status, received) == (200, 16 * MEGABYTE)
         assert server.exit_code(within=8) == 0

@@ -134,17 +134,14 @@ class Client:
             raise CutError(f"{len(data)} of {size} bytes")
         return data
 
-    def ends(self, *, rest: bool = False) -> bool:
-        """Wait for the peer's end: True for an orderly one, False for a reset.
-
-        With *rest* something may come before it.
-        """
+    def ends(self) -> bool:
+        """Wait for the peer's end: True for an orderly one, False for a reset."""
         try:
-            read = self._file.read()
+            rest = self._file.read()
         except ConnectionError:
             return False
-        if read and not rest:
-            raise AssertionError(f"not the end: {read[:200]!r}")
+        if rest:
+            raise AssertionError(f"not the end: {rest[:200]!r}")
         return True
 
     def is_open(self) -> bool:

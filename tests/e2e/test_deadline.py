@@ -146,3 +146,14 @@ def test_an_error_in_a_handler_is_the_servers_500_and_no_matter_of_the_drain(
         assert answer.status == 500
         assert server.exit_code() == 0
         assert "RuntimeError: as asked" in server.log
+
+
+def test_an_endpoint_in_a_thread_counts_until_it_is_done(tmp_path: Path) -> None:
+    with uvicorn(tmp_path, lame_duck=0.2, grace=10) as server, Client(server.port) as client:
+        client.request("/thread?s=1.5")
+        server.wait_for("thread began")
+        server.terminate()
+        assert client.response().body == b"thread done"
+        assert server.exit_code(within=8) == 0
+        assert "clean after" in server.log
+        assert "1 completed" in server.log

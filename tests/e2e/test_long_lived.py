@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from .client import Client
 from .crowd import Crowd, listens, reads
 from .need import need, need_command
 from .server import uvicorn
@@ -160,17 +159,3 @@ def test_a_download_that_is_cut_looks_cut(
             future.result(timeout=30)
         assert server.exit_code() == 1
     assert "3 aborted" in server.log
-
-
-def test_a_reader_that_is_too_slow_is_cut_and_does_not_hold_the_exit_up(tmp_path: Path) -> None:
-    with (
-        uvicorn(tmp_path, lame_duck=0.2, grace=1) as server,
-        Client(server.port, receive_buffer=4096) as slow,
-    ):
-        slow.request("/big?mb=64")
-        assert slow.head()[0] == 200
-        server.terminate()
-        assert server.exit_code() == 1
-        assert "hard deadline" not in server.log
-        assert "1 aborted" in server.log
-        assert not slow.ends(rest=True)

@@ -7,8 +7,11 @@ SOURCES := graceful_asgi tests docs
 
 .PHONY: demo test lint types check versions bench docs clean
 
+# The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
-	$(BIN)/python -m graceful_asgi.check
+	$(BIN)/graceful-asgi check graceful_asgi.check.demo_app:graceful \
+		--compare 'graceful_asgi.check.demo_app:plain' \
+		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws
 
 test: $(VENV)/dev
 	$(BIN)/coverage erase

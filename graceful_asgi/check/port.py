@@ -25,3 +25,10 @@ def answers(host: str, port: int, path: str, *, within: float) -> bool:
     finally:
         probe.close()
     return True
+
+
+def is_open(host: str, port: int) -> bool:
+    """Whether anything accepts connections there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((host, port)) == 0

@@ -12,17 +12,17 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
 from graceful_asgi.check.errors import ServerExitedError, ServerStartError
-from graceful_asgi.check.port import answers
+from graceful_asgi.check.port import answers, is_open
 from graceful_asgi.errors import MisuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -177,6 +177,19 @@ class ServerProcess:
         return self._killed
 
     @property
+    def exited_at(self) -> float | None:
+        """When it exited (monotonic seconds), or None before that."""
+        return self._exited_at
+
+    def left_running(self) -> int:
+        """How many processes the command has started that still run, the command itself excluded.
+
+        Those in its process group, that is. Always 0 where there is no `/proc`.
+        """
+        group = self.pid
+        return sum(state != "Z" for pid, state in _group_members(group) if pid != group)
+
+    @property
     def seconds_to_exit(self) -> float | None:
         """Seconds (monotonic) from the first signal to the exit; None while either is missing."""
         if self._signalled_at is None or self._exited_at is None:
@@ -223,10 +236,18 @@ class ServerProcess:
             if answered:
                 return
             if left <= 0:
-                problem = f"did not answer on {self.host}:{self.port} in {self._start_period} s"
-                raise ServerStartError(self._with_log(problem))
+                raise ServerStartError(self._with_log(self._why_not_ready()))
             # Polled: the port is the server's, and it tells nobody. An exit wakes this at once.
             self._exited.wait(_PROBE_INTERVAL)
+
+    def _why_not_ready(self) -> str:
+        place = f"{self.host}:{self.port}"
+        if is_open(self.host, self.port):
+            return f"did not answer GET {self._ready_path} on {place} in {self._start_period:g} s"
+        return (
+            f"did not answer on {place} in {self._start_period:g} s: the port is not open "
+            "({port} in the command and PORT in its environment say which it has to be)"
+        )
 
     @property
     def _name(self) -> str:
@@ -234,3 +255,13 @@ class ServerProcess:
 
     def _with_log(self, problem: str) -> str:
         return f"{self._name} {problem}; its log ends:\n{self.log_tail() or '(no output)'}"
+
+
+def _group_members(group: int) -> Iterator[tuple[int, str]]:
+    """The process ids in a process group, each with its state (proc(5): Z is a zombie)."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has gone meanwhile
+            # The name stands in parentheses and may hold anything, a parenthesis too.
+            state, _, found, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(found) == group:
+                yield int(stat.parent.name), state

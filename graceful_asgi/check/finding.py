@@ -66,12 +66,6 @@ class Finding:
         return text if self.seconds is None else f"{text} after {self.seconds:.1f} s"
 
 
-def from_outcome(scenario: str, outcome: AnyOutcome | None, load: LoadResult) -> Finding:
-    """The finding on one request that was in flight at the signal: a complete answer is right."""
-    complete = isinstance(outcome, Answered) and not load.total.failed
-    return Finding(scenario, "passed" if complete else "failed", describe(outcome), load)
-
-
 def describe(outcome: AnyOutcome | None) -> str:
     """An outcome in words."""
     if outcome is None:

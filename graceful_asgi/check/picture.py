@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from graceful_asgi.check.timeline import SLICE
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from graceful_asgi.check.rounds import Contestant
     from graceful_asgi.check.trial import Trial
-
-FORMATS: Final = (".png", ".svg")
 
 _SERVED: Final = "#2a78b8"
 _IN_FLIGHT: Final = "#e08a1e"
@@ -53,6 +52,17 @@ def draw(path: Path, contestants: Sequence[Contestant]) -> None:
         _draw_requests(requests, trial, highest * 1.25 or 1.0)
         _draw_losses(losses, trial)
         _title(requests, contestant, trial)
+    left = min((trial.samples[0].second for trial in trials if trial.samples), default=-1.0)
+    right = max(trial.end.seconds for trial in trials)
+    panels[-1].set_xlim(left, right + 0.12 * (right - left))
+    figure.legend(
+        handles=[Patch(color=_ACCEPTING), Patch(color=_CLOSED)],
+        labels=["told to stop, nobody refused yet", "refuses connections"],
+        loc="outside lower right",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
     panels[-1].set_xlabel("seconds from the signal", **_STYLE)
     figure.savefig(path, dpi=150)
 
@@ -63,7 +73,7 @@ def worst(trials: Sequence[Trial]) -> Trial:
 
 
 def _draw_requests(axes: Axes, trial: Trial, highest: float) -> None:
-    samples = trial.timeline.samples()
+    samples = trial.samples
     seconds = [sample.second for sample in samples]
     axes.fill_between(seconds, _rates(trial), step="post", color=_SERVED, alpha=0.25, linewidth=0)
     axes.step(seconds, _rates(trial), where="post", color=_SERVED, linewidth=1.2)
@@ -84,7 +94,7 @@ def _draw_requests(axes: Axes, trial: Trial, highest: float) -> None:
 
 
 def _draw_losses(axes: Axes, trial: Trial) -> None:
-    samples = [sample for sample in trial.timeline.samples() if sample.lost]
+    samples = [sample for sample in trial.samples if sample.lost]
     most = max((sample.lost for sample in samples), default=1)
     axes.bar(
         [sample.second for sample in samples],
@@ -95,7 +105,7 @@ def _draw_losses(axes: Axes, trial: Trial) -> None:
     )
     axes.set_ylim(0, most * 1.5)
     axes.set_ylabel("lost", size=9, color=_LOST)
-    axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(2 if samples else 1, integer=True))
     axes.tick_params(axis="y", colors=_LOST, labelsize=8)
     axes.tick_params(axis="x", labelsize=8)
     _mark_phases(axes, trial, named=False)
@@ -106,7 +116,7 @@ def _draw_losses(axes: Axes, trial: Trial) -> None:
 def _mark_phases(axes: Axes, trial: Trial, *, named: bool) -> None:
     """Shade what a client can tell: still accepting, accepting no more; mark signal and exit."""
     gone = trial.end.seconds
-    refused = trial.timeline.first_refusal
+    refused = trial.first_refusal
     closed = gone if refused is None else min(max(refused, 0.0), gone)
     axes.axvspan(0, closed, color=_ACCEPTING, linewidth=0, zorder=0)
     axes.axvspan(closed, gone, color=_CLOSED, linewidth=0, zorder=0)
@@ -138,4 +148,4 @@ def _title(axes: Axes, contestant: Contestant, trial: Trial) -> None:
 
 
 def _rates(trial: Trial) -> list[float]:
-    return [sample.answered / SLICE for sample in trial.timeline.samples()]
+    return [sample.answered / SLICE for sample in trial.samples]

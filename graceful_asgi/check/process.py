@@ -176,11 +176,6 @@ class ServerProcess:
         """Whether it still ran when `kill` was called."""
         return self._killed
 
-    @property
-    def exited_at(self) -> float | None:
-        """When it exited (monotonic seconds), or None before that."""
-        return self._exited_at
-
     def left_running(self) -> int:
         """How many processes the command has started that still run, the command itself excluded.
 

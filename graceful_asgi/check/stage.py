@@ -43,6 +43,19 @@ class LoadStatistics:
     in_flight: int
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A request was written in full, before the signal or after it."""
+
+    before: bool
+
+    def side_now(self, *, signalled: bool) -> Side:
+        """The side it belongs to, if its outcome is learnt now."""
+        if not self.before:
+            return "after"
+        return "during" if signalled else "before"
+
+
 class Stage:
     """One run as its clients see it. Single use, one event loop (asyncio or uvloop)."""
 
@@ -143,31 +156,31 @@ class Stage:
 
     async def exchange(self, ledger: Ledger, connection: Connection, request: Request) -> Outcome:
         """Send a request of the load, wait for its answer as long as the plan says, count it."""
-        written_before = not self.signalled.is_set()
-        unsent = self.send(ledger, connection, request)
-        if unsent is not None:
-            return unsent
+        written = self.send(ledger, connection, request)
+        if isinstance(written, Unsent):
+            return written
         outcome = await self.receive(connection, within=self.plan.answer_period)
-        self.record(ledger, outcome, written_before=written_before)
+        self.record(ledger, outcome, written)
         return outcome
 
     def send(
         self, ledger: Ledger, connection: Connection, request: Request, *, copies: int = 1
-    ) -> Unsent | None:
+    ) -> Written | Unsent:
         """Write a request, `copies` times; whoever calls this records an outcome for each.
 
         No await between the look at the connection, the write and the note of its side: the signal
         is sent by this same loop, so a request is on the side it was written on.
         """
+        written = Written(before=not self.signalled.is_set())
         unsent = connection.send(request, copies=copies)
         if unsent is not None:
-            ledger.record("after" if self.signalled.is_set() else "before", unsent)
+            ledger.record(written.side_now(signalled=not written.before), unsent)
             return unsent
         self._sent += copies
         now = time.monotonic()
         for _ in range(copies):
             self.timeline.written(now)
-        return None
+        return written
 
     async def receive(
         self, connection: Connection, *, watch: Watch | None = None, within: float | None = None
@@ -194,12 +207,9 @@ class Stage:
             if self.over.is_set() and not self._waiting:
                 self._none_waiting.set()
 
-    def record(self, ledger: Ledger, outcome: AnyOutcome, *, written_before: bool) -> None:
+    def record(self, ledger: Ledger, outcome: AnyOutcome, written: Written) -> None:
         """Count the outcome of a request that `send` has written."""
-        side: Side = "after"
-        if written_before:
-            side = "during" if self.signalled.is_set() else "before"
-        ledger.record(side, outcome)
+        ledger.record(written.side_now(signalled=self.signalled.is_set()), outcome)
         lost = isinstance(outcome, Lost)
         self._lost += lost
         self.timeline.ended(time.monotonic(), answered=isinstance(outcome, Answered), lost=lost)

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
@@ -16,13 +16,13 @@ from graceful_asgi.check.errors import CheckError
 from graceful_asgi.check.finding import Exit, Finding
 from graceful_asgi.check.load import Load, LoadStatistics
 from graceful_asgi.check.scenarios import background
-from graceful_asgi.check.timeline import Timeline
 
 if TYPE_CHECKING:
     from graceful_asgi.check.counts import LoadResult
     from graceful_asgi.check.plan import LoadPlan
     from graceful_asgi.check.process import ServerProcess
     from graceful_asgi.check.scenarios.scenario import Scenario
+    from graceful_asgi.check.timeline import Sample
 
 _WATCH_INTERVAL: Final = 0.1
 _EXIT_NOTICE_PERIOD: Final = 0.5
@@ -40,7 +40,10 @@ class Trial:
     load: LoadResult
     end: Exit
     findings: tuple[Finding, ...] = ()
-    timeline: Timeline = field(default_factory=Timeline)
+    samples: tuple[Sample, ...] = ()
+    """The run in slices of time."""
+    first_refusal: float | None = None
+    """Seconds from the signal to the first client that was refused."""
 
 
 async def run_trial(
@@ -88,9 +91,12 @@ async def run_trial(
         server.kill()
         tell("exited", load.statistics())
         end = _exit(server, left_running)
-        load.timeline.exited_at = server.exited_at
         return Trial(
-            load=result, end=end, findings=tuple(load.findings(end)), timeline=load.timeline
+            load=result,
+            end=end,
+            findings=tuple(load.findings(end)),
+            samples=tuple(load.timeline.samples()),
+            first_refusal=load.timeline.first_refusal,
         )
 
 

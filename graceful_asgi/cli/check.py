@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -20,10 +19,11 @@ from graceful_asgi.check.report import report
 from graceful_asgi.check.rounds import Contestant, Settings, run_rounds
 from graceful_asgi.check.scenarios import NAMES
 from graceful_asgi.check.summary import SIDES_NOTE, headline, not_run, sections
-from graceful_asgi.cli.options import HEADER, MILLISECONDS, PATH, SECONDS, SIGNAL
+from graceful_asgi.cli.options import HEADER, MILLISECONDS, PATH, PICTURE, SECONDS, SIGNAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _POISE_PERIOD: Final = 0.5
 """Seconds before the signal: when the requests are sent that are to be in flight at it."""
@@ -143,7 +143,7 @@ class _CheckCommand(click.Command):
 )
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PICTURE,
     help="Draw the run with the most losses, as .svg or .png.",
 )
 @click.pass_context

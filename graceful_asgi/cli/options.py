@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
 else:
     _ParamType = click.ParamType  # not to be subscripted before click 8.4
+
+PICTURE_FORMATS: Final = (".svg", ".png")
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -80,8 +83,18 @@ def _positive_seconds(text: str) -> float:
     return number
 
 
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in PICTURE_FORMATS:
+        raise ValueError(f"a file that ends in {' or '.join(PICTURE_FORMATS)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"a file in a directory that exists, and {path.parent} does not")
+    return path
+
+
 SIGNAL: Final = _Value("signal", _signal)
 PATH: Final = _Value("path", _path)
 HEADER: Final = _Value("name: value", _header)
 MILLISECONDS: Final = _Value("ms", lambda text: _number(text, 0, "milliseconds, 0 or more"))
 SECONDS: Final = _Value("seconds", _positive_seconds)
+PICTURE: Final = _Value("file", _picture)

@@ -23,8 +23,7 @@ class Idle(Scenario):
     _seconds: float | None = None
 
     async def run(self, stage: Stage) -> None:
-        await stage.poised.wait()
-        connection = await self.connect(stage)
+        connection = await self.connect_in_time(stage)
         if connection is None:
             return
         with closing(connection):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from graceful_asgi.check.counts import Answered as Answer
-from graceful_asgi.check.counts import AnyOutcome, Retryable
+from graceful_asgi.check.counts import Answered, AnyOutcome, Retryable, Unsent
 from graceful_asgi.check.scenarios.clients import Clients
 
 if TYPE_CHECKING:
@@ -44,14 +43,14 @@ class Pipelining(Clients):
 
     async def _batch(self, stage: Stage, connection: Connection, request: Request) -> bool:
         """Write a batch and read its answers; whether another may follow on this connection."""
-        written_before = not stage.signalled.is_set()
-        if stage.send(self.ledger, connection, request, copies=_DEPTH) is not None:
+        written = stage.send(self.ledger, connection, request, copies=_DEPTH)
+        if isinstance(written, Unsent):
             return False
         going_on = True
         for _ in range(_DEPTH):
             outcome: AnyOutcome = Retryable()
             if going_on:
                 outcome = await stage.receive(connection, within=self.plan.answer_period)
-                going_on = not isinstance(outcome, Answer) or outcome.reusable
-            stage.record(self.ledger, outcome, written_before=written_before)
-        return going_on and isinstance(outcome, Answer)
+                going_on = not isinstance(outcome, Answered) or outcome.reusable
+            stage.record(self.ledger, outcome, written)
+        return going_on and isinstance(outcome, Answered)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
-from graceful_asgi.check.counts import Answered, Ledger, Outcome
+from graceful_asgi.check.counts import Ledger
 from graceful_asgi.check.finding import Finding
 
 if TYPE_CHECKING:
@@ -53,19 +53,16 @@ class Scenario(ABC):
         """Say that the scenario could not take place, and why."""
         self._reason = self._reason or reason
 
-    async def connect(self, stage: Stage) -> Connection | None:
-        """A connection to begin with. None: the run has failed, or is over."""
+    async def connect_in_time(self, stage: Stage) -> Connection | None:
+        """A connection shortly before the signal. None: there is none, or the signal came first."""
+        await stage.poised.wait()
         connection = await stage.connect(self.ledger)
-        if connection is None:
-            self.not_run("no connection before the signal")
-        return connection
-
-    def answered_early(self, stage: Stage, outcome: Outcome, what: str) -> bool:
-        """Whether the answer came before the signal, so that nothing was in flight at it."""
-        early = isinstance(outcome, Answered) and not stage.signalled.is_set()
-        if early and isinstance(outcome, Answered):
-            self.not_run(f"answered {outcome.status} before the signal: {what}")
-        return early
+        if connection is not None and not stage.signalled.is_set():
+            return connection
+        if connection is not None:
+            connection.close()
+        self.not_run("no connection before the signal")
+        return None
 
 
 def since_signal(stage: Stage) -> float:

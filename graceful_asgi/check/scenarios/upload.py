@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from graceful_asgi.check.finding import Exit, Finding, from_outcome
-from graceful_asgi.check.scenarios.scenario import Scenario
+from graceful_asgi.check.scenarios.single import Single
 
 if TYPE_CHECKING:
     from graceful_asgi.check.client import Connection
-    from graceful_asgi.check.counts import Outcome
+    from graceful_asgi.check.counts import Answered, Lost
+    from graceful_asgi.check.request import Request
     from graceful_asgi.check.stage import Stage
 
 _PIECE: Final = b"x" * 8192
@@ -20,33 +19,27 @@ _PIECES_AFTER: Final = 4
 _INTERVAL: Final = 0.1
 
 
-class Upload(Scenario):
+class Upload(Single):
     """Right: a complete answer. The other half of the body takes 0.4 s from the signal on."""
 
     name = "upload"
-    _outcome: Outcome | None = None
+    option = "--upload-path"
+    advice = "it has to read the body"
 
-    async def run(self, stage: Stage) -> None:
-        if self.plan.upload_path is None:
-            return self.not_run("needs --upload-path")
-        await stage.poised.wait()
-        connection = await self.connect(stage)
-        if connection is None:
-            return
+    def path(self) -> str | None:
+        return self.plan.upload_path
+
+    def request(self, stage: Stage, path: str) -> Request:
         length = str(len(_PIECE) * (_PIECES_BEFORE + _PIECES_AFTER))
-        head = [("Content-Length", length), ("Content-Type", "application/octet-stream")]
-        request = stage.request("POST", self.plan.upload_path, *head)
-        with closing(connection):
-            unsent = stage.send(self.ledger, connection, request)
-            body = asyncio.create_task(self._send_body(stage, connection))
-            try:
-                outcome = unsent or await stage.receive(connection)
-            finally:
-                body.cancel()
-            if not self.answered_early(stage, outcome, "it has to read the body"):
-                self._outcome = outcome
-            if unsent is None:
-                stage.record(self.ledger, outcome, written_before=True)
+        kind = ("Content-Type", "application/octet-stream")
+        return stage.request("POST", path, ("Content-Length", length), kind)
+
+    async def answer(self, stage: Stage, connection: Connection) -> Answered | Lost:
+        body = asyncio.create_task(self._send_body(stage, connection))
+        try:
+            return await stage.receive(connection)
+        finally:
+            body.cancel()
 
     async def _send_body(self, stage: Stage, connection: Connection) -> None:
         try:
@@ -60,6 +53,3 @@ class Upload(Scenario):
         except OSError:
             # The server does not want the rest. Whether it has answered is what `receive` says.
             self.in_position.set()
-
-    def judge(self, end: Exit) -> Finding:
-        return from_outcome(self.name, self._outcome, self.ledger.result())

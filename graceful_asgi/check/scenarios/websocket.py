@@ -11,7 +11,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from graceful_asgi.check.client import authority
-from graceful_asgi.check.counts import Answered, Lost
+from graceful_asgi.check.counts import Answered, Lost, Unsent
 from graceful_asgi.check.finding import Exit, Finding, Result
 from graceful_asgi.check.scenarios.scenario import Scenario, since_signal
 
@@ -39,20 +39,19 @@ class WebSocket(Scenario):
     async def run(self, stage: Stage) -> None:
         if self.plan.websocket_path is None:
             return self.not_run("needs --ws-path")
-        await stage.poised.wait()
-        connection = await self.connect(stage)
+        connection = await self.connect_in_time(stage)
         if connection is None:
             return
         uri = f"ws://{authority(stage.host, stage.port)}{self.plan.websocket_path}"
         protocol = ClientProtocol(parse_uri(uri))
         with closing(connection):
-            unsent = stage.send(self.ledger, connection, self._handshake(stage, protocol))
-            if unsent is not None:
-                return self.not_run(f"no handshake: {unsent.reason}")
+            written = stage.send(self.ledger, connection, self._handshake(stage, protocol))
+            if isinstance(written, Unsent):
+                return self.not_run(f"no handshake: {written.reason}")
             with stage.waiting(connection):
                 await self._converse(connection, protocol)
             self._seconds = since_signal(stage)
-            self._conclude(stage, protocol)
+            stage.record(self.ledger, self._conclude(stage, protocol), written)
 
     def _handshake(self, stage: Stage, protocol: ClientProtocol) -> Request:
         opening = protocol.connect()
@@ -77,19 +76,19 @@ class WebSocket(Scenario):
         except OSError:
             protocol.receive_eof()
 
-    def _conclude(self, stage: Stage, protocol: ClientProtocol) -> None:
+    def _conclude(self, stage: Stage, protocol: ClientProtocol) -> Answered | Lost:
         refusal = protocol.handshake_exc
         if isinstance(refusal, InvalidStatus):
             status = refusal.response.status_code
             self.not_run(f"the handshake was answered {status}")
-            return stage.record(self.ledger, Answered(status, False), written_before=True)
+            return Answered(status, reusable=False)
         received = protocol.close_rcvd
         self._code = _CUT if received is None else received.code
-        if not stage.signalled.is_set() and self._code != _CUT:
-            self.not_run(f"ended before the signal, with {self._code}")
-        cut = self._code == _CUT
-        outcome = Lost("cut body", reused=False) if cut else Answered(101, reusable=False)
-        stage.record(self.ledger, outcome, written_before=True)
+        if self._code == _CUT:
+            return Lost("cut body", reused=False)
+        if not stage.signalled.is_set():
+            self.not_run(f"closed with {self._code} before the signal")
+        return Answered(101, reusable=False)
 
     def judge(self, end: Exit) -> Finding:
         load = self.ledger.result()

@@ -64,7 +64,7 @@ def app_command(arguments: Sequence[str]) -> Command:
 def any_command(arguments: Sequence[str]) -> Command:
     """Any server's command."""
     program, *rest = arguments
-    return Command(tuple(arguments), _shortened(shlex.join([PurePath(program).name, *rest])))
+    return Command(tuple(arguments), _shortened(" ".join([PurePath(program).name, *rest])))
 
 
 def parse(text: str) -> Command:

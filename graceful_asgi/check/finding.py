@@ -29,8 +29,8 @@ class Exit:
     code: int
     """Negative: the signal that ended the process."""
     seconds: float
-    """From the signal to the exit; to the kill, when it had to be killed."""
-    killed: bool
+    """From the signal to the exit; when it was late, to the end that was made of it."""
+    late: bool
     """It was still running when the deadline passed."""
     left_running: int = 0
     """Processes of its group that still ran when the command itself had exited."""
@@ -38,7 +38,7 @@ class Exit:
     @property
     def in_time(self) -> bool:
         """Whether everything that the command had started was gone by the deadline, by itself."""
-        return not (self.killed or self.left_running)
+        return not (self.late or self.left_running)
 
 
 @dataclass(frozen=True, slots=True)

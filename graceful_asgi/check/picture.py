@@ -123,7 +123,7 @@ def _mark_phases(axes: Axes, trial: Trial, *, named: bool) -> None:
     axes.axvline(0, color=_INK, linewidth=1.4)
     axes.axvline(gone, color=_INK, linewidth=1.4, linestyle="--")
     if named:
-        end = "killed" if trial.end.killed else f"exit {gone:.1f} s"
+        end = "deadline" if trial.end.late else f"exit {gone:.1f} s"
         for second, text, to in ((0.0, "signal", "right"), (gone, end, "left")):
             place = -4 if to == "right" else 4
             axes.annotate(

@@ -198,7 +198,13 @@ class Stage:
 
     @contextlib.contextmanager
     def waiting(self, connection: Connection) -> Iterator[None]:
-        """The block waits for this connection; at the end of the run the wait is ended."""
+        """The block waits for this connection; at the end of the run the wait is ended.
+
+        Blocks may nest: of several reads in one block, none is ended while another goes on.
+        """
+        if connection in self._waiting:
+            yield
+            return
         self._waiting.add(connection)
         try:
             yield

@@ -162,10 +162,9 @@ def _found(finding: Finding | None) -> Cell:
 
 
 def _gone(verdict: Verdict) -> Cell:
-    seconds = f"{verdict.seconds_to_exit:.2f} s"
-    if verdict.killed:
-        return Cell(f"never: killed after {seconds}", "bad")
-    return Cell(seconds)
+    if verdict.late:
+        return Cell("not by the deadline", "bad")
+    return Cell(f"{verdict.seconds_to_exit:.2f} s")
 
 
 def _exit_code(verdict: Verdict) -> str:

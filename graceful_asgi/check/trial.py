@@ -81,6 +81,9 @@ async def run_trial(
             server.signal(number)
             again = asyncio.ensure_future(_repeat(server, number, again_after))
             await _follow(running, lambda: tell("told to stop", load.statistics()), exit_period)
+            late = server.running
+            # Nobody writes any more, and what is unanswered by now is lost: before the kill, which
+            # is not the server's doing.
             load.stop()
             result = await running
         finally:
@@ -90,7 +93,7 @@ async def run_trial(
         left_running = server.left_running()
         server.kill()
         tell("exited", load.statistics())
-        end = _exit(server, left_running)
+        end = _exit(server, late=late, left_running=left_running)
         return Trial(
             load=result,
             end=end,
@@ -141,11 +144,11 @@ async def _raise_setup_error(running: asyncio.Future[LoadResult], server: Server
         running.result()
 
 
-def _exit(server: ServerProcess, left_running: int) -> Exit:
+def _exit(server: ServerProcess, *, late: bool, left_running: int) -> Exit:
     code, seconds = server.exit_code, server.seconds_to_exit
     if code is None or seconds is None:
         raise CheckError(f"process {server.pid} was killed and its exit was not seen")
-    return Exit(code=code, seconds=seconds, killed=server.killed, left_running=left_running)
+    return Exit(code=code, seconds=seconds, late=late, left_running=left_running)
 
 
 def _unwatched(stage: Stage, statistics: LoadStatistics) -> None:

@@ -81,9 +81,9 @@ class Verdict:
         return next((end.code for end in self.ends if end.code), 0)
 
     @property
-    def killed(self) -> int:
-        """How many trials ended by our SIGKILL, the deadline having passed."""
-        return sum(end.killed for end in self.ends)
+    def late(self) -> int:
+        """In how many trials it still ran when the deadline passed."""
+        return sum(end.late for end in self.ends)
 
     @property
     def left_running(self) -> int:
@@ -112,9 +112,9 @@ class Verdict:
         if self.load.before.failed:
             faults.append("some of those before the signal: the app fails without being stopped")
         faults += [f"{f.scenario}: {f.text}" for f in self.findings if f.failed and _adds(f)]
-        if self.killed:
+        if self.late:
             runs = some(self.trials, "run")
-            faults.append(f"not gone by the deadline in {self.killed} of {runs}")
+            faults.append(f"not gone by the deadline in {self.late} of {runs}")
         if self.left_running:
             left = some(self.left_running, "process", "processes")
             faults.append(f"{left} left running by the command")
@@ -158,7 +158,7 @@ class Verdict:
                 {
                     "code": end.code,
                     "seconds": round(end.seconds, 3),
-                    "killed": end.killed,
+                    "late": end.late,
                     "left_running": end.left_running,
                 }
                 for end in self.ends

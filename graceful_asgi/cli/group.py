@@ -53,10 +53,11 @@ class LazyGroup(click.Group):
         try:
             module = importlib.import_module(entry.module)
         except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] == "graceful_asgi":
+            missing = (error.name or "").partition(".")[0]
+            if missing in ("", "graceful_asgi"):
                 raise
             raise MissingExtraError(
-                f"`{cmd_name}` needs {error.name}, which is not installed: "
+                f"`{cmd_name}` needs {missing}, which is not installed: "
                 f"pip install 'graceful-asgi[{entry.extra}]'"
             ) from error
         command: click.Command = module.command

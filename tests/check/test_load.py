@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-EXIT = Exit(code=0, seconds=1.0, killed=False)
+EXIT = Exit(code=0, seconds=1.0, late=False)
 
 
 async def test_every_answered_request_is_served_and_none_is_lost() -> None:

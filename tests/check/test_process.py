@@ -20,7 +20,7 @@ from .waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-SERVERS = Path(__file__).with_name("servers.py")
+SERVERS = Path(__file__).parent / "programs" / "server.py"
 
 
 def server(

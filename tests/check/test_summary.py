@@ -33,7 +33,7 @@ BAD = judge(
             before=Counts(served=998, lost={"cut body": 2}, lost_on_reuse=2),
             after=Counts(served=3, errors={500: 1}, lost={"empty reply": 2}, unsent=4),
             exit_code=-15,
-            killed=True,
+            late=True,
             left_running=1,
         )
     ]
@@ -68,7 +68,7 @@ def test_each_figure_has_a_row_and_each_server_a_cell() -> None:
     assert texts("  empty reply") == ("2", "0")
     assert texts("answered with an error") == ("1 x 500", "0")
     assert texts("slow request") == ("FAILED: lost: cut body", "ok: 200 complete")
-    assert texts("gone after") == ("never: killed after 1.00 s", "1.00 s")
+    assert texts("gone after") == ("not by the deadline", "1.00 s")
     assert texts("exit code") == ("-15 (SIGTERM)", "0")
 
 

@@ -55,7 +55,7 @@ async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path
     assert trial.load.after.served > 0
     assert trial.load.after.lost_total == 0
     assert trial.end.code == -signal.SIGKILL
-    assert trial.end.killed
+    assert trial.end.late
     assert trial.end.seconds >= 0.3
     assert is_gone(process.pid)
 

@@ -22,7 +22,7 @@ def trial(
     during: Counts | None = None,
     after: Counts | None = None,
     exit_code: int = 0,
-    killed: bool = False,
+    late: bool = False,
     seconds: float = 1.0,
     left_running: int = 0,
 ) -> Trial:
@@ -32,7 +32,7 @@ def trial(
         after=after or Counts(served=5),
         refused=3,
     )
-    end = Exit(code=exit_code, seconds=seconds, killed=killed, left_running=left_running)
+    end = Exit(code=exit_code, seconds=seconds, late=late, left_running=left_running)
     return Trial(load=load, end=end, findings=findings or (COMPLETE,))
 
 
@@ -54,7 +54,7 @@ def test_a_trial_without_a_fault_is_clean_though_connections_were_refused() -> N
         (trial(after=Counts(unsent=1)), "1 connection dead"),
         (trial(during=Counts(errors={503: 2})), "2 answered with 503"),
         (trial(before=Counts(errors={500: 1})), "without being stopped"),
-        (trial(killed=True), "not gone by the deadline in 1 of"),
+        (trial(late=True), "not gone by the deadline in 1 of"),
         (trial(left_running=2), "2 processes left running"),
         (trial(CUT), "lost: cut body"),
     ],
@@ -139,7 +139,7 @@ def test_a_verdict_is_json_with_its_derived_figures() -> None:
     assert found["requests"]["total"]["sent"] == 10
     assert found["requests"]["before"]["lost_by_kind"]["timeout"] == 1
     assert found["requests"]["before"]["errors"] == {"500": 1}
-    assert found["exits"] == [{"code": 0, "seconds": 1.0, "killed": False, "left_running": 0}]
+    assert found["exits"] == [{"code": 0, "seconds": 1.0, "late": False, "left_running": 0}]
 
 
 def test_no_trial_is_no_verdict() -> None:

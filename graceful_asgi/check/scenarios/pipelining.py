@@ -47,10 +47,11 @@ class Pipelining(Clients):
         if isinstance(written, Unsent):
             return False
         going_on = True
-        for _ in range(_DEPTH):
-            outcome: AnyOutcome = Retryable()
-            if going_on:
-                outcome = await stage.receive(connection, within=self.plan.answer_period)
-                going_on = not isinstance(outcome, Answered) or outcome.reusable
-            stage.record(self.ledger, outcome, written)
+        with stage.waiting(connection):
+            for _ in range(_DEPTH):
+                outcome: AnyOutcome = Retryable()
+                if going_on:
+                    outcome = await stage.receive(connection, within=self.plan.answer_period)
+                    going_on = not isinstance(outcome, Answered) or outcome.reusable
+                stage.record(self.ledger, outcome, written)
         return going_on and isinstance(outcome, Answered)

@@ -19,9 +19,9 @@ class LoadPlan:
     path: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
     """Sent with every request."""
-    slow_path: str | None = "/slow"
+    slow_path: str | None = None
     """A GET that takes longer than from `single_after` to the signal."""
-    stream_path: str | None = "/stream"
+    stream_path: str | None = None
     """A GET whose body takes as long."""
     upload_path: str | None = None
     """A POST that reads its body."""

@@ -57,50 +57,78 @@ async def run_trial(
     scenarios: Callable[[LoadPlan], Sequence[Scenario]] = background,
     watch: Watch | None = None,
 ) -> Trial:
-    """Start `server`, put `plan` on it, send the signal after `signal_after` seconds of load.
+    """Start `server`, and stop it under load: see `stop_under_load`.
 
-    The signal waits a little for scenarios that are not in position yet, and is sent again
-    `again_after` seconds from the first one, each. The load goes on until the server has exited;
-    `exit_period` seconds after the signal the server is killed. `watch` is called about every
-    0.1 s, in this loop, for display. Raises `CheckError` when there is nothing to judge: no start,
-    an exit or a refused connect before the signal.
+    `watch` is called about every 0.1 s, in this loop, for display. Raises `CheckError` as that
+    does, and `ServerStartError` when the server does not start.
     """
     tell = watch or _unwatched
     tell("starting", LoadStatistics(sent=0, lost=0, refused=0, in_flight=0))
     async with server:
-        load = Load(plan, host=server.host, port=server.port, scenarios=scenarios(plan))
-        running = asyncio.ensure_future(load.run(until=server.wait_exit, within=math.inf))
-        again = asyncio.ensure_future(asyncio.sleep(0))
-        try:
-            await _follow(running, lambda: tell("under load", load.statistics()), signal_after)
-            await _wait_in_position(load, running)
-            if running.done():
-                await _raise_setup_error(running, server)
-            # One step, no await: no request is written between the mark and the signal.
-            load.mark_signalled()
-            server.signal(number)
-            again = asyncio.ensure_future(_repeat(server, number, again_after))
-            await _follow(running, lambda: tell("told to stop", load.statistics()), exit_period)
-            late = server.running
-            # Nobody writes any more, and what is unanswered by now is lost: before the kill, which
-            # is not the server's doing.
-            load.stop()
-            result = await running
-        finally:
-            for task in (running, again):
-                task.cancel()
-            await asyncio.gather(running, again, return_exceptions=True)
-        left_running = server.left_running()
-        server.kill()
-        tell("exited", load.statistics())
-        end = _exit(server, late=late, left_running=left_running)
-        return Trial(
-            load=result,
-            end=end,
-            findings=tuple(load.findings(end)),
-            samples=tuple(load.timeline.samples()),
-            first_refusal=load.timeline.first_refusal,
+        return await stop_under_load(
+            server,
+            plan,
+            signal_after=signal_after,
+            exit_period=exit_period,
+            number=number,
+            again_after=again_after,
+            scenarios=scenarios,
+            watch=tell,
         )
+
+
+async def stop_under_load(
+    server: ServerProcess,
+    plan: LoadPlan,
+    *,
+    signal_after: float,
+    exit_period: float,
+    number: int,
+    again_after: Sequence[float] = (),
+    scenarios: Callable[[LoadPlan], Sequence[Scenario]],
+    watch: Watch | None = None,
+) -> Trial:
+    """Put `plan` on a running server, and send the signal after `signal_after` seconds of load.
+
+    The signal waits a little for scenarios that are not in position yet, and is sent again
+    `again_after` seconds from the first one, each. The load goes on until the server has exited;
+    `exit_period` seconds after the signal the server is killed. Raises `CheckError` when there is
+    nothing to judge: an exit or a refused connect before the signal.
+    """
+    tell = watch or _unwatched
+    load = Load(plan, host=server.host, port=server.port, scenarios=scenarios(plan))
+    running = asyncio.ensure_future(load.run(until=server.wait_exit, within=math.inf))
+    again = asyncio.ensure_future(asyncio.sleep(0))
+    try:
+        await _follow(running, lambda: tell("under load", load.statistics()), signal_after)
+        await _wait_in_position(load, running)
+        if running.done():
+            await _raise_setup_error(running, server)
+        # One step, no await: no request is written between the mark and the signal.
+        load.mark_signalled()
+        server.signal(number)
+        again = asyncio.ensure_future(_repeat(server, number, again_after))
+        await _follow(running, lambda: tell("told to stop", load.statistics()), exit_period)
+        late = server.running
+        # Nobody writes any more, and what is unanswered by now is lost: before the kill, which is
+        # not the server's doing.
+        load.stop()
+        result = await running
+    finally:
+        for task in (running, again):
+            task.cancel()
+        await asyncio.gather(running, again, return_exceptions=True)
+    left_running = server.left_running()
+    server.kill()
+    tell("exited", load.statistics())
+    end = _exit(server, late=late, left_running=left_running)
+    return Trial(
+        load=result,
+        end=end,
+        findings=tuple(load.findings(end)),
+        samples=tuple(load.timeline.samples()),
+        first_refusal=load.timeline.first_refusal,
+    )
 
 
 async def _follow(

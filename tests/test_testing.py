@@ -113,12 +113,10 @@ def test_a_server_is_started_told_to_stop_and_waited_for() -> None:
 
 
 def test_a_server_that_still_runs_is_a_timeout_with_its_log() -> None:
-    with (
-        ServerProcess([*SERVER, "ignores SIGTERM", "{port}"]) as server,
-        pytest.raises(TimeoutError, match=r"(?s)still runs after 0.1 s.*ignores SIGTERM"),
-    ):
+    with ServerProcess([*SERVER, "ignores SIGTERM", "{port}"]) as server:
         server.signal()
-        server.wait(within=0.1)
+        with pytest.raises(TimeoutError, match=r"(?s)still runs after 0.1 s.*ignores SIGTERM"):
+            server.wait(within=0.1)
     assert not server.running
 
 

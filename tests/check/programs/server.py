@@ -46,13 +46,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def serve(port: int) -> http.server.ThreadingHTTPServer:
     """Serve from a thread; the main thread is for the signals."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = False
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
 def drain(server: http.server.ThreadingHTTPServer) -> None:
     """Exit once what is in flight has been answered."""
+    server.daemon_threads = False  # `server_close` waits for them
 
     def handle(number: int, frame: object) -> None:
         server.shutdown()

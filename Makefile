@@ -32,8 +32,10 @@ check: lint types test
 versions:
 	tests/versions
 
-bench: $(VENV)/dev
+# The cost of a request, and the table of docs/explanation/servers.md. A few minutes, not part of CI.
+bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.overhead
+	$(BIN)/python -m tests.bench.servers
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/generate.py
@@ -48,6 +50,10 @@ $(BIN)/python:
 
 $(VENV)/demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[check]'
+	@touch $@
+
+$(VENV)/bench: pyproject.toml | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python

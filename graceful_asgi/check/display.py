@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graceful_asgi.check.summary import Cell, Section, Tone
     from graceful_asgi.check.trial import Stage, Watch
 
-_TITLE_WIDTH: Final = 26
+_TITLE_WIDTH: Final = 24
 
 _STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": ""}
 

@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+ROUNDS ?= 1
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
@@ -9,7 +10,7 @@ SOURCES := graceful_asgi tests docs
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
-	$(BIN)/graceful-asgi check graceful_asgi.check.demo_app:graceful \
+	$(BIN)/graceful-asgi check graceful_asgi.check.demo_app:graceful --rounds $(ROUNDS) \
 		--compare 'graceful_asgi.check.demo_app:plain' \
 		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from graceful_asgi.check.command import Command
-    from graceful_asgi.check.load import LoadStatistics
+    from graceful_asgi.check.stage import LoadStatistics
     from graceful_asgi.check.summary import Cell, Section, Tone
     from graceful_asgi.check.trial import Stage, Watch
 

@@ -12,7 +12,7 @@ import anyio
 
 from graceful_asgi.check.counts import LoadResult, total
 from graceful_asgi.check.scenarios import background
-from graceful_asgi.check.stage import LoadStatistics, Stage
+from graceful_asgi.check.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from graceful_asgi.check.finding import Exit, Finding
     from graceful_asgi.check.plan import LoadPlan
     from graceful_asgi.check.scenarios.scenario import Scenario
+    from graceful_asgi.check.stage import LoadStatistics
     from graceful_asgi.check.timeline import Timeline
-
-__all__ = ["Load", "LoadStatistics"]
 
 # What the server sent before it exited is in our kernel's buffers by then; this is for reading it.
 _READ_OUT_PERIOD: Final = 0.5

@@ -14,8 +14,9 @@ import anyio
 
 from graceful_asgi.check.errors import CheckError
 from graceful_asgi.check.finding import Exit, Finding
-from graceful_asgi.check.load import Load, LoadStatistics
+from graceful_asgi.check.load import Load
 from graceful_asgi.check.scenarios import background
+from graceful_asgi.check.stage import LoadStatistics
 
 if TYPE_CHECKING:
     from graceful_asgi.check.counts import LoadResult

@@ -19,11 +19,14 @@ from graceful_asgi.check.report import report
 from graceful_asgi.check.rounds import Contestant, Settings, run_rounds
 from graceful_asgi.check.scenarios import NAMES
 from graceful_asgi.check.summary import SIDES_NOTE, headline, not_run, sections
+from graceful_asgi.cli.group import needs
 from graceful_asgi.cli.options import HEADER, MILLISECONDS, PATH, PICTURE, SECONDS, SIGNAL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    Draw = Callable[[Path, Sequence[Contestant]], None]
 
 _POISE_PERIOD: Final = 0.5
 """Seconds before the signal: when the requests are sent that are to be in flight at it."""
@@ -159,6 +162,7 @@ def command(
     """Check one server, or two; return the exit code."""
     contestants = _contestants(app, ctx.meta.get(__name__), compare)
     settings = _settings(**options)
+    draw = _picture() if plot is not None else None
     # With --json, standard output is for the verdicts alone.
     console = Console(stderr=as_json, highlight=False)
     try:
@@ -167,8 +171,8 @@ def command(
         anyio.run(run_rounds, contestants, settings, progress)
     except CheckError as error:
         raise click.ClickException(str(error)) from error
-    if plot is not None:
-        _draw(plot, contestants)
+    if draw is not None and plot is not None:
+        _draw(draw, plot, contestants)
     if as_json:
         sys.stdout.write(json.dumps(report(contestants, settings), indent=2) + "\n")
     else:
@@ -179,6 +183,8 @@ def command(
 def _contestants(
     app: Sequence[str], server: Sequence[str] | None, compare: str | None
 ) -> list[Contestant]:
+    if app and app[0].startswith("-"):
+        raise click.UsageError(f"no such option: {app[0]} (options of uvicorn go behind the app)")
     if app and server is not None:
         raise click.UsageError(f"give an app ({app[0]}) or a command after --, not both")
     if not (app or server):
@@ -236,9 +242,15 @@ def _plan(
     )
 
 
-def _draw(path: Path, contestants: Sequence[Contestant]) -> None:
-    from graceful_asgi.check.picture import draw  # matplotlib takes a second to import
+def _picture() -> Draw:
+    """Before the check: it would be a pity to find out after it that there is no matplotlib."""
+    with needs("check", "--plot"):
+        from graceful_asgi.check.picture import draw  # takes a second
 
+    return draw
+
+
+def _draw(draw: Draw, path: Path, contestants: Sequence[Contestant]) -> None:
     try:
         draw(path, contestants)
     except OSError as error:

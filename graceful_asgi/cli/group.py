@@ -6,13 +6,14 @@ A command is added by a line in `COMMANDS` and a module with a `click.Command` n
 from __future__ import annotations
 
 import importlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,20 @@ class MissingExtraError(click.ClickException):
     """A command was called whose extra is not installed; the message says how to install it."""
 
 
+@contextmanager
+def needs(extra: str, who: str) -> Iterator[None]:
+    """A block that imports what `extra` installs. Raises `MissingExtraError` where it does not."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "graceful_asgi"):
+            raise
+        raise MissingExtraError(
+            f"{who} needs {missing}, which is not installed: pip install 'graceful-asgi[{extra}]'"
+        ) from error
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name, and imports none to list them."""
 
@@ -50,16 +65,8 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        try:
+        with needs(entry.extra, f"`{cmd_name}`"):
             module = importlib.import_module(entry.module)
-        except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
-            if missing in ("", "graceful_asgi"):
-                raise
-            raise MissingExtraError(
-                f"`{cmd_name}` needs {missing}, which is not installed: "
-                f"pip install 'graceful-asgi[{entry.extra}]'"
-            ) from error
         command: click.Command = module.command
         return command
 

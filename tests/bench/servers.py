@@ -132,14 +132,16 @@ def _row(line: Line) -> str:
 
 def report(lines: list[Line], rounds: int, rate: tuple[int, float]) -> str:
     """All that stands between the markers."""
-    versions = dict.fromkeys(line.entrant.version for line in lines if line.entrant.version)
+    versions = dict.fromkeys(
+        version for line in lines for version in line.entrant.version.split(", ") if version
+    )
     today = datetime.now(tz=timezone.utc).date()
     release = ".".join(platform.release().split(".")[:2])
     machine = f"{os.cpu_count()} cores, {platform.system()} {release}"
     return "\n\n".join(
         [
             f"{rounds} rounds on {today}; {machine}, Python {platform.python_version()}; "
-            f"{'; '.join(versions)}. The load: {PLAN.keep_alive_clients} keep-alive clients, "
+            f"{', '.join(versions)}. The load: {PLAN.keep_alive_clients} keep-alive clients, "
             f"{PLAN.fresh_clients} that open a connection for each request, pauses of up to "
             f"{PLAN.think_period * 1000:.0f} ms; SIGTERM after {SETTINGS.signal_after} s, SIGKILL "
             f"{SETTINGS.deadline:g} s after that.",

@@ -10,7 +10,7 @@ from graceful_asgi.check.command import Command
 from graceful_asgi.check.counts import Counts
 from graceful_asgi.check.display import ConsoleProgress, print_table
 from graceful_asgi.check.finding import Finding
-from graceful_asgi.check.load import LoadStatistics
+from graceful_asgi.check.stage import LoadStatistics
 from graceful_asgi.check.summary import (
     Row,
     exit_code,

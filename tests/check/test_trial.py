@@ -16,7 +16,7 @@ from .test_process import is_gone, server
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graceful_asgi.check.load import LoadStatistics
+    from graceful_asgi.check.stage import LoadStatistics
     from graceful_asgi.check.trial import Stage
 
 pytestmark = pytest.mark.anyio

@@ -6,15 +6,19 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from graceful_asgi.check.counts import LOSS_KINDS
+from graceful_asgi.check.scenarios import NAMES
 
 from .need import need_program
 from .running import NO_LOAD, PROGRAMS, QUICK, SERVER, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 ALL_PATHS = [
     *("--slow-path", "/slow", "--stream-path", "/stream", "--upload-path", "/upload"),
@@ -176,6 +180,8 @@ def test_a_header_is_sent_with_every_request_and_a_5xx_may_be_allowed() -> None:
         ([], "give an app (main:app), or a server's command after --"),
         (["main:app", "--", "serve"], "not both"),
         (["main.py"], "'main.py' is no app"),
+        (["--roundss", "3", "--", "serve"], "no such option: --roundss"),
+        (["--workers", "2", "main:app"], "options of uvicorn go behind the app"),
         (["main:app", "--port", "8000"], "--port is not for you to give"),
         (["main:app", "--signal", "NOPE"], "'--signal': 'NOPE' is not allowed: a signal's name"),
         (["main:app", "--signal", "KILL"], "no process can notice that one"),
@@ -211,3 +217,26 @@ def test_what_cannot_be_run_is_said_and_exits_with_2(arguments: list[str], said:
     assert ended.code == 2, ended.out + ended.err
     assert said in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_every_field_of_the_json_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "check.md").read_text()
+    ended = run("check", *NO_LOAD, *QUICK, "--json", "--", *SERVER, "exits 7", "{port}")
+
+    def names(value: object) -> Iterator[str]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield name
+                yield from names(inner if name not in ("errors", "lost_by_kind") else None)
+        elif isinstance(value, list):
+            for each in value:
+                yield from names(each)
+
+    missing = {name for name in names(ended.report) if f"`{name}`" not in page}
+    assert not missing
+
+
+def test_every_scenario_and_every_kind_of_loss_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "check.md").read_text()
+    for name in (*NAMES, *LOSS_KINDS):
+        assert re.search(rf"^\| {name} \|", page, re.M), name

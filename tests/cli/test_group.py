@@ -41,6 +41,19 @@ def test_a_missing_extra_is_named_with_what_installs_it(missing: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_a_missing_matplotlib_is_named_before_the_check_is_run() -> None:
+    ended = run_python(
+        """
+        import sys
+        sys.modules["matplotlib"] = None
+        from graceful_asgi.__main__ import main
+        print(main(["check", "--plot", "drain.svg", "--", "no-such-command"]))
+        """
+    )
+    assert ended.stdout.splitlines()[-1] == "2"
+    assert "--plot needs matplotlib, which is not installed" in ended.stderr
+
+
 def test_an_error_of_ours_is_no_verdict() -> None:
     """A bug must not look like a loss: it ends with a traceback and 2."""
     ended = run_python(

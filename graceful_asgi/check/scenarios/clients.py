@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import anyio
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 class Clients(Scenario):
     """Many clients that do the same, for as long as the server lets them."""
 
+    @abstractmethod
     def count(self) -> int:
         """How many."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def client(self, stage: Stage, request: Request) -> None:
         """One of them."""
-        raise NotImplementedError
 
     async def run(self, stage: Stage) -> None:
         self.in_position.set()

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 from graceful_asgi.check.counts import LOSS_KINDS
 from graceful_asgi.check.scenarios import NAMES
+from graceful_asgi.cli.group import group
 
 from .need import need_program
 from .running import NO_LOAD, PROGRAMS, QUICK, SERVER, run
@@ -212,7 +214,21 @@ def test_a_header_is_sent_with_every_request_and_a_5xx_may_be_allowed() -> None:
         ),
     ],
 )
-def test_what_cannot_be_run_is_said_and_exits_with_2(arguments: list[str], said: str) -> None:
+def test_what_cannot_be_run_is_said(arguments: list[str], said: str) -> None:
+    with pytest.raises(click.ClickException) as caught:
+        group.main(["check", *arguments], standalone_mode=False)
+    assert said in caught.value.format_message()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["main:app", "--signal", "NOPE"], "Invalid value for '--signal': 'NOPE' is not allowed"),
+        (["--", "no-such-command"], "Error: no-such-command could not be started"),
+        (["--", *SERVER, "exits early", "{port}"], "behaviour: exits early"),
+    ],
+)
+def test_what_cannot_be_run_exits_with_2(arguments: list[str], said: str) -> None:
     ended = run("check", *arguments)
     assert ended.code == 2, ended.out + ended.err
     assert said in ended.err

@@ -37,6 +37,11 @@ def draw(path: Path, contestants: Sequence[Contestant]) -> None:
 
     Raises `OSError` when the file cannot be written.
     """
+    picture(contestants).savefig(path, dpi=150)
+
+
+def picture(contestants: Sequence[Contestant]) -> Figure:
+    """The picture itself: for each server a panel of requests, and under it one of losses."""
     trials = [worst(contestant.trials) for contestant in contestants]
     figure = Figure(figsize=(9, 0.6 + 3.0 * len(trials)), layout="constrained")
     panels = figure.subplots(
@@ -64,7 +69,7 @@ def draw(path: Path, contestants: Sequence[Contestant]) -> None:
         fontsize=8,
     )
     panels[-1].set_xlabel("seconds from the signal", **_STYLE)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def worst(trials: Sequence[Trial]) -> Trial:

@@ -55,10 +55,10 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "80", **more}
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """Start ``python -m graceful_asgi`` and go on."""
+def start(*arguments: str, through: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Start ``python -m graceful_asgi``, by the command `through` if there is one, and go on."""
     return subprocess.Popen(
-        [sys.executable, "-m", "graceful_asgi", *arguments],
+        [*through, sys.executable, "-m", "graceful_asgi", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -51,6 +51,23 @@ async def test_an_interrupted_check_leaves_nothing_running(
         os.kill(int(note.read_text()), 0)
 
 
+async def test_sigterm_ends_a_check_that_was_started_in_the_background() -> None:
+    """A shell without job control ignores SIGINT for what it puts there."""
+    background = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    command = ["--", *SERVER, "serves", "{port}"]
+    check = start("check", *NO_LOAD, "--signal-after", "60", *command, through=background)
+    try:
+        assert check.stdout is not None
+        while "under load" not in check.stdout.readline():
+            assert check.poll() is None
+        check.send_signal(signal.SIGINT)
+        check.send_signal(signal.SIGTERM)
+        _, err = check.communicate(timeout=20)
+    finally:
+        check.kill()
+    assert check.returncode == 130, err
+
+
 async def test_what_the_server_has_started_goes_with_it(tmp_path: Path) -> None:
     child_port = free_port()
     check = start(

@@ -12,17 +12,18 @@ import signal
 import subprocess
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
 from graceful_asgi.check.errors import ServerExitedError, ServerStartError
-from graceful_asgi.check.port import answers, is_open
+from graceful_asgi.check.group import others_running
+from graceful_asgi.check.port import answers, why_no_answer
 from graceful_asgi.errors import MisuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -68,6 +69,8 @@ class ServerProcess:
         self._exited_at: float | None = None
         self._signalled_at: float | None = None
         self._killed = False
+        self._lock = threading.Lock()
+        self._given_up = False
 
     # -- start and end --------------------------------------------------------------------------
 
@@ -87,9 +90,14 @@ class ServerProcess:
             raise
 
     def kill(self) -> None:
-        """SIGKILL the whole process group and wait for the exit. Idempotent; the last resort."""
-        if self._process is None:
-            return
+        """SIGKILL the whole process group and wait for the exit. Idempotent; the last resort.
+
+        A start that is under way in another thread ends what it has started, too.
+        """
+        with self._lock:
+            self._given_up = True
+            if self._process is None:
+                return
         self._killed = self._killed or self.running
         # Also when the parent has gone: its workers may have outlived it in the same group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -126,8 +134,6 @@ class ServerProcess:
     ) -> None:
         # Blocks for milliseconds, and on purpose: an await here could be cancelled.
         self.kill()
-
-    # -- signal and exit ------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
         """Send a signal to the server (its parent process only, as a platform would).
@@ -177,12 +183,8 @@ class ServerProcess:
         return self._killed
 
     def left_running(self) -> int:
-        """How many processes the command has started that still run, the command itself excluded.
-
-        Those in its process group, that is. Always 0 where there is no `/proc`.
-        """
-        group = self.pid
-        return sum(state != "Z" for pid, state in _group_members(group) if pid != group)
+        """How many processes of its group still run besides it (0 where there is no `/proc`)."""
+        return others_running(self.pid)
 
     @property
     def seconds_to_exit(self) -> float | None:
@@ -213,8 +215,12 @@ class ServerProcess:
                 )
             except OSError as error:
                 raise ServerStartError(f"{self._name} could not be started: {error}") from error
-        self._process = process
+        with self._lock:
+            self._process = process
+            given_up = self._given_up
         threading.Thread(target=self._reap, args=(process,), daemon=True).start()
+        if given_up:
+            raise ServerStartError(f"{self._name} was given up while it was being started")
 
     def _reap(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
@@ -231,18 +237,10 @@ class ServerProcess:
             if answered:
                 return
             if left <= 0:
-                raise ServerStartError(self._with_log(self._why_not_ready()))
+                why = why_no_answer(self.host, self.port, self._ready_path, self._start_period)
+                raise ServerStartError(self._with_log(why))
             # Polled: the port is the server's, and it tells nobody. An exit wakes this at once.
             self._exited.wait(_PROBE_INTERVAL)
-
-    def _why_not_ready(self) -> str:
-        place = f"{self.host}:{self.port}"
-        if is_open(self.host, self.port):
-            return f"did not answer GET {self._ready_path} on {place} in {self._start_period:g} s"
-        return (
-            f"did not answer on {place} in {self._start_period:g} s: the port is not open "
-            "({port} in the command and PORT in its environment say which it has to be)"
-        )
 
     @property
     def _name(self) -> str:
@@ -250,13 +248,3 @@ class ServerProcess:
 
     def _with_log(self, problem: str) -> str:
         return f"{self._name} {problem}; its log ends:\n{self.log_tail() or '(no output)'}"
-
-
-def _group_members(group: int) -> Iterator[tuple[int, str]]:
-    """The process ids in a process group, each with its state (proc(5): Z is a zombie)."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has gone meanwhile
-            # The name stands in parentheses and may hold anything, a parenthesis too.
-            state, _, found, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
-            if int(found) == group:
-                yield int(stat.parent.name), state

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 TESTS = Path(__file__).parents[1]
 PROGRAMS = TESTS / "check" / "programs"
@@ -55,15 +56,20 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "80", **more}
 
 
-def start(*arguments: str, through: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """Start ``python -m graceful_asgi``, by the command `through` if there is one, and go on."""
-    return subprocess.Popen(
+@contextmanager
+def started(*arguments: str, through: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Run ``python -m graceful_asgi`` during the block, by the command `through` if given."""
+    with subprocess.Popen(
         [*through, sys.executable, "-m", "graceful_asgi", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def run(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:

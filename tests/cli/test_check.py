@@ -206,7 +206,7 @@ def test_a_header_is_sent_with_every_request_and_a_5xx_may_be_allowed() -> None:
         (["main:app", "--no-such-option"], "No such option '--no-such-option'"),
         (
             ["--start-period", "1", "--", *SERVER, "never opens", "{port}"],
-            "the port is not open ({port} in the command and PORT in its environment",
+            "({port} in the command and PORT in its environment say which port it has to be",
         ),
         (
             ["--start-period", "1", "--", *SERVER, "accepts and is silent", "{port}"],

@@ -11,9 +11,10 @@ from check.waiting import eventually
 
 from graceful_asgi.check.port import answers, free_port
 
-from .running import NO_LOAD, SERVER, start
+from .running import NO_LOAD, SERVER, started
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -25,6 +26,20 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def end(check: subprocess.Popen[str], *numbers: int) -> str:
+    """Send signals, and return what it has to say once it has ended."""
+    for number in numbers:
+        check.send_signal(number)
+    return check.communicate(timeout=30)[1]
+
+
+def wait_for(check: subprocess.Popen[str], stage: str) -> None:
+    """Read its progress up to a stage."""
+    assert check.stdout is not None
+    while stage not in check.stdout.readline():
+        assert check.poll() is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("stage", ["starting", "under load", "told to stop"])
 async def test_an_interrupted_check_leaves_nothing_running(
@@ -34,16 +49,10 @@ async def test_an_interrupted_check_leaves_nothing_running(
     behaviour = "never opens" if stage == "starting" else "ignores SIGTERM"
     wait = ["--signal-after", "60" if stage == "under load" else "0.1"]
     server = ["sh", "-c", f'echo $$ > {note}; exec "$@"', "sh", *SERVER, behaviour, "{port}"]
-    check = start("check", *NO_LOAD, *wait, "--", *server)
-    try:
-        assert check.stdout is not None
-        while stage not in check.stdout.readline():
-            assert check.poll() is None
-        await eventually(lambda: note.exists() and note.read_text().strip() != "", within=10.0)
-        check.send_signal(number)
-        _, err = check.communicate(timeout=20)
-    finally:
-        check.kill()
+    with started("check", *NO_LOAD, *wait, "--", *server) as check:
+        wait_for(check, stage)
+        await eventually(lambda: note.exists() and note.read_text().strip() != "", within=20.0)
+        err = end(check, number)
     assert check.returncode == 130
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
@@ -55,36 +64,20 @@ async def test_sigterm_ends_a_check_that_was_started_in_the_background() -> None
     """A shell without job control ignores SIGINT for what it puts there."""
     background = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
     command = ["--", *SERVER, "serves", "{port}"]
-    check = start("check", *NO_LOAD, "--signal-after", "60", *command, through=background)
-    try:
-        assert check.stdout is not None
-        while "under load" not in check.stdout.readline():
-            assert check.poll() is None
-        check.send_signal(signal.SIGINT)
-        check.send_signal(signal.SIGTERM)
-        _, err = check.communicate(timeout=20)
-    finally:
-        check.kill()
+    with started("check", *NO_LOAD, "--signal-after", "60", *command, through=background) as check:
+        wait_for(check, "under load")
+        err = end(check, signal.SIGINT, signal.SIGTERM)
     assert check.returncode == 130, err
 
 
-async def test_what_the_server_has_started_goes_with_it(tmp_path: Path) -> None:
+async def test_what_the_server_has_started_goes_with_it() -> None:
     child_port = free_port()
-    check = start(
-        "check",
-        *NO_LOAD,
-        "--signal-after",
-        "60",
-        "--",
-        *SERVER,
-        "has a child",
-        "{port}",
-        str(child_port),
-    )
-    try:
-        await eventually(lambda: answers("127.0.0.1", child_port, "/", within=0.5), within=10.0)
-        check.send_signal(signal.SIGINT)
-        check.communicate(timeout=20)
-    finally:
-        check.kill()
-    await eventually(lambda: not answers("127.0.0.1", child_port, "/", within=0.5))
+    command = ["--", *SERVER, "has a child", "{port}", str(child_port)]
+
+    def child_answers() -> bool:
+        return answers("127.0.0.1", child_port, "/", within=0.5)
+
+    with started("check", *NO_LOAD, "--signal-after", "60", *command) as check:
+        await eventually(child_answers, within=20.0)
+        end(check, signal.SIGINT)
+    await eventually(lambda: not child_answers())

@@ -34,6 +34,6 @@ def why_no_answer(host: str, port: int, path: str, within: float) -> str:
         if probe.connect_ex((host, port)) == 0:
             return f"did not answer GET {path} on {host}:{port} in {within:g} s"
     return (
-        f"did not open {host}:{port} in {within:g} s ({{port}} in the command and PORT in its environment say "
-        "which port it has to be)"
+        f"did not open {host}:{port} in {within:g} s "
+        "({port} in the command and PORT in its environment say which port it has to be)"
     )

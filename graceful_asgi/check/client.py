@@ -30,6 +30,8 @@ class Connection:
     """An established connection; make one with `connect`. For one task at a time, in one loop."""
 
     __slots__ = (
+        "_begun",
+        "_ended",
         "_given_up",
         "_loop",
         "_outstanding",
@@ -48,6 +50,7 @@ class Connection:
         self._requests = 0
         self._outstanding = 0
         self._rest = b""
+        self._begun = self._ended = False
         self._given_up = False
         self._watched = False
         self._waiter: asyncio.Future[bytes] | None = None
@@ -98,40 +101,45 @@ class Connection:
         if self._request is None:
             raise RuntimeError("receive() before send()")
         reused = self._requests > 1
-        begun = bool(self._rest)
+        self._begun, self._ended = bool(self._rest), False
         try:
-            data = self._rest or await self.read()
-            begun, ended = begun or bool(data), not data
-            simple = None if watch else recognise(data)
-            if simple is not None:
-                return self._answered(simple.status, simple.keep_alive, data[simple.end :])
-            http = h11.Connection(h11.CLIENT)
-            http.send(self._request.event)
-            http.receive_data(data)
-            status = 0
-            while True:
-                event = http.next_event()
-                if event is h11.NEED_DATA:
-                    data = await self.read()
-                    begun, ended = begun or bool(data), not data
-                    http.receive_data(data)
-                elif isinstance(event, h11.EndOfMessage):
-                    keep_alive = http.their_state is h11.DONE
-                    return self._answered(status, keep_alive, http.trailing_data[0])
-                elif isinstance(event, h11.Response | h11.Data):
-                    if isinstance(event, h11.Response):
-                        status = event.status_code
-                    if watch is not None:
-                        watch(event)
+            return await self._answer(self._request, watch)
         except TimeoutError:
             return Lost("timeout", reused)
         except OSError:
             reset: LossKind = "reset on reuse" if reused else "reset on fresh"
-            return Lost("cut body" if begun else reset, reused)
+            return Lost("cut body" if self._begun else reset, reused)
         except h11.RemoteProtocolError:
-            if not ended:
+            if not self._ended:
                 return Lost("bad reply", reused)
-            return Lost("cut body" if begun else "empty reply", reused)
+            return Lost("cut body" if self._begun else "empty reply", reused)
+
+    async def _answer(self, request: Request, watch: Watch | None) -> Answered:
+        data = self._rest or await self._more()
+        simple = None if watch else recognise(data)
+        if simple is not None:
+            return self._answered(simple.status, simple.keep_alive, data[simple.end :])
+        http = h11.Connection(h11.CLIENT)
+        http.send(request.event)
+        http.receive_data(data)
+        status = 0
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await self._more())
+            elif isinstance(event, h11.EndOfMessage):
+                keep_alive = http.their_state is h11.DONE
+                return self._answered(status, keep_alive, http.trailing_data[0])
+            elif isinstance(event, h11.Response | h11.Data):
+                if isinstance(event, h11.Response):
+                    status = event.status_code
+                if watch is not None:
+                    watch(event)
+
+    async def _more(self) -> bytes:
+        data = await self.read()
+        self._begun, self._ended = self._begun or bool(data), not data
+        return data
 
     async def read(self) -> bytes:
         """What has come, waiting for it; empty at the end of the stream.

@@ -111,3 +111,14 @@ def test_an_exit_code_names_its_signal() -> None:
     assert exit_code(3) == "3"
     assert exit_code(-9) == "-9 (SIGKILL)"
     assert signal_name(36) == "signal 36"
+
+
+def test_on_a_terminal_the_line_is_rewritten_in_place_and_a_loss_stands_out() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=80, force_terminal=True, color_system="standard")
+    statistics = LoadStatistics(sent=1234, lost=5, refused=6, in_flight=7)
+    with ConsoleProgress(console, rounds=1).run(1, Command(("x",), "main:app"), "load") as watch:
+        for _ in range(3):
+            watch("told to stop", statistics)
+    assert output.getvalue().count("main:app") > 1
+    assert "\x1b[1;31m    5 lost" in output.getvalue()

@@ -135,11 +135,14 @@ def test_a_command_that_leaves_a_process_behind_fails(tmp_path: Path) -> None:
     assert "1 process left running by the command" in ended.server["faults"]
 
 
-def test_another_signal_may_be_sent() -> None:
-    options = [*NO_LOAD, *QUICK, "--json", "--signal", "hup"]
+@pytest.mark.parametrize(("given", "name", "number"), [("hup", "SIGHUP", 1), ("2", "SIGINT", 2)])
+def test_another_signal_may_be_sent(given: str, name: str, number: int) -> None:
+    options = [*NO_LOAD, "--signal-after", "0.6", "--json", "--signal", given]
     ended = run("check", *options, "--", *SERVER, "exits 7", "{port}")
-    assert ended.report["settings"]["signal"] == "SIGHUP"
-    assert ended.server["exits"][0]["code"] == -1
+    assert ended.report["settings"]["signal"] == name
+    assert ended.server["exits"][0]["code"] == -number
+    again = ended.scenario("repeated signal")["detail"]
+    assert ("asks for haste" in again) == (name == "SIGINT")
 
 
 # -- what is shown --------------------------------------------------------------------------------

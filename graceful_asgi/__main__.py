@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _COULD_NOT
     from graceful_asgi.cli.group import group
 
+    # A shell without job control has it ignored for what it starts in the background. The event
+    # loop takes it over from Python's own handler, and from no other.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -53,12 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Do what Ctrl+C would, also where a shell has it ignored (as it has in the background)."""
-    handler = signal.getsignal(signal.SIGINT)
-    if callable(handler):
-        handler(signal.SIGINT, frame)
-    else:
-        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -46,13 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return _COULD_NOT
-    except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
-        return _INTERRUPTED
+    except click.Abort:  # what click makes of a KeyboardInterrupt
+        return _interrupted()
+    except SystemExit:
+        raise
     except Exception:
         traceback.print_exc()
         return _COULD_NOT
+    except BaseException:  # a group with a KeyboardInterrupt in it, or (3.10) a cancellation
+        return _interrupted()
     return code if isinstance(code, int) else 0
+
+
+def _interrupted() -> int:
+    sys.stderr.write("interrupted\n")
+    return _INTERRUPTED
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

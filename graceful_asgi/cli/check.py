@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -73,8 +72,6 @@ def command(
         anyio.run(run_rounds, contestants, settings, progress)
     except CheckError as error:
         raise click.ClickException(str(error)) from error
-    except asyncio.CancelledError:  # how anyio tells of Ctrl+C on Python 3.10
-        raise KeyboardInterrupt from None
     if draw is not None and plot is not None:
         _draw(draw, plot, contestants)
     if as_json:

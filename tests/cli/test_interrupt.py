@@ -69,6 +69,18 @@ async def test_sigterm_ends_a_check_that_was_started_in_the_background() -> None
     assert check.returncode == 130, err
 
 
+async def test_a_second_interruption_leaves_nothing_running_either(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    server = ["sh", "-c", f'echo $$ > {note}; exec "$@"', "sh", *SERVER, "serves", "{port}"]
+    with started("check", *NO_LOAD, "--signal-after", "60", "--", *server) as check:
+        wait_for(check, "under load")
+        check.send_signal(signal.SIGINT)
+        err = end(check, signal.SIGINT)
+    assert check.returncode == 130, err
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
+
+
 async def test_what_the_server_has_started_goes_with_it() -> None:
     child_port = free_port()
     command = ["--", *SERVER, "has a child", "{port}", str(child_port)]

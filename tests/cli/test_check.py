@@ -206,7 +206,7 @@ def test_a_header_is_sent_with_every_request_and_a_5xx_may_be_allowed() -> None:
         (["--", "no-such-command"], "no-such-command could not be started"),
         (["--", *SERVER, "exits early", "{port}"], "exited early, code 3; its log ends:"),
         (["no_such_module:app"], 'Could not import module "no_such_module"'),
-        (["main:app", "--no-such-option"], "No such option '--no-such-option'"),
+        (["main:app", "--no-such-option"], "No such option"),
         (
             ["--start-period", "1", "--", *SERVER, "never opens", "{port}"],
             "({port} in the command and PORT in its environment say which port it has to be",

@@ -2,13 +2,17 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+ROUNDS ?= 1
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
 .PHONY: demo test lint types check versions bench docs clean
 
+# The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
-	$(BIN)/python -m graceful_asgi.check
+	$(BIN)/graceful-asgi check graceful_asgi.check.demo_app:graceful --rounds $(ROUNDS) \
+		--compare 'graceful_asgi.check.demo_app:plain' \
+		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws
 
 test: $(VENV)/dev
 	$(BIN)/coverage erase
@@ -29,8 +33,10 @@ check: lint types test
 versions:
 	tests/versions
 
-bench: $(VENV)/dev
+# The cost of a request, and the table of docs/explanation/servers.md. A few minutes, not part of CI.
+bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.overhead
+	$(BIN)/python -m tests.bench.servers
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/generate.py
@@ -45,6 +51,10 @@ $(BIN)/python:
 
 $(VENV)/demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[check]'
+	@touch $@
+
+$(VENV)/bench: pyproject.toml | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python

@@ -6,11 +6,13 @@ Both are made when a server asks for them, so the plain one depends on nothing e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,9 +47,30 @@ async def _chunks() -> AsyncIterator[bytes]:
         await asyncio.sleep(STREAM_INTERVAL)
 
 
+async def upload(request: Request) -> Response:
+    """Say how long the body was."""
+    return PlainTextResponse(f"{len(await request.body())} bytes\n")
+
+
+async def echo(websocket: WebSocket) -> None:
+    """Send back what comes, for as long as the client likes."""
+    await websocket.accept()
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+
+
 def make_app(*, graceful: bool) -> Starlette:
     """The demo app; with `graceful`, the one line added that the demo is about."""
-    app = Starlette(routes=[Route("/", home), Route("/slow", slow), Route("/stream", stream)])
+    app = Starlette(
+        routes=[
+            Route("/", home),
+            Route("/slow", slow),
+            Route("/stream", stream),
+            Route("/upload", upload, methods=["POST"]),
+            WebSocketRoute("/ws", echo),
+        ]
+    )
     if graceful:
         from graceful_asgi import DrainPolicy, GracefulMiddleware
 

@@ -1,62 +1,86 @@
-"""The demo on a console: live progress, the closing table. Words and figures come from outside."""
+"""A check on a console: live progress, the closing table. Words and figures come from outside."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
-    from typing_extensions import Self
 
-    from graceful_asgi.check.load import LoadStatistics
-    from graceful_asgi.check.summary import Row
-    from graceful_asgi.check.trial import Stage
+    from graceful_asgi.check.command import Command
+    from graceful_asgi.check.stage import LoadStatistics
+    from graceful_asgi.check.summary import Cell, Section, Tone
+    from graceful_asgi.check.trial import Stage, Watch
+
+_TITLE_WIDTH: Final = 24
+
+_STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": ""}
 
 
-class TrialProgress:
-    """A line that follows one trial: rewritten in place on a terminal, else one per stage."""
+class ConsoleProgress:
+    """A line for each run: rewritten in place on a terminal, else one for each stage of it."""
 
-    def __init__(self, console: Console, *, title: str) -> None:
+    def __init__(self, console: Console, *, rounds: int) -> None:
         self._console = console
+        self._rounds = rounds
+
+    @contextmanager
+    def run(self, number: int, command: Command, what: str) -> Iterator[Watch]:
+        """A run of `command` in round `number`."""
+        prefix = f"{number}/{self._rounds} " if self._rounds > 1 else ""
+        name = command.name if what == "load" else f"  {what}"
+        title = f"{prefix}{name}"[:_TITLE_WIDTH]
+        line = _Line(title)
+        if not self._console.is_terminal:
+            yield line.follow(self._console)
+            return
+        with Live(console=self._console, auto_refresh=False) as live:
+            yield lambda stage, figures: live.update(line.text(stage, figures), refresh=True)
+
+
+class _Line:
+    """The text of one run's line, with a rate that is measured between two looks."""
+
+    def __init__(self, title: str) -> None:
         self._title = title
-        self._stage: Stage | None = None
         self._began = time.monotonic()
         self._last = (self._began, 0)
         self._rate = 0.0
-        self._live: Live | None = None
 
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False)
-            self._live.start()
-        return self
+    def follow(self, console: Console) -> Watch:
+        """Print the line whenever the stage has changed."""
+        last: Stage | None = None
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        def watch(stage: Stage, figures: LoadStatistics) -> None:
+            nonlocal last
+            if stage != last:
+                last = stage
+                console.print(self.text(stage, figures))
 
-    def watch(self, stage: Stage, statistics: LoadStatistics) -> None:
-        """Show this instant; what `run_trial` wants as its ``watch``."""
-        self._measure(statistics.sent)
-        text = self._line(stage, statistics)
-        if self._live is not None:
-            self._live.update(text, refresh=True)
-        elif stage != self._stage:
-            self._console.print(text)
-        self._stage = stage
+        return watch
+
+    def text(self, stage: Stage, figures: LoadStatistics) -> Text:
+        """The line as it is now."""
+        self._measure(figures.sent)
+        text = Text(f"{self._title:<{_TITLE_WIDTH}} ", no_wrap=True, overflow="ellipsis")
+        text.append(f"{stage:<12}", style="bold yellow" if stage == "told to stop" else "bold")
+        text.append(f"{time.monotonic() - self._began:4.1f} s")
+        text.append(f" {figures.sent:8,} sent")
+        if stage in ("under load", "told to stop"):
+            text.append(f" {self._rate:6,.0f}/s")
+        if figures.lost:
+            text.append(f" {figures.lost:4,} lost", style="bold red")
+        if figures.refused and stage == "exited":
+            text.append(f" {figures.refused:,} refused")
+        return text
 
     def _measure(self, sent: int) -> None:
         now = time.monotonic()
@@ -65,33 +89,20 @@ class TrialProgress:
             self._rate = (sent - before) / (now - then)
             self._last = (now, sent)
 
-    def _line(self, stage: Stage, statistics: LoadStatistics) -> Text:
-        text = Text(f"{self._title:<20} ", no_wrap=True)
-        text.append(f"{stage:<12}", style="bold yellow" if stage == "told to stop" else "bold")
-        text.append(f"{time.monotonic() - self._began:5.1f} s")
-        if stage in ("under load", "told to stop") and statistics.sent:
-            text.append(f"{self._rate:7,.0f}/s {statistics.in_flight:4} in flight")
-        text.append(f"{statistics.sent:8,} sent")
-        if statistics.lost:
-            text.append(f" {statistics.lost:5,} lost", style="bold red")
-        if statistics.refused:
-            text.append(f" {statistics.refused:5,} refused")
-        return text
 
-
-def print_table(console: Console, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Print one row per figure and one column per server; a loss stands out in red."""
+def print_table(console: Console, names: Sequence[str], sections: Sequence[Section]) -> None:
+    """Print a row for each figure and a column for each server; a loss stands out in red."""
     table = Table()
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for label, cells in rows:
-        style = "bold" if label == "lost" else None
-        table.add_row(Text(label), *(_cell(label, cell) for cell in cells), style=style)
+    table.add_column("", no_wrap=True)
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    for section in sections:
+        for row in section:
+            table.add_row(Text(row.label, "bold" if row.strong else ""), *map(styled, row.cells))
+        table.add_section()
     console.print(table)
 
 
-def _cell(label: str, cell: str) -> Text:
-    if label == "lost" or cell.startswith("lost:"):
-        return Text(cell, style="green" if cell == "0" else "red")
-    return Text(cell)
+def styled(cell: Cell) -> Text:
+    """A cell in the colour of its news."""
+    return Text(cell.text, _STYLES[cell.tone])

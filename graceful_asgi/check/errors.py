@@ -9,6 +9,10 @@ class CheckError(GracefulError):
     """The check itself could not be carried out, so there is nothing to judge."""
 
 
+class CommandError(CheckError):
+    """What was given is no command that the check can run."""
+
+
 class ServerStartError(CheckError):
     """The server exited early or never answered; the message ends with the tail of its log."""
 

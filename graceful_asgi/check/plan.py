@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """Who sends what. All periods in seconds."""
+    """Who sends what. All periods in seconds; a path that is None is a scenario not run."""
 
     keep_alive_clients: int = 100
     """Clients that keep their connection for as long as the server lets them."""
@@ -17,12 +17,25 @@ class LoadPlan:
     think_period: float = 0.02
     """A client pauses between requests for a time drawn evenly from 0 to this."""
     path: str = "/"
-    slow_path: str | None = "/slow"
-    stream_path: str | None = "/stream"
+    headers: tuple[tuple[str, str], ...] = ()
+    """Sent with every request."""
+    slow_path: str | None = None
+    """A GET that takes longer than from `single_after` to the signal."""
+    stream_path: str | None = None
+    """A GET whose body takes as long."""
+    upload_path: str | None = None
+    """A POST that reads its body."""
+    event_stream_path: str | None = None
+    websocket_path: str | None = None
+    hang_path: str | None = None
+    """A GET that is never answered."""
     single_after: float = 2.0
-    """When the slow request and the stream are sent, from the start of the load."""
+    """When the requests that are to be in flight at the signal are sent, from the load's start."""
     answer_period: float = 15.0
-    """How long a client waits for a whole answer before the request counts as lost."""
+    """How long a client of the load waits for a whole answer before it counts as lost.
+
+    The single requests are waited for until the server has gone.
+    """
     connect_period: float = 3.0
     connect_retries: int = 4
     """After the signal only; before it, the first connect that fails ends the load."""

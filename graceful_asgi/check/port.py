@@ -25,3 +25,15 @@ def answers(host: str, port: int, path: str, *, within: float) -> bool:
     finally:
         probe.close()
     return True
+
+
+def why_no_answer(host: str, port: int, path: str, within: float) -> str:
+    """What is wrong with a server that did not answer `within` seconds, in words."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        if probe.connect_ex((host, port)) == 0:
+            return f"did not answer GET {path} on {host}:{port} in {within:g} s"
+    return (
+        f"did not open {host}:{port} in {within:g} s "
+        "({port} in the command and PORT in its environment say which port it has to be)"
+    )

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 from anyio import to_thread
 
 from graceful_asgi.check.errors import ServerExitedError, ServerStartError
-from graceful_asgi.check.port import answers
+from graceful_asgi.check.group import others_running
+from graceful_asgi.check.port import answers, why_no_answer
 from graceful_asgi.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class ServerProcess:
         self._exited_at: float | None = None
         self._signalled_at: float | None = None
         self._killed = False
+        self._lock = threading.Lock()
+        self._given_up = False
 
     # -- start and end --------------------------------------------------------------------------
 
@@ -87,9 +90,14 @@ class ServerProcess:
             raise
 
     def kill(self) -> None:
-        """SIGKILL the whole process group and wait for the exit. Idempotent; the last resort."""
-        if self._process is None:
-            return
+        """SIGKILL the whole process group and wait for the exit. Idempotent; the last resort.
+
+        A start that is under way in another thread ends what it has started, too.
+        """
+        with self._lock:
+            self._given_up = True
+            if self._process is None:
+                return
         self._killed = self._killed or self.running
         # Also when the parent has gone: its workers may have outlived it in the same group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -126,8 +134,6 @@ class ServerProcess:
     ) -> None:
         # Blocks for milliseconds, and on purpose: an await here could be cancelled.
         self.kill()
-
-    # -- signal and exit ------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
         """Send a signal to the server (its parent process only, as a platform would).
@@ -176,6 +182,10 @@ class ServerProcess:
         """Whether it still ran when `kill` was called."""
         return self._killed
 
+    def left_running(self) -> int:
+        """How many processes of its group still run besides it (0 where there is no `/proc`)."""
+        return others_running(self.pid)
+
     @property
     def seconds_to_exit(self) -> float | None:
         """Seconds (monotonic) from the first signal to the exit; None while either is missing."""
@@ -205,8 +215,12 @@ class ServerProcess:
                 )
             except OSError as error:
                 raise ServerStartError(f"{self._name} could not be started: {error}") from error
-        self._process = process
+        with self._lock:
+            self._process = process
+            given_up = self._given_up
         threading.Thread(target=self._reap, args=(process,), daemon=True).start()
+        if given_up:
+            raise ServerStartError(f"{self._name} was given up while it was being started")
 
     def _reap(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
@@ -223,8 +237,8 @@ class ServerProcess:
             if answered:
                 return
             if left <= 0:
-                problem = f"did not answer on {self.host}:{self.port} in {self._start_period} s"
-                raise ServerStartError(self._with_log(problem))
+                why = why_no_answer(self.host, self.port, self._ready_path, self._start_period)
+                raise ServerStartError(self._with_log(why))
             # Polled: the port is the server's, and it tells nobody. An exit wakes this at once.
             self._exited.wait(_PROBE_INTERVAL)
 

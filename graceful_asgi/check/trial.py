@@ -6,22 +6,29 @@ import asyncio
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
 from graceful_asgi.check.errors import CheckError
-from graceful_asgi.check.load import Load, LoadStatistics
+from graceful_asgi.check.finding import Exit, Finding
+from graceful_asgi.check.load import Load
+from graceful_asgi.check.scenarios import background
+from graceful_asgi.check.stage import LoadStatistics
 
 if TYPE_CHECKING:
     from graceful_asgi.check.counts import LoadResult
     from graceful_asgi.check.plan import LoadPlan
     from graceful_asgi.check.process import ServerProcess
+    from graceful_asgi.check.scenarios.scenario import Scenario
+    from graceful_asgi.check.timeline import Sample
 
 _WATCH_INTERVAL: Final = 0.1
 _EXIT_NOTICE_PERIOD: Final = 0.5
+# A handshake or a first event may take its time; a scenario that never gets there says so itself.
+_POSITION_PERIOD: Final = 5.0
 
 Stage: TypeAlias = Literal["starting", "under load", "told to stop", "exited"]
 Watch: TypeAlias = Callable[[Stage, LoadStatistics], None]
@@ -29,15 +36,15 @@ Watch: TypeAlias = Callable[[Stage, LoadStatistics], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """The raw facts of one trial: the clients' side and the process's."""
+    """The raw facts of one run of a server: the clients' side and the process's."""
 
     load: LoadResult
-    exit_code: int
-    """Negative: the signal that ended the process."""
-    seconds_to_exit: float
-    """From the signal to the exit; to the kill, when it had to be killed."""
-    killed: bool
-    """It was still running when the deadline passed."""
+    end: Exit
+    findings: tuple[Finding, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    """The run in slices of time."""
+    first_refusal: float | None = None
+    """Seconds from the signal to the first client that was refused."""
 
 
 async def run_trial(
@@ -47,36 +54,82 @@ async def run_trial(
     signal_after: float = 3.0,
     exit_period: float = 40.0,
     number: int = signal.SIGTERM,
+    again_after: Sequence[float] = (),
+    scenarios: Callable[[LoadPlan], Sequence[Scenario]] = background,
     watch: Watch | None = None,
 ) -> Trial:
-    """Start `server`, put `plan` on it, send the signal after `signal_after` seconds of load.
+    """Start `server`, and stop it under load: see `stop_under_load`.
 
-    The load goes on until the server has exited; `exit_period` seconds after the signal the server
-    is killed. `watch` is called about every 0.1 s, in this loop, for display. Raises `CheckError`
-    when there is nothing to judge: no start, an exit or a refused connect before the signal.
+    `watch` is called about every 0.1 s, in this loop, for display. Raises `CheckError` as that
+    does, and `ServerStartError` when the server does not start.
     """
     tell = watch or _unwatched
     tell("starting", LoadStatistics(sent=0, lost=0, refused=0, in_flight=0))
     async with server:
-        load = Load(plan, host=server.host, port=server.port)
-        running = asyncio.ensure_future(
-            load.run(until=server.wait_exit, within=signal_after + exit_period)
+        return await stop_under_load(
+            server,
+            plan,
+            signal_after=signal_after,
+            exit_period=exit_period,
+            number=number,
+            again_after=again_after,
+            scenarios=scenarios,
+            watch=tell,
         )
-        try:
-            await _follow(running, lambda: tell("under load", load.statistics()), signal_after)
-            if running.done():
-                await _raise_setup_error(running, server)
-            # One step, no await: no request is written between the mark and the signal.
-            load.mark_signalled()
-            server.signal(number)
-            await _follow(running, lambda: tell("told to stop", load.statistics()), math.inf)
-            result = running.result()
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-        server.kill()
-        tell("exited", load.statistics())
-        return _facts(result, server)
+
+
+async def stop_under_load(
+    server: ServerProcess,
+    plan: LoadPlan,
+    *,
+    signal_after: float,
+    exit_period: float,
+    number: int,
+    again_after: Sequence[float] = (),
+    scenarios: Callable[[LoadPlan], Sequence[Scenario]],
+    watch: Watch | None = None,
+) -> Trial:
+    """Put `plan` on a running server, and send the signal after `signal_after` seconds of load.
+
+    The signal waits a little for scenarios that are not in position yet, and is sent again
+    `again_after` seconds from the first one, each. The load goes on until the server has exited;
+    `exit_period` seconds after the signal the server is killed. Raises `CheckError` when there is
+    nothing to judge: an exit or a refused connect before the signal.
+    """
+    tell = watch or _unwatched
+    load = Load(plan, host=server.host, port=server.port, scenarios=scenarios(plan))
+    running = asyncio.ensure_future(load.run(until=server.wait_exit, within=math.inf))
+    again = asyncio.ensure_future(asyncio.sleep(0))
+    try:
+        await _follow(running, lambda: tell("under load", load.statistics()), signal_after)
+        await _wait_in_position(load, running)
+        if running.done():
+            await _raise_setup_error(running, server)
+        # One step, no await: no request is written between the mark and the signal.
+        load.mark_signalled()
+        server.signal(number)
+        again = asyncio.ensure_future(_repeat(server, number, again_after))
+        await _follow(running, lambda: tell("told to stop", load.statistics()), exit_period)
+        late = server.running
+        # Nobody writes any more, and what is unanswered by now is lost: before the kill, which is
+        # not the server's doing.
+        load.stop()
+        result = await running
+    finally:
+        for task in (running, again):
+            task.cancel()
+        await asyncio.gather(running, again, return_exceptions=True)
+    left_running = server.left_running()
+    server.kill()
+    tell("exited", load.statistics())
+    end = _exit(server, late=late, left_running=left_running)
+    return Trial(
+        load=result,
+        end=end,
+        findings=tuple(load.findings(end)),
+        samples=tuple(load.timeline.samples()),
+        first_refusal=load.timeline.first_refusal,
+    )
 
 
 async def _follow(
@@ -87,6 +140,26 @@ async def _follow(
     while not running.done() and (left := deadline - time.monotonic()) > 0:
         tell()
         await asyncio.wait({running}, timeout=min(left, _WATCH_INTERVAL))
+
+
+async def _wait_in_position(load: Load, running: asyncio.Future[LoadResult]) -> None:
+    position = asyncio.ensure_future(load.in_position())
+    try:
+        await asyncio.wait(
+            (position, running),
+            timeout=_POSITION_PERIOD,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        position.cancel()
+
+
+async def _repeat(server: ServerProcess, number: int, again_after: Sequence[float]) -> None:
+    began = time.monotonic()
+    for after in again_after:
+        await asyncio.sleep(began + after - time.monotonic())
+        if server.running:
+            server.signal(number)
 
 
 async def _raise_setup_error(running: asyncio.Future[LoadResult], server: ServerProcess) -> None:
@@ -100,11 +173,11 @@ async def _raise_setup_error(running: asyncio.Future[LoadResult], server: Server
         running.result()
 
 
-def _facts(result: LoadResult, server: ServerProcess) -> Trial:
-    exit_code, seconds = server.exit_code, server.seconds_to_exit
-    if exit_code is None or seconds is None:
+def _exit(server: ServerProcess, *, late: bool, left_running: int) -> Exit:
+    code, seconds = server.exit_code, server.seconds_to_exit
+    if code is None or seconds is None:
         raise CheckError(f"process {server.pid} was killed and its exit was not seen")
-    return Trial(load=result, exit_code=exit_code, seconds_to_exit=seconds, killed=server.killed)
+    return Exit(code=code, seconds=seconds, late=late, left_running=left_running)
 
 
 def _unwatched(stage: Stage, statistics: LoadStatistics) -> None:

@@ -35,7 +35,7 @@ async def measure(adversary: Adversary, wanted: LoadPlan) -> LoadResult:
         load = Load(wanted, port=adversary.port)
         result = await load.run(until=adversary.done.wait, within=10.0)
     assert adversary.done.is_set()
-    total = result.before + result.after
+    total = result.total
     assert total.sent == adversary.requests
     assert total.served + total.rejected + sum(total.errors.values()) == adversary.served
     assert total.lost_total == adversary.dropped

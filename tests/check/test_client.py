@@ -9,6 +9,7 @@ import pytest
 from graceful_asgi.check.client import connect
 from graceful_asgi.check.counts import Answered, Lost, Unsent
 from graceful_asgi.check.port import free_port
+from graceful_asgi.check.request import Request as ToSend
 
 from .adversary import OK, OK_AND_CLOSE, OK_CHUNKED, Adversary, Request, first, reset
 from .waiting import eventually
@@ -30,6 +31,9 @@ class ResetAtOnce(Adversary):
         reset(writer)
 
 
+GET = ToSend.make("GET", "/", authority="server")
+
+
 async def exchange_once(answer: bytes) -> Answered | Lost:
     async def respond(request: Request) -> bool:
         request.answer(answer)
@@ -38,7 +42,7 @@ async def exchange_once(answer: bytes) -> Answered | Lost:
     async with Adversary(respond).serving() as adversary:
         connection = await connect("127.0.0.1", adversary.port, within=5.0)
         try:
-            assert connection.send("/") is None
+            assert connection.send(GET) is None
             return await connection.receive()
         finally:
             connection.close()
@@ -69,7 +73,7 @@ async def test_a_connection_is_stale_once_the_peer_has_ended_it() -> None:
     async with Adversary(respond).serving() as adversary:
         connection = await connect("127.0.0.1", adversary.port, within=5.0)
         assert not connection.is_stale()
-        connection.send("/")
+        connection.send(GET)
         assert await connection.receive() == Answered(status=200, reusable=True)
         await eventually(connection.is_stale)
         connection.close()
@@ -80,7 +84,7 @@ async def test_a_write_to_a_connection_that_was_reset_is_unsent_and_not_lost() -
     async with adversary.serving():
         connection = await connect("127.0.0.1", adversary.port, within=5.0)
         await eventually(connection.is_stale)
-        assert isinstance(connection.send("/"), Unsent)
+        assert isinstance(connection.send(GET), Unsent)
         connection.close()
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from graceful_asgi.check.counts import Answered, Lost
 from graceful_asgi.check.errors import SetupError
+from graceful_asgi.check.finding import Exit
 from graceful_asgi.check.load import Load
 from graceful_asgi.check.plan import LoadPlan
 from graceful_asgi.check.port import free_port
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from graceful_asgi.check.counts import LossKind
 
 pytestmark = pytest.mark.anyio
+
+EXIT = Exit(code=0, seconds=1.0, late=False)
 
 
 async def test_every_answered_request_is_served_and_none_is_lost() -> None:
@@ -124,8 +126,8 @@ async def test_a_refused_connection_after_the_signal_is_refused_and_not_lost() -
             until=lambda: eventually(lambda: load.statistics().refused == 5), within=5.0
         )
     assert result.refused == 5
-    assert result.before.served == adversary.served == 5
-    assert (result.before + result.after).lost == {}
+    assert result.total.served == adversary.served == 5
+    assert result.total.lost == {}
 
 
 async def test_a_refused_connection_before_the_signal_is_raised() -> None:
@@ -164,7 +166,7 @@ async def test_a_connection_refused_for_a_moment_after_the_signal_is_tried_again
 
 
 async def test_requests_are_counted_on_the_side_of_the_signal_they_were_written_on() -> None:
-    """The third request is in flight at the signal: it was sent before it, answered after it."""
+    """The third request is in flight at the signal: written before it, answered after it."""
     load: Load
 
     async def respond(request: Request) -> bool:
@@ -177,7 +179,8 @@ async def test_requests_are_counted_on_the_side_of_the_signal_they_were_written_
     async with adversary.serving():
         load = Load(plan(keep_alive=1), port=adversary.port)
         result = await load.run(until=adversary.done.wait, within=5.0)
-    assert result.before.sent == result.before.served == 3
+    assert result.before.sent == result.before.served == 2
+    assert result.during.sent == result.during.served == 1
     assert result.after.sent == result.after.served == adversary.requests - 3
 
 
@@ -216,8 +219,10 @@ async def test_the_slow_request_and_the_stream_have_outcomes_of_their_own() -> N
         result = await load.run(
             until=lambda: eventually(lambda: adversary.requests == 2), within=5.0
         )
-    assert result.slow == Answered(status=200, reusable=True)
-    assert result.stream == Lost(kind="cut body", reused=False)
+    found = {finding.scenario: finding for finding in load.findings(EXIT)}
+    assert found["slow request"].result == "not run"
+    assert "answered 200 before the signal" in found["slow request"].detail
+    assert found["streaming download"].detail == "lost: cut body"
     assert result.before.sent == 2
     kinds: dict[LossKind, int] = {"cut body": 1}
     assert result.before.lost == kinds

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -20,7 +22,7 @@ from .waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-SERVERS = Path(__file__).with_name("servers.py")
+SERVERS = Path(__file__).parent / "programs" / "server.py"
 
 
 def server(
@@ -66,12 +68,15 @@ def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
         process.start()
 
 
-@pytest.mark.parametrize("behaviour", ["never opens", "accepts and is silent"])
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [("never opens", "did not open"), ("accepts and is silent", "did not answer GET / on")],
+)
 def test_a_server_that_never_answers_is_named_with_its_log_and_killed(
-    tmp_path: Path, behaviour: str
+    tmp_path: Path, behaviour: str, said: str
 ) -> None:
     process = server(tmp_path, behaviour, start_period=1.5)
-    with pytest.raises(ServerStartError, match=rf"(?s)did not answer.*behaviour: {behaviour}"):
+    with pytest.raises(ServerStartError, match=rf"(?s){said} .*behaviour: {behaviour}"):
         process.start()
     assert process.killed
     assert is_gone(process.pid)
@@ -178,6 +183,25 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(tmp_path: Path) 
             pytest.fail("it never answers")
     assert scope.cancelled_caught
     assert is_gone(process.pid)
+
+
+def test_a_start_given_up_before_there_is_a_process_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start in a thread that was abandoned just then: there was nothing to kill yet."""
+    process = server(tmp_path, "serves")
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        process.kill()
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(ServerStartError, match="given up"):
+        process.start()
+    assert is_gone(started[0].pid)
 
 
 def test_a_process_is_started_once(tmp_path: Path) -> None:

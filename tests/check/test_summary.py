@@ -6,81 +6,119 @@ import io
 
 from rich.console import Console
 
+from graceful_asgi.check.command import Command
 from graceful_asgi.check.counts import Counts
-from graceful_asgi.check.display import TrialProgress, print_table
-from graceful_asgi.check.load import LoadStatistics
-from graceful_asgi.check.summary import rows, sentence
+from graceful_asgi.check.display import ConsoleProgress, print_table
+from graceful_asgi.check.finding import Finding
+from graceful_asgi.check.stage import LoadStatistics
+from graceful_asgi.check.summary import (
+    Row,
+    exit_code,
+    headline,
+    not_run,
+    sections,
+    signal_name,
+)
 from graceful_asgi.check.verdict import judge
 
-from .test_verdict import trial
+from .test_verdict import CUT, trial
 
+UPLOAD = Finding("upload", "not run", "needs --upload-path")
 GOOD = judge([trial()])
 BAD = judge(
     [
         trial(
-            before=Counts(sent=1000, served=998, lost={"cut body": 2}, lost_on_reuse=2),
-            after=Counts(
-                sent=6,
-                served=3,
-                errors={500: 1},
-                lost={"empty reply": 2},
-                lost_on_reuse=0,
-                unsent=4,
-            ),
+            CUT,
+            UPLOAD,
+            before=Counts(served=998, lost={"cut body": 2}, lost_on_reuse=2),
+            after=Counts(served=3, errors={500: 1}, lost={"empty reply": 2}, unsent=4),
             exit_code=-15,
+            late=True,
+            left_running=1,
         )
     ]
 )
 
 
-def test_the_sentence_gives_each_server_its_own_figures() -> None:
-    assert sentence(BAD, GOOD) == (
-        "Told to stop under load, plain uvicorn lost 4 of 1,006 requests (2 on reused connections, "
-        "2 on fresh ones), served 3 sent after the signal, left 4 connections dead before their "
-        "request was written, answered 1 with an error and exited with code -15 (SIGTERM) after "
-        "1.0 s; with graceful_asgi it lost none of 15 requests, served 5 sent after the signal and "
-        "exited with code 0 after 1.0 s."
+def rows(*verdicts: object) -> dict[str, Row]:
+    return {row.label: row for section in sections([BAD, GOOD]) for row in section}
+
+
+def texts(label: str) -> tuple[str, ...]:
+    return tuple(cell.text for cell in rows()[label].cells)
+
+
+def test_the_headline_says_what_went_wrong_or_what_was_seen() -> None:
+    assert headline("main:app", GOOD, deadline=30).text == (
+        "PASSED  main:app: nothing lost of 17 requests, gone 1.0 s after the signal (deadline 30 s)"
+    )
+    bad = headline("main:app", BAD, deadline=30)
+    assert bad.tone == "bad"
+    assert bad.text == (
+        "FAILED  main:app: 4 requests lost; 4 connections dead before a request was written; "
+        "1 answered with 500; slow request: lost: cut body; not gone by the deadline in 1 of 1 "
+        "run; 1 process left running by the command"
     )
 
 
-def test_the_sentence_does_not_flatter_a_graceful_server_that_lost() -> None:
-    text = sentence(GOOD, judge([trial(after=Counts(sent=1, lost={"timeout": 1}), killed=True)]))
-    assert "plain uvicorn lost none of 15 requests" in text
-    assert "with graceful_asgi it lost 1 of 11 requests" in text
-    assert "was killed after" in text
+def test_each_figure_has_a_row_and_each_server_a_cell() -> None:
+    assert texts("served") == ("998 / 2 / 3", "10 / 2 / 5")
+    assert texts("LOST") == ("4", "0")
+    assert texts("  by side") == ("2 / 0 / 2", "0 / 0 / 0")
+    assert texts("  empty reply") == ("2", "0")
+    assert texts("answered with an error") == ("1 x 500", "0")
+    assert texts("slow request") == ("FAILED: lost: cut body", "ok: 200 complete")
+    assert texts("gone after") == ("not by the deadline", "1.00 s")
+    assert texts("exit code") == ("-15 (SIGTERM)", "0")
 
 
-def test_the_rows_show_every_kind_that_occurred_in_any_column() -> None:
-    table = dict(rows([BAD, GOOD]))
-    assert table["lost"] == ("4", "0")
-    assert table["  on a reused connection"] == ("2", "0")
-    assert table["  by kind: cut body"] == ("2", "0")
-    assert table["  by kind: empty reply"] == ("2", "0")
-    assert "  by kind: timeout" not in table
-    assert table["dead at the write (never sent)"] == ("4", "0")
-    assert table["answered with an error"] == ("1 x 500", "0")
-    assert table["exit code"] == ("-15 (SIGTERM)", "0")
+def test_kinds_of_loss_that_did_not_occur_are_left_out() -> None:
+    assert "  timeout" not in rows()
+    assert all("retryable" not in label for label in rows())
 
 
-def test_without_a_terminal_there_is_one_line_per_stage_and_no_control_character() -> None:
+def test_what_was_not_run_is_listed_with_its_reason_and_stands_in_no_row() -> None:
+    assert "upload" not in rows()
+    assert not_run([BAD, GOOD]) == "upload (needs --upload-path)"
+
+
+def test_the_table_is_legible_in_eighty_columns_without_a_terminal() -> None:
     output = io.StringIO()
-    console = Console(file=output, highlight=False, width=100)
-    figures = LoadStatistics(sent=10, lost=2, refused=3, in_flight=4)
-    with TrialProgress(console, title="some server") as progress:
-        for stage in ("starting", "under load", "under load", "told to stop", "exited"):
-            progress.watch(stage, figures)
-    print_table(console, ["one", "two"], rows([BAD, GOOD]))
-    text = output.getvalue()
-    assert text.count("some server") == 4
-    assert not any(ord(character) < 32 for character in text.replace("\n", ""))
-    assert "lost" in text
+    print_table(Console(file=output, width=80), ["main:app", "other:app"], sections([BAD, GOOD]))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in output.getvalue()
+    [line] = [line for line in lines if "LOST" in line]
+    assert [cell.strip() for cell in line.split("│")[1:4]] == ["LOST", "4", "0"]
 
 
-def test_on_a_terminal_the_line_is_rewritten_in_place() -> None:
+def test_progress_is_a_line_for_each_stage_where_there_is_no_terminal() -> None:
     output = io.StringIO()
-    console = Console(file=output, force_terminal=True, width=100, _environ={"TERM": "xterm"})
-    with TrialProgress(console, title="some server") as progress:
-        for sent in (1, 2):
-            statistics = LoadStatistics(sent=sent, lost=0, refused=0, in_flight=1)
-            progress.watch("under load", statistics)
-    assert "\x1b[2K" in output.getvalue()
+    progress = ConsoleProgress(Console(file=output, width=80), rounds=3)
+    statistics = LoadStatistics(sent=1234, lost=5, refused=6, in_flight=7)
+    with progress.run(2, Command(("server",), "main:app"), "load") as watch:
+        watch("under load", statistics)
+        watch("under load", statistics)
+        watch("exited", statistics)
+    first, second = output.getvalue().splitlines()
+    assert first.startswith("2/3 main:app")
+    assert "under load" in first
+    assert "5 lost" in second
+    assert "6 refused" in second
+
+
+def test_an_exit_code_names_its_signal() -> None:
+    assert exit_code(3) == "3"
+    assert exit_code(-9) == "-9 (SIGKILL)"
+    assert signal_name(36) == "signal 36"
+
+
+def test_on_a_terminal_the_line_is_rewritten_in_place_and_a_loss_stands_out() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=80, force_terminal=True, color_system="standard")
+    statistics = LoadStatistics(sent=1234, lost=5, refused=6, in_flight=7)
+    with ConsoleProgress(console, rounds=1).run(1, Command(("x",), "main:app"), "load") as watch:
+        for _ in range(3):
+            watch("told to stop", statistics)
+    assert output.getvalue().count("main:app") > 1
+    assert "\x1b[1;31m    5 lost" in output.getvalue()

@@ -16,7 +16,7 @@ from .test_process import is_gone, server
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graceful_asgi.check.load import LoadStatistics
+    from graceful_asgi.check.stage import LoadStatistics
     from graceful_asgi.check.trial import Stage
 
 pytestmark = pytest.mark.anyio
@@ -38,10 +38,14 @@ async def test_a_trial_reports_the_load_and_the_exit(tmp_path: Path) -> None:
     process = server(tmp_path, "exits 7")
     trial = await run_trial(process, plan(), signal_after=0.3, watch=watch)
     assert trial.load.before.served > 0
-    assert trial.load.slow is not None
-    assert trial.exit_code == 7
-    assert 0 < trial.seconds_to_exit < 5
-    assert not trial.killed
+    assert [finding.scenario for finding in trial.findings][2:] == [
+        "slow request",
+        "streaming download",
+    ]
+    assert trial.end.code == 7
+    assert 0 < trial.end.seconds < 5
+    assert trial.end.in_time
+    assert sum(sample.answered for sample in trial.samples) == trial.load.total.served
     assert stages == ["starting", "under load", "told to stop", "exited"]
 
 
@@ -50,9 +54,9 @@ async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path
     trial = await run_trial(process, plan(), signal_after=0.2, exit_period=0.3)
     assert trial.load.after.served > 0
     assert trial.load.after.lost_total == 0
-    assert trial.exit_code == -signal.SIGKILL
-    assert trial.killed
-    assert trial.seconds_to_exit >= 0.3
+    assert trial.end.code == -signal.SIGKILL
+    assert trial.end.late
+    assert trial.end.seconds >= 0.3
     assert is_gone(process.pid)
 
 

@@ -7,29 +7,33 @@ from dataclasses import replace
 
 import pytest
 
-from graceful_asgi.check.counts import LOSS_KINDS, Answered, Counts, LoadResult, Lost, Unsent
+from graceful_asgi.check.counts import Answered, Counts, LoadResult, Lost, Retryable, Unsent
+from graceful_asgi.check.finding import Exit, Finding, describe
 from graceful_asgi.check.trial import Trial
-from graceful_asgi.check.verdict import describe, judge
+from graceful_asgi.check.verdict import judge
 
-COMPLETE = Answered(status=200, reusable=True)
+COMPLETE = Finding("slow request", "passed", "200 complete")
+CUT = Finding("slow request", "failed", "lost: cut body")
 
 
 def trial(
-    *,
+    *findings: Finding,
     before: Counts | None = None,
+    during: Counts | None = None,
     after: Counts | None = None,
     exit_code: int = 0,
-    killed: bool = False,
-    seconds_to_exit: float = 1.0,
+    late: bool = False,
+    seconds: float = 1.0,
+    left_running: int = 0,
 ) -> Trial:
     load = LoadResult(
-        before=before or Counts(sent=10, served=10),
-        after=after or Counts(sent=5, served=5),
+        before=before or Counts(served=10),
+        during=during or Counts(served=2),
+        after=after or Counts(served=5),
         refused=3,
-        slow=COMPLETE,
-        stream=COMPLETE,
     )
-    return Trial(load=load, exit_code=exit_code, seconds_to_exit=seconds_to_exit, killed=killed)
+    end = Exit(code=exit_code, seconds=seconds, late=late, left_running=left_running)
+    return Trial(load=load, end=end, findings=findings or (COMPLETE,))
 
 
 def test_a_trial_without_a_fault_is_clean_though_connections_were_refused() -> None:
@@ -37,54 +41,87 @@ def test_a_trial_without_a_fault_is_clean_though_connections_were_refused() -> N
     assert verdict.clean
     assert verdict.lost_total == 0
     assert (verdict.served_before, verdict.served_after, verdict.refused) == (10, 5, 3)
-    assert (verdict.slow, verdict.stream) == ("200 complete", "200 complete")
+    assert verdict.slow == "200 complete"
+    assert verdict.stream == "not run"
 
 
 @pytest.mark.parametrize(
-    "faulty",
+    ("faulty", "said"),
     [
-        trial(before=Counts(sent=1, lost={"cut body": 1})),
-        trial(after=Counts(sent=1, lost={"reset on reuse": 1}, lost_on_reuse=1)),
-        trial(after=Counts(unsent=1)),
-        trial(before=Counts(sent=1, errors={500: 1})),
-        trial(exit_code=1),
-        trial(exit_code=-15),
-        trial(killed=True),
+        (trial(before=Counts(lost={"cut body": 1})), "1 request lost"),
+        (trial(during=Counts(lost={"cut body": 1})), "1 request lost"),
+        (trial(after=Counts(lost={"reset on reuse": 1}, lost_on_reuse=1)), "1 request lost"),
+        (trial(after=Counts(unsent=1)), "1 connection dead"),
+        (trial(during=Counts(errors={503: 2})), "2 answered with 503"),
+        (trial(before=Counts(errors={500: 1})), "without being stopped"),
+        (trial(late=True), "not gone by the deadline in 1 of"),
+        (trial(left_running=2), "2 processes left running"),
+        (trial(CUT), "lost: cut body"),
     ],
 )
-def test_any_single_fault_in_any_trial_makes_the_verdict_not_clean(faulty: Trial) -> None:
-    assert not judge([faulty]).clean
-    assert not judge([trial(), faulty, trial()]).clean
+def test_any_single_fault_in_any_trial_makes_the_verdict_not_clean(
+    faulty: Trial, said: str
+) -> None:
+    for trials in ([faulty], [trial(), faulty, trial()]):
+        verdict = judge(trials)
+        assert not verdict.clean
+        assert said in "; ".join(verdict.faults)
 
 
-def test_a_deliberate_rejection_is_no_fault() -> None:
-    assert judge([trial(after=Counts(sent=2, rejected=2))]).clean
+@pytest.mark.parametrize("code", [1, -15, 143])
+def test_the_exit_code_alone_is_no_fault(code: int) -> None:
+    """Most servers die of the signal they are sent, and lose nothing by that."""
+    assert judge([trial(exit_code=code)]).clean
 
 
-def test_losses_on_both_sides_of_the_signal_add_up() -> None:
+@pytest.mark.parametrize("harmless", [Counts(rejected=2), Counts(retryable=2)])
+def test_what_was_rejected_on_purpose_or_can_be_sent_again_is_no_fault(harmless: Counts) -> None:
+    verdict = judge([trial(after=harmless)])
+    assert verdict.clean
+    assert verdict.sent == 14
+
+
+def test_losses_on_all_sides_of_the_signal_add_up() -> None:
     verdict = judge(
         [
             trial(
-                before=Counts(sent=3, served=1, lost={"cut body": 2}, lost_on_reuse=1),
-                after=Counts(sent=4, lost={"cut body": 1, "empty reply": 3}, lost_on_reuse=1),
+                before=Counts(served=1, lost={"cut body": 2}, lost_on_reuse=1),
+                during=Counts(lost={"timeout": 1}),
+                after=Counts(lost={"cut body": 1, "empty reply": 3}, lost_on_reuse=1),
             )
         ]
     )
-    assert verdict.lost_total == 6
-    assert verdict.lost == dict.fromkeys(LOSS_KINDS, 0) | {"cut body": 3, "empty reply": 3}
-    assert (verdict.lost_on_reuse, verdict.lost_on_fresh) == (2, 4)
-    assert verdict.sent == 7
+    assert verdict.total.lost == {"cut body": 3, "empty reply": 3, "timeout": 1}
+    assert (verdict.lost_on_reuse, verdict.lost_on_fresh) == (2, 5)
+    assert verdict.sent == 8
 
 
 def test_several_trials_give_sums_the_longest_exit_and_the_first_bad_code() -> None:
-    slow_lost = trial(exit_code=-9, seconds_to_exit=4.0)
-    slow_lost = replace(slow_lost, load=replace(slow_lost.load, slow=Lost("timeout", False)))
-    verdict = judge([trial(), slow_lost, trial()])
+    verdict = judge([trial(), trial(CUT, exit_code=-9, seconds=4.0), trial()])
     assert verdict.trials == 3
     assert verdict.served_before == 30
     assert verdict.seconds_to_exit == 4.0
     assert verdict.exit_code == -9
-    assert verdict.slow == "2 x 200 complete, 1 x lost: timeout"
+    assert verdict.slow == "2 x 200 complete, 1 x lost: cut body"
+    found = verdict.finding("slow request")
+    assert found is not None
+    assert found.failed
+
+
+def test_a_scenario_that_was_not_run_is_not_passed() -> None:
+    left_out = replace(COMPLETE, result="not run", detail="needs --slow-path")
+    finding = judge([trial(left_out), trial(left_out)]).finding("slow request")
+    assert finding is not None
+    assert finding.result == "not run"
+
+
+def test_a_finding_of_a_run_of_its_own_counts_and_its_requests_do_not() -> None:
+    load = LoadResult(after=Counts(served=1, lost={"timeout": 1}))
+    other = Finding("repeated signal", "failed", "1 lost", load)
+    verdict = judge([trial()], others=[other])
+    assert not verdict.clean
+    assert verdict.lost_total == 0
+    assert verdict.faults == ["repeated signal: 1 lost"]
 
 
 def test_outcomes_are_described_in_words() -> None:
@@ -92,15 +129,17 @@ def test_outcomes_are_described_in_words() -> None:
     assert describe(Answered(status=503, reusable=False)) == "503 complete"
     assert describe(Lost(kind="cut body", reused=True)) == "lost: cut body"
     assert describe(Unsent(reason="Broken pipe")) == "not sent: Broken pipe"
+    assert "safe to send again" in describe(Retryable())
 
 
 def test_a_verdict_is_json_with_its_derived_figures() -> None:
-    faulty = trial(before=Counts(sent=3, served=1, errors={500: 1}, lost={"timeout": 1}))
+    faulty = trial(before=Counts(served=1, errors={500: 1}, lost={"timeout": 1}))
     found = json.loads(json.dumps(judge([faulty]).as_dict()))
-    assert found["clean"] is False
-    assert found["sent"] == 8
-    assert found["lost"]["total"] == found["lost"]["by_kind"]["timeout"] == 1
-    assert found["errors"] == {"500": 1}
+    assert found["passed"] is False
+    assert found["requests"]["total"]["sent"] == 10
+    assert found["requests"]["before"]["lost_by_kind"]["timeout"] == 1
+    assert found["requests"]["before"]["errors"] == {"500": 1}
+    assert found["exits"] == [{"code": 0, "seconds": 1.0, "late": False, "left_running": 0}]
 
 
 def test_no_trial_is_no_verdict() -> None:

@@ -1,4 +1,4 @@
-"""Servers to run as a subprocess: ``python servers.py BEHAVIOUR PORT``. Standard library only."""
+"""Servers to run as a subprocess: ``python server.py BEHAVIOUR PORT``. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,29 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+
+class AnyHost:
+    """Contains every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """Answers every GET; keeps the connection only when asked to by nobody."""
 
+    hosts: ClassVar[Container[str]]
+
     def do_GET(self) -> None:
         """Answer, and end the connection: HTTP/1.0."""
-        self.send_response(200)
+        if self.path == "/slow":
+            time.sleep(1.5)
+        self.send_response(200 if self.headers["Host"] in self.hosts else 503)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -33,6 +48,18 @@ def serve(port: int) -> http.server.ThreadingHTTPServer:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
+
+
+def drain(server: http.server.ThreadingHTTPServer) -> None:
+    """Exit once what is in flight has been answered."""
+    server.daemon_threads = False  # `server_close` waits for them
+
+    def handle(number: int, frame: object) -> None:
+        server.shutdown()
+        server.server_close()
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, handle)
 
 
 def leave(number: int, frame: object) -> None:
@@ -54,9 +81,13 @@ def main(behaviour: str, port: int) -> None:
         child_port = sys.argv[3]
         subprocess.Popen([sys.executable, str(Path(__file__)), "ignores SIGTERM", child_port])
     if behaviour == "accepts and is silent":
-        http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        silent = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        silent.timeout = None  # kept, and with it the port
     elif behaviour != "never opens":
-        serve(port)
+        Handler.hosts = [behaviour[6:]] if behaviour.startswith("wants ") else AnyHost()
+        server = serve(port)
+        if behaviour == "drains":
+            drain(server)
     while True:
         time.sleep(60)
 

@@ -1,0 +1,71 @@
+"""``python -m graceful_asgi`` and ``graceful-asgi``: the command line's exit code, and its errors.
+
+0: done, and all is well. 1: done, and it is not. 2: could not be done. 130: interrupted. Only a
+command itself says 0 or 1.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+_COULD_NOT: Final = 2
+_INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, by default the one on the process's own command line; return its exit code.
+
+    SIGTERM and SIGHUP interrupt it as Ctrl+C does, so that it ends what it has started.
+    """
+    try:
+        import click
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        sys.stderr.write(
+            "graceful-asgi: its commands need click, which is not installed: "
+            "pip install 'graceful-asgi[check]'\n"
+        )
+        return _COULD_NOT
+    from graceful_asgi.cli.group import group
+
+    # A shell without job control has it ignored for what it starts in the background. The event
+    # loop takes it over from Python's own handler, and from no other.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        code = group.main(arguments, prog_name="graceful-asgi", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return _COULD_NOT
+    except click.Abort:  # what click makes of a KeyboardInterrupt
+        return _interrupted()
+    except SystemExit:
+        raise
+    except Exception:
+        traceback.print_exc()
+        return _COULD_NOT
+    except BaseException:  # a group with a KeyboardInterrupt in it, or (3.10) a cancellation
+        return _interrupted()
+    return code if isinstance(code, int) else 0
+
+
+def _interrupted() -> int:
+    sys.stderr.write("interrupted\n")
+    return _INTERRUPTED
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Types of values that commands take: each names the value and what is allowed when it refuses."""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # not to be subscripted before click 8.4
+
+PICTURE_FORMATS: Final = (".svg", ".png")
+
+# How a request is framed is what the check is about; a header of these would break its count.
+_OURS: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "expect"})
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+class _Value(_ParamType):
+    """A value read by a function that raises `ValueError` with what is allowed."""
+
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is not allowed: {error}", param, ctx)
+
+
+def _signal(text: str) -> int:
+    if text.isdecimal():
+        number = int(text)
+        if number in set(signal.valid_signals()):
+            return number
+    name = text.upper()
+    found = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", None)
+    if not isinstance(found, signal.Signals):
+        raise ValueError("a signal's name (TERM, SIGTERM, INT, HUP, ...) or its number")
+    if found in (signal.SIGKILL, signal.SIGSTOP):
+        raise ValueError("no process can notice that one")
+    return int(found)
+
+
+def _path(text: str) -> str:
+    if not re.fullmatch(r"/[\x21-\x7e]*", text):
+        raise ValueError("a path that begins with / and holds no blanks (%20 stands for one)")
+    return text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not (colon and _TOKEN.fullmatch(name) and value.isprintable() and value.isascii()):
+        raise ValueError("NAME: VALUE")
+    if name.lower() in _OURS:
+        raise ValueError("the check says that itself")
+    return name, value.strip()
+
+
+def _number(text: str, least: float, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= least):
+        raise ValueError(what)
+    return number
+
+
+def _positive_seconds(text: str) -> float:
+    number = _number(text, 0, "a number of seconds above 0")
+    if not number:
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in PICTURE_FORMATS:
+        raise ValueError(f"a file that ends in {' or '.join(PICTURE_FORMATS)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"a file in a directory that exists, and {path.parent} does not")
+    return path
+
+
+SIGNAL: Final = _Value("signal", _signal)
+PATH: Final = _Value("path", _path)
+HEADER: Final = _Value("name: value", _header)
+MILLISECONDS: Final = _Value("ms", lambda text: _number(text, 0, "milliseconds, 0 or more"))
+SECONDS: Final = _Value("seconds", _positive_seconds)
+PICTURE: Final = _Value("file", _picture)

@@ -1,0 +1,1 @@
+"""Programs that the tests run: servers that do as they are told, in three languages."""

@@ -1,0 +1,85 @@
+"""The command line as a user runs it: a process, its exit code and its two outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+TESTS = Path(__file__).parents[1]
+PROGRAMS = TESTS / "check" / "programs"
+SERVER = [sys.executable, str(PROGRAMS / "server.py")]
+
+QUICK = ["--signal-after", "0.6", "--skip", "repeated signal"]
+"""As short as a check can be."""
+NO_LOAD = ["--keep-alive", "0", "--fresh", "0", "--skip", "pipelining"]
+"""Only the single requests, whose fate is certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Its standard output, which has to be JSON and nothing else."""
+        report: dict[str, Any] = json.loads(self.out)
+        return report
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """The verdict on the first server."""
+        server: dict[str, Any] = self.report["servers"][0]
+        return server
+
+    def scenario(self, name: str) -> dict[str, Any]:
+        """One of its scenarios."""
+        [found] = [each for each in self.server["scenarios"] if each["name"] == name]
+        return dict(found)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The tests' own environment, with the test apps importable, in a terminal of 80 columns."""
+    paths = [str(TESTS), str(TESTS.parent)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "80", **more}
+
+
+@contextmanager
+def started(*arguments: str, through: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Run ``python -m graceful_asgi`` during the block, by the command `through` if given."""
+    with subprocess.Popen(
+        [*through, sys.executable, "-m", "graceful_asgi", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+    """Run ``python -m graceful_asgi`` to its end."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "graceful_asgi", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env=environment(**(env or {})),
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)

@@ -1,0 +1,36 @@
+"""`make demo` as a newcomer runs it: the middleware loses nothing, and the exit code says so."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+from .running import run
+
+ROOT = Path(__file__).parents[2]
+
+
+def demo() -> list[str]:
+    """The arguments that the Makefile gives to ``graceful-asgi``."""
+    dry = ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/demo", "demo"]
+    said = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = said[said.index("graceful-asgi check") :].replace("\\\n", " ")
+    return shlex.split(command.splitlines()[0])[1:]
+
+
+def test_the_demo_counts_no_loss_with_the_middleware() -> None:
+    arguments = demo()
+    assert "--compare" in arguments
+    ended = run(*arguments, "--json", "--signal-after", "1.5", "--skip", "repeated signal")
+    assert ended.code == 0, ended.out + ended.err
+    graceful, plain = ended.report["servers"]
+    assert graceful["passed"]
+    assert graceful["requests"]["total"]["lost"] == 0
+    assert graceful["exits"][0]["code"] == 0
+    assert plain["exits"][0]["code"] == -15
+    for server in (graceful, plain):
+        assert server["requests"]["before"]["served"] > 500  # there was load
+        results = {each["name"]: each["result"] for each in server["scenarios"]}
+        assert results["slow request"] == results["streaming download"] == "passed"
+        assert results["WebSocket"] == "passed"

@@ -1,0 +1,176 @@
+"""What users test their services with: it tells a good server from a bad one, as documented."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graceful_asgi import journal
+from graceful_asgi.check.drain_log import read_report
+from graceful_asgi.errors import MisuseError
+from graceful_asgi.report import DrainReport, StuckWork
+from graceful_asgi.testing import CheckError, LoadPlan, ServerProcess
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "how-to" / "test-your-service.md"
+SERVER = [sys.executable, str(ROOT / "tests" / "check" / "programs" / "server.py")]
+
+PLAIN = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+def home(request):
+    return PlainTextResponse("ok")
+
+app = Starlette(routes=[Route("/", home)])
+"""
+GRACEFUL = f"""{PLAIN}
+from graceful_asgi import GracefulMiddleware
+
+app.add_middleware(GracefulMiddleware)
+"""
+
+
+def documented(beginning: str) -> str:
+    """The example of the page that has this line in it."""
+    examples = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    [found] = [example for example in examples if beginning in example]
+    return str(found)
+
+
+def outcome(directory: Path, app: str, test: str) -> subprocess.CompletedProcess[str]:
+    """Run the documented test on an app, as a user's pytest does."""
+    (directory / "main.py").write_text(app)
+    (directory / "conftest.py").write_text(documented("pytest_plugins"))
+    (directory / "test_stop.py").write_text(documented(test))
+    env = {**os.environ, "GRACEFUL_LAME_DUCK_PERIOD": "0.5"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_stop.py"]
+    return subprocess.run(
+        command, cwd=directory, env=env, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_the_documented_test_passes_with_the_middleware(tmp_path: Path) -> None:
+    ended = outcome(tmp_path, GRACEFUL, "test_a_stop_loses_no_request")
+    assert ended.returncode == 0, ended.stdout
+    assert "1 passed" in ended.stdout
+
+
+def test_the_documented_test_fails_on_plain_uvicorn(tmp_path: Path) -> None:
+    ended = outcome(tmp_path, PLAIN, "test_a_stop_loses_no_request")
+    assert ended.returncode == 1, ended.stdout
+    assert "1 failed" in ended.stdout
+    assert "AssertionError" in ended.stdout
+
+
+def test_the_documented_test_without_load_tells_them_apart(tmp_path: Path) -> None:
+    passed = outcome(tmp_path, GRACEFUL, "test_routers_have_time")
+    assert passed.returncode == 0, passed.stdout
+    failed = outcome(tmp_path, PLAIN, "test_routers_have_time")
+    assert failed.returncode == 1, failed.stdout
+
+
+def test_a_documented_plan_is_one() -> None:
+    namespace: dict[str, object] = {}
+    exec(documented("PLAN = "), namespace)
+    assert isinstance(namespace["PLAN"], LoadPlan)
+
+
+def test_nothing_is_registered_unasked() -> None:
+    code = "from importlib.metadata import entry_points as e; print(e(group='pytest11'))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "graceful" not in found.stdout
+
+
+def test_it_can_be_imported_where_there_is_no_pytest() -> None:
+    code = "import sys; sys.modules['pytest'] = None; import graceful_asgi.testing as t; print(t)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+# -- the process ----------------------------------------------------------------------------------
+
+
+def test_a_server_is_started_told_to_stop_and_waited_for() -> None:
+    with ServerProcess([*SERVER, "exits 7", "{port}"]) as server:
+        assert server.running
+        assert str(server.port) in server.url
+        server.signal()
+        assert server.wait(within=10) == 7
+        assert server.exit_code == 7
+        assert server.seconds_to_exit is not None
+    assert server.log == "behaviour: exits 7\n"
+    assert server.drain_report is None
+
+
+def test_a_server_that_still_runs_is_a_timeout_with_its_log() -> None:
+    with ServerProcess([*SERVER, "ignores SIGTERM", "{port}"]) as server:
+        server.signal()
+        with pytest.raises(TimeoutError, match=r"(?s)still runs after 0.1 s.*ignores SIGTERM"):
+            server.wait(within=0.1)
+    assert not server.running
+
+
+def test_what_does_not_start_is_an_error_with_its_log_and_leaves_no_file() -> None:
+    server = ServerProcess([*SERVER, "exits early", "{port}"])
+    with pytest.raises(CheckError, match="exits early"):
+        server.__enter__()
+    assert server.log == "behaviour: exits early\n"
+
+
+def test_what_is_no_command_is_an_error() -> None:
+    with pytest.raises(CheckError, match="--port is not for you to give"):
+        ServerProcess("main:app --port 8000")
+
+
+def test_a_verdict_on_a_server_that_drops_one_request() -> None:
+    plan = LoadPlan(keep_alive_clients=0, fresh_clients=0, slow_path="/slow", single_after=0.0)
+    with ServerProcess([*SERVER, "serves", "{port}"]) as server:
+        verdict = server.stop_under_load(plan, signal_after=0.3)
+    assert verdict.lost_total == 1
+    assert not verdict.clean
+    assert server.exit_code == -15
+
+
+def test_load_needs_a_server_that_runs() -> None:
+    server = ServerProcess([*SERVER, "serves", "{port}"])
+    with pytest.raises(MisuseError, match="call start"):
+        server.stop_under_load()
+    server.kill()
+
+
+# -- the report -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_report_is_read_as_it_was_logged(caplog: pytest.LogCaptureFixture, clean: bool) -> None:
+    stuck = (
+        StuckWork("http", "GET", "/a b", 18.2, "response not started", "/app/x.py:41 in render"),
+        StuckWork("task", "", "export", 3.0, "running", ""),
+    )
+    report = DrainReport(
+        reason="SIGTERM",
+        completed=4,
+        cancelled=0 if clean else 1,
+        aborted=0 if clean else 2,
+        rejected=3,
+        elapsed=7.3,
+        stuck=() if clean else stuck,
+    )
+    with caplog.at_level(logging.INFO, logger="graceful_asgi"):
+        journal.all_stuck(report.stuck)
+        journal.finished(report)
+    assert read_report(f"INFO: before\n{caplog.text}") == report
+
+
+def test_a_log_without_a_report_has_none() -> None:
+    assert read_report("INFO:     Application shutdown complete.\n") is None

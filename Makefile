@@ -12,7 +12,8 @@ SOURCES := graceful_asgi tests docs
 demo: $(VENV)/demo
 	$(BIN)/graceful-asgi check graceful_asgi.check.demo_app:graceful --rounds $(ROUNDS) \
 		--compare 'graceful_asgi.check.demo_app:plain' \
-		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws
+		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws \
+		--sse-path /events --deadline 10
 
 test: $(VENV)/dev
 	$(BIN)/coverage erase

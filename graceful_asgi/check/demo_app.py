@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -47,6 +48,17 @@ async def _chunks() -> AsyncIterator[bytes]:
         await asyncio.sleep(STREAM_INTERVAL)
 
 
+async def events(request: Request) -> Response:
+    """Send an event every `STREAM_INTERVAL` seconds, for ever."""
+    return StreamingResponse(_events(), media_type="text/event-stream")
+
+
+async def _events() -> AsyncIterator[bytes]:
+    for number in itertools.count(1):
+        yield b"id: %d\ndata: tick\n\n" % number
+        await asyncio.sleep(STREAM_INTERVAL)
+
+
 async def upload(request: Request) -> Response:
     """Say how long the body was."""
     return PlainTextResponse(f"{len(await request.body())} bytes\n")
@@ -67,6 +79,7 @@ def make_app(*, graceful: bool) -> Starlette:
             Route("/", home),
             Route("/slow", slow),
             Route("/stream", stream),
+            Route("/events", events),
             Route("/upload", upload, methods=["POST"]),
             WebSocketRoute("/ws", echo),
         ]
@@ -74,7 +87,7 @@ def make_app(*, graceful: bool) -> Starlette:
     if graceful:
         from graceful_asgi import DrainPolicy, GracefulMiddleware
 
-        policy = DrainPolicy(lame_duck_period=LAME_DUCK_PERIOD)
+        policy = DrainPolicy(lame_duck_period=LAME_DUCK_PERIOD, event_streams="end")
         app.add_middleware(GracefulMiddleware, policy=policy)
     return app
 

@@ -381,6 +381,7 @@ def test_a_child_that_the_app_has_forked_ends_by_sigterm_and_drains_nothing(
     """It has inherited the handler, and a copy of a server that it does not run."""
     with uvicorn(tmp_path) as server:
         child = int(get(server.port, "/fork").body)
+        server.wait_for("child runs")
 
         def has_ended() -> bool:
             try:

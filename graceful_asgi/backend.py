@@ -111,11 +111,11 @@ class Interrupted(Exception):
 
 
 class Interruptible:
-    """A wait that somebody else on the loop may interrupt, and only while it really waits.
+    """One wait, which somebody else on the loop may interrupt, and only while it really waits.
 
     What has come already is never lost by it: an interruption that is too late does nothing. A
     cancel scope has that too, at ten times the cost on asyncio. So there the future is cancelled
-    that the task waits on, and not the task: nobody further out sees a cancellation.
+    that the task waits on, and not the task: whoever awaits the wait sees no cancellation.
     """
 
     __slots__ = ("_asked", "_blocked_on", "_interrupted", "waiting")
@@ -126,7 +126,7 @@ class Interruptible:
         self._asked = self._interrupted = False
 
     async def wait(self, awaitable: Awaitable[T]) -> T:
-        """Wait for *awaitable*. One at a time.
+        """Wait for *awaitable*.
 
         Raises:
             Interrupted: it was interrupted, and *awaitable* has lost nothing.
@@ -139,7 +139,7 @@ class Interruptible:
                 return await awaitable
             raise Interrupted
         finally:
-            self.waiting = self._asked = self._interrupted = False
+            self.waiting = False
             self._blocked_on = None
 
     def interrupt(self) -> None:
@@ -153,6 +153,7 @@ class Interruptible:
         """Await *awaitable* as `yield from` does, with an eye on what it is blocked on."""
         steps = awaitable.__await__()
         error: BaseException | None = None
+        cancellations = _cancellations()
         try:
             while True:
                 self._blocked_on = next(steps) if error is None else steps.throw(error)
@@ -167,12 +168,12 @@ class Interruptible:
             value: T = stop.value
             return value
         except asyncio.CancelledError:
-            if not self._interrupted or _is_cancelled():
+            if not self._interrupted or _cancellations() > cancellations:
                 raise
             raise Interrupted from None
 
 
-def _is_cancelled() -> bool:
-    """Say whether the current task is to end. Python 3.10 does not tell; then it is not."""
+def _cancellations() -> int:
+    """Return how often the current task has been asked to end. Python 3.10 does not count."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
-    return cancelling is not None and cancelling() > 0
+    return 0 if cancelling is None else cancelling()

@@ -43,7 +43,7 @@ class Endings:
     def __init__(self, state: DrainState) -> None:
         self._state = state
         self._plan: list[tuple[float, int, Work]] = []
-        self._due: dict[Work, float] = {}
+        self._actions: list[Action] = []
         self._number = itertools.count()
         self._last_call = False
         self._running: object = None
@@ -53,9 +53,11 @@ class Endings:
     def start(self) -> None:
         """Plan the ends of what is in flight, and go on with them. For the loop that publishes."""
         state = self._state
-        self._plan, self._due, self._last_call = [], {}, False
+        self._plan, self._last_call = [], False
         if not state.waiting:  # called off meanwhile
             return
+        for work in state.in_flight:
+            work.due = math.inf
         works = [work for work in state.in_flight if work.ending == "on drain"]
         now, period = state.now(), self._time_for_it()
         for place, work in enumerate(works):
@@ -70,7 +72,7 @@ class Endings:
     def add(self, work: Work) -> None:
         """Plan the end of *work* that came, or showed what it is, when the others were planned."""
         state = self._state
-        if state.waiting and work.ending == "on drain" and work not in self._due:
+        if state.waiting and work.ending == "on drain" and math.isinf(work.due):
             self._schedule(work, state.now() + random.random() * self._time_for_it())
             state.bulletin.wake()
 
@@ -78,16 +80,27 @@ class Endings:
         """Run *action* beside the ends that come; not where it is too late for any."""
         if self._tasks is not None:
             self._tasks.start_soon(_attempt, action)
+        elif self._running is not None:
+            self._actions.append(action)
 
     def is_due(self, work: Work) -> bool:
         """Say whether the time has come to end *work*, at the next moment that it allows."""
         state = self._state
-        ending = work.ending
-        if ending == "never" or not state.waiting:
-            return ending != "never" and state.phase is Phase.CANCELLING
-        if ending == "at deadline":
-            return state.now() >= self._boundary_time()
-        return state.now() >= min(self._due.get(work, math.inf), state.timeline.lame_duck_end())
+        if work.ending == "never":
+            return False
+        if work.ending == "at deadline":
+            return state.phase is Phase.CANCELLING or state.now() >= self._boundary_time()
+        if state.phase is Phase.LAME_DUCK:
+            return state.now() >= min(work.due, state.timeline.lame_duck_end())
+        return state.phase in (Phase.DRAINING, Phase.CANCELLING)
+
+    def patience_end(self) -> float:
+        """Return when work that is due is no longer let finish what it is at: halfway through the
+        grace period, so that what it was at can be seen to end."""
+        state = self._state
+        if state.phase is Phase.LAME_DUCK:
+            return state.timeline.lame_duck_end() + state.policy.grace_period / 2
+        return state.timeline.deadline - state.policy.grace_period / 2
 
     async def end_now(self) -> None:
         """End all that can be ended in this moment. What cannot is about to be cancelled."""
@@ -103,6 +116,8 @@ class Endings:
         state = self._state
         async with anyio.create_task_group() as self._tasks:
             try:
+                while self._actions:
+                    self.start_soon(self._actions.pop())
                 with state.bulletin.listening() as listener:
                     while state.waiting:
                         for work in self._take():
@@ -119,9 +134,9 @@ class Endings:
         state = self._state
         now, end = state.now(), state.timeline.lame_duck_end()
         while self._plan and min(self._plan[0][0], end) <= now:
-            yield heapq.heappop(self._plan)[2]
-        if now >= end:
-            self._due.clear()  # from here on everything is
+            work = heapq.heappop(self._plan)[2]
+            work.due = now  # and stays so, should a request put the lame duck's end off
+            yield work
         if now >= self._boundary_time() and not self._last_call:
             self._last_call = True
             last = [work for work in state.in_flight if work.ending == "at deadline"]
@@ -136,7 +151,7 @@ class Endings:
         return min(last_call, self._plan[0][0], self._state.timeline.lame_duck_end())
 
     def _schedule(self, work: Work, due: float) -> None:
-        self._due[work] = due
+        work.due = due
         heapq.heappush(self._plan, (due, next(self._number), work))
 
     def _time_for_it(self) -> float:

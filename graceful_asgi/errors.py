@@ -8,6 +8,11 @@ GracefulError
 
 from __future__ import annotations
 
+from typing import Final
+
+_DISCONNECTS: Final = ("ClientDisconnect", "WebSocketDisconnect")
+"""What Starlette raises in the place of an `OSError` from `send`. Named, and not imported."""
+
 
 class GracefulError(Exception):
     """The root of every error this package raises."""
@@ -29,8 +34,17 @@ class EndedError(GracefulError, OSError):
 
     @classmethod
     def is_behind(cls, error: BaseException | None) -> bool:
-        """Say whether *error* comes from one of these, by whichever way frameworks wrap it."""
-        if error is None or isinstance(error, cls):
-            return error is not None
-        group: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-        return any(map(cls.is_behind, (error.__cause__ or error.__context__, *group)))
+        """Say whether *error* is one of these, or what a framework makes of one for its app.
+
+        A failure of the app's own while it handles one is neither.
+        """
+        seen: list[BaseException] = []
+        while error is not None and error not in seen:
+            group: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+            if group or isinstance(error, cls):
+                return all(map(cls.is_behind, group))
+            if not isinstance(error, OSError) and type(error).__name__ not in _DISCONNECTS:
+                return False
+            seen.append(error)
+            error = error.__cause__ or error.__context__
+        return False

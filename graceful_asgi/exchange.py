@@ -6,8 +6,10 @@ or two. Types unknown here pass through untouched.
 
 from __future__ import annotations
 
+import math
 import random
 from asyncio import current_task
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from .inflight import Outcome, Work
@@ -59,6 +61,7 @@ class Exchange(Work):
         self._cancel_scope = None
         self.began = in_flight.clock()
         self.cancelled = False
+        self.due = math.inf
         try:
             self.task = current_task()
         except RuntimeError:
@@ -93,7 +96,13 @@ class Exchange(Work):
     def end_on_drain(self) -> None:
         """Let the work be ended as soon as a drain begins, or now if one has. Idempotent."""
         self.may_end = True
-        self.drainer.endings.add(self)
+        if self.drainer.phase is not SERVING:  # and this may be a worker thread
+            self.drainer.bulletin.post(partial(self.drainer.endings.add, self))
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether the drain has ended it in the app's place."""
+        return False
 
     async def receive(self) -> Message:
         """Pass on what the client sends."""

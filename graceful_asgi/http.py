@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import anyio
@@ -46,23 +47,25 @@ class HTTPExchange(Exchange):
         if self._body_read:
             return await self._listen()
         message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
+        if message["type"] != "http.request":
+            self._note_disconnect()
+        elif not message.get("more_body", False):
             self._body_read = True
         return message
 
     async def _listen(self) -> Message:
         """Pass on what comes after the body, which is the disconnect; ours, too."""
-        self._listening = Interruptible()
-        try:
-            if self._events is None or not self._events.ended:
+        message: Message = {"type": "http.disconnect"}
+        if not self.was_ended:
+            self._listening = Interruptible()
+            with contextlib.suppress(Interrupted):
                 message = await self._listening.wait(self._receive())
-            else:
-                message = {"type": "http.disconnect"}
-        except Interrupted:
-            message = {"type": "http.disconnect"}
-        if self._events is not None and message["type"] == "http.disconnect":
-            self._events.told = True
+        self._note_disconnect()
         return message
+
+    def _note_disconnect(self) -> None:
+        if self._events is not None:
+            self._events.told = True
 
     def send(self, message: Message) -> Awaitable[None]:
         # Returns the server's own awaitable: a coroutine around it would be half of our cost.
@@ -82,8 +85,8 @@ class HTTPExchange(Exchange):
         return self._send(message)
 
     async def _complete(self, message: Message) -> None:
-        if self._events is not None and self._events.ended:
-            return self._too_late(message, self._events)
+        if self.was_ended:
+            return self._too_late(message)
         await self._send(message)  # waits for a slow reader: cancelled here, the answer is cut
         self.answer = "complete"
 
@@ -110,17 +113,23 @@ class HTTPExchange(Exchange):
         return "on drain" if on_drain else "at deadline"
 
     @property
+    def was_ended(self) -> bool:
+        return self._events is not None and self._events.ended is not None
+
+    @property
     def outcome(self) -> Outcome:
         events = self._events
-        if events is None or not events.ended or self.answer != "complete":
+        if events is None or not events.ended:
             return super().outcome
+        if self.cut:
+            return "aborted"
         # Cancelled because it could not hear of the end, or because it had, and stayed?
         stayed = self.cancelled and events.told
         return "cancelled" if events.ended == "at deadline" or stayed else "completed"
 
     async def _send_event(self, message: Message, events: EventStream) -> None:
         if events.ended:
-            return self._too_late(message, events)
+            return self._too_late(message)
         tail = events.begins(message.get("body", b""))
         try:
             await self._send(message)
@@ -131,8 +140,8 @@ class HTTPExchange(Exchange):
         if self.drainer.phase is not SERVING and self.drainer.endings.is_due(self):
             await self.end()
 
-    def _too_late(self, message: Message, events: EventStream) -> None:
-        events.told = True
+    def _too_late(self, message: Message) -> None:
+        self._note_disconnect()
         if message.get("body") or message.get("more_body", False):
             raise EndedError(f"{self.method} {self.path} has been ended: the server drains")
 
@@ -143,14 +152,14 @@ class HTTPExchange(Exchange):
     async def settle(self) -> None:
         # sse-starlette ends its streams by itself when uvicorn is told to stop, the way it does for
         # a client that has gone: without an end of the body.
-        if self.ending != "never":
-            await self._complete_events("on drain")
-        if self._events is not None and self._events.completed is not None:
-            # A slow reader: in flight until it has got the end.
-            with anyio.CancelScope() as cancel_scope:
-                if self.task is None:  # what it had to be cancelled by has been left by now
-                    self.cancel_with(cancel_scope)
+        if self.ending == "never" or self._events is None:
+            return
+        with anyio.CancelScope() as cancel_scope:
+            if self.task is None:  # what it had to be cancelled by has been left by now
+                self.cancel_with(cancel_scope)
+            if self._events.completed is not None:  # a slow reader: in flight until it has the end
                 await self._events.completed.wait()
+            await self._complete_events("on drain")
 
     async def _complete_events(self, ending: Ending) -> None:
         events = self._events
@@ -162,8 +171,13 @@ class HTTPExchange(Exchange):
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         except Exception as exc:
             journal.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
+        except BaseException:
+            if self.drainer.waiting:  # the app has given up on the send that this is a part of
+                events.ended = None
+            raise
+        finally:
+            events.completed.set()
         self.answer = "complete"
-        events.completed.set()
         self.drainer.endings.start_soon(self._tell)
 
     async def _tell(self) -> None:

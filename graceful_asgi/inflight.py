@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -79,7 +80,7 @@ class InFlight:
 class Work:
     """One piece of work in flight, from `works.add` to `leave`."""
 
-    __slots__ = ("_cancel_scope", "_in_flight", "began", "cancelled", "task")
+    __slots__ = ("_cancel_scope", "_in_flight", "began", "cancelled", "due", "task")
 
     kind: ClassVar[Kind] = "task"
 
@@ -88,6 +89,8 @@ class Work:
         self._cancel_scope: tuple[anyio.CancelScope, RunSoon] | None = None
         self.began = in_flight.clock()
         self.cancelled = False
+        self.due = math.inf
+        """When a drain is to end it: in the plan of `Endings`."""
         self.task: asyncio.Task[Any] | None
         try:
             self.task = asyncio.current_task()

@@ -94,7 +94,7 @@ class GracefulMiddleware:
             try:
                 returned = await app(scope, exchange.receive, exchange.send)
             except Exception as exc:
-                if not EndedError.is_behind(exc):
+                if not (exchange.was_ended and EndedError.is_behind(exc)):
                     raise
                 journal.detail("%s fell over the news of its end: %r", exchange.path, exc)
             if drainer.phase is not SERVING:

@@ -35,7 +35,7 @@ class LongLived(Work):
         super().__init__(drainer.in_flight)
         self.task = None  # not the test's own
         self.ended: list[float] = []
-        self.due = False
+        self.was_due = False
         self._ending = ending
         self._drainer = drainer
         drainer.in_flight.works.add(self)
@@ -45,7 +45,7 @@ class LongLived(Work):
         return self._ending
 
     async def end(self) -> None:
-        self.due = self._drainer.endings.is_due(self)
+        self.was_due = self._drainer.endings.is_due(self)
         self.ended.append(self._drainer.statistics().elapsed)
         self._drainer.in_flight.leave(self)
 
@@ -84,7 +84,7 @@ async def test_the_ends_are_spread_evenly_over_the_lame_duck() -> None:
     works = [LongLived(drainer) for _ in range(20)]
     await drain(drainer)
     assert times(works) == pytest.approx([0.25 + 0.5 * place for place in range(20)], abs=0.01)
-    assert all(work.due for work in works)
+    assert all(work.was_due for work in works)
     assert drainer.report().completed == 20
 
 
@@ -159,7 +159,7 @@ async def test_what_may_go_on_is_ended_just_before_the_grace_period_is_over() ->
     works = [LongLived(drainer, "at deadline") for _ in range(3)]
     await drain(drainer)
     assert times(works) == pytest.approx([29.5] * 3, abs=0.01)
-    assert all(work.due for work in works)
+    assert all(work.was_due for work in works)
     assert len(drainer.report().stuck) == 3, "its deadline passed, if not the last one"
 
 
@@ -205,7 +205,7 @@ async def test_an_abort_ends_what_it_can() -> None:
         await anyio.sleep(1)
         drainer.abort()
     assert times(works) == pytest.approx([1, 1], abs=0.01)
-    assert all(work.due for work in works)
+    assert all(work.was_due for work in works)
 
 
 async def test_one_that_fails_is_logged_and_changes_nothing_about_the_drain(

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from calls import LiveCall, graceful, started
 from helpers import END, PATIENCE, http_scope, serving, virtual_time
-from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
@@ -378,7 +378,9 @@ async def test_a_starlette_stream_is_ended_as_if_its_client_had_gone(spec_versio
     assert stream.drainer.report().clean
 
 
-async def test_an_sse_starlette_stream_is_ended_too() -> None:
+async def test_an_sse_starlette_stream_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One flag for the whole process, which the first server that is told to stop sets for good.
+    monkeypatch.setattr(AppStatus, "should_exit", False)
     app, said = starlette(EventSourceResponse)
     async with anyio.create_task_group() as tasks:
         stream = await Stream(app, tasks).open()

@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from graceful_asgi import DrainPolicy, Phase, drain_notice
 from graceful_asgi.errors import EndedError
-from graceful_asgi.websocket import REPLY_PERIOD
+from graceful_asgi.websocket import LAST_PERIOD, QUIET_PERIOD, RECENT_PERIOD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,14 +80,19 @@ async def slow_echo(scope: Any, receive: Receive, send: Send) -> None:
     await echo(scope, receive, send, work=20)
 
 
-async def apart(scope: Any, receive: Receive, send: Send, *, work: float = 0.4) -> None:
-    """Receive in one task, work and send in another; greet first, so that it shows."""
+async def apart(
+    scope: Any, receive: Receive, send: Send, *, work: float = 0.4, greets: bool = True
+) -> None:
+    """Receive in one task, work and send in another."""
     assert await receive() == CONNECT
     await send(ACCEPT)
     work_to_do = Mailbox()
 
-    async def write() -> None:
+    given = scope["state"]["given"] = []
+    if greets:
         await send(reply("hello"))
+
+    async def write() -> None:
         while True:
             said = await work_to_do.get()
             await anyio.sleep(work)
@@ -96,6 +101,7 @@ async def apart(scope: Any, receive: Receive, send: Send, *, work: float = 0.4) 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         while (message := await receive())["type"] == "websocket.receive":
+            given.append(message["text"])
             work_to_do.put(message["text"])
         assert message == DISCONNECT
         tasks.cancel_scope.cancel()
@@ -340,71 +346,198 @@ async def test_when_the_lame_duck_is_cut_short_all_are_closed_at_once() -> None:
 # One task waits for messages while another sends
 
 
-async def test_the_reply_that_another_task_is_to_send_goes_out_first() -> None:
-    policy = DrainPolicy(lame_duck_period=0)
+SHORT = DrainPolicy(lame_duck_period=0, grace_period=10)
+"""Half of that, 5 s, for replies that somebody may still owe."""
+
+
+async def closed_while(app: App, *said: str, policy: DrainPolicy = SHORT) -> Session:
+    """Say something to *app*, drain, and return the session when it is over."""
     async with anyio.create_task_group() as tasks:
-        session = await Session(apart, tasks, policy).open()
-        session.say(text("a"))
-        session.say(text("b"))
+        session = await Session(app, tasks, policy).open()
+        for one in said:
+            session.say(text(one))
         await anyio.wait_all_tasks_blocked()
         await session.drain()
     assert session.error is None
-    assert session.sent == [ACCEPT, reply("hello"), reply("a"), reply("b"), CLOSE]
+    return session
+
+
+@pytest.mark.parametrize("greets", [True, False])
+@pytest.mark.parametrize("work", [0.2, 2.0])
+async def test_the_reply_that_another_task_is_to_send_goes_out_first(
+    greets: bool, work: float
+) -> None:
+    session = await closed_while(lambda *call: apart(*call, work=work, greets=greets), "a", "b")
+    greeting = [reply("hello")] if greets else []
+    assert session.sent == [ACCEPT, *greeting, reply("a"), reply("b"), CLOSE]
+    assert session.closed_at <= 2 * work + QUIET_PERIOD + 0.01
     assert session.drainer.report().clean
+
+
+async def test_a_reply_in_several_parts_goes_out_whole() -> None:
+    async def tokens(scope: Any, receive: Receive, send: Send) -> None:
+        async def write() -> None:
+            for number in range(10):
+                await anyio.sleep(0.2)
+                await send(reply(f"token {number}"))
+
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        async with anyio.create_task_group() as tasks:
+            while (await receive())["type"] == "websocket.receive":
+                tasks.start_soon(write)
+            tasks.cancel_scope.cancel()
+
+    session = await closed_while(tokens, "prompt")
+    assert session.sent[1:-1] == [reply(f"token {number}") for number in range(10)]
+    assert session.sent[-1] == CLOSE
+
+
+async def test_one_that_always_sends_and_is_seldom_spoken_to_is_closed_at_once() -> None:
+    async def ticker(scope: Any, receive: Receive, send: Send) -> None:
+        async def write() -> None:
+            while True:
+                await send(reply("tick"))
+                await anyio.sleep(0.07)
+
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        async with anyio.create_task_group() as tasks:
+            while (await receive())["type"] == "websocket.receive":
+                tasks.start_soon(write)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        session = Session(ticker, tasks, SHORT)
+        session.say(text("subscribe"))
+        tasks.start_soon(session.run)
+        await anyio.sleep(RECENT_PERIOD + 1)
+        await session.drain()
+    assert session.closed_at == pytest.approx(0, abs=0.01)
+
+
+async def test_a_reply_that_never_comes_holds_the_close_for_half_the_grace_period() -> None:
+    session = await closed_while(lambda *call: apart(*call, work=3600), "a")
+    assert session.sent == [ACCEPT, reply("hello"), CLOSE]
+    assert session.closed_at == pytest.approx(5 + LAST_PERIOD, abs=0.01)
+    assert session.drainer.report().clean
+
+
+async def test_a_message_that_is_long_unanswered_holds_nothing_up() -> None:
+    async with anyio.create_task_group() as tasks:
+        session = await Session(collect, tasks, SHORT).open()
+        session.say(text("heartbeat"))
+        await anyio.sleep(RECENT_PERIOD + 1)
+        await session.drain()
+    assert session.closed_at == pytest.approx(0, abs=0.01)
+
+
+async def test_one_that_never_replies_gets_its_messages_until_it_is_closed() -> None:
+    async with anyio.create_task_group() as tasks:
+        session = await Session(collect, tasks, SHORT).open()
+        session.say(text("before"))
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(session.drain)
+        for number in range(4):
+            await anyio.sleep(1)
+            session.say(text(str(number)))
+    assert session.error is None
+    assert session.scope["state"]["collected"] == ["before", "0", "1", "2", "3"]
+    assert session.closed_at == pytest.approx(5, abs=0.01)
+
+
+async def test_when_time_is_up_no_more_messages_are_given_and_the_last_replies_go_out() -> None:
+    """A client that never waits for a reply: there is always one under way."""
+    async with anyio.create_task_group() as tasks:
+        session = await Session(lambda *call: apart(*call, work=0.1), tasks, SHORT).open()
+
+        async def talk() -> None:
+            for number in range(100):  # 9 s of it
+                session.say(text(str(number)))
+                await anyio.sleep(0.09)
+
+        tasks.start_soon(talk)
+        await anyio.sleep(0.25)
+        await session.drain()
+    given = session.scope["state"]["given"]
+    assert session.sent[2:-1] == [reply(said) for said in given]
+    assert session.sent[-1] == CLOSE
+    assert 5 <= session.closed_at <= 5 + LAST_PERIOD + 0.01
 
 
 async def test_an_app_that_falls_over_the_end_does_not_keep_the_close_from_its_peer() -> None:
     """Its writer fails as the reader is told; what both run in cancels the reader, at the close."""
-    policy = DrainPolicy(lame_duck_period=0)
-    async with anyio.create_task_group() as tasks:
-        session = await Session(lambda *call: apart(*call, work=REPLY_PERIOD), tasks, policy).open()
-        session.say(text("a"))
-        await anyio.wait_all_tasks_blocked()
-        await session.drain()
-    assert session.error is None
+    session = await closed_while(lambda *call: apart(*call, work=5 + LAST_PERIOD), "a")
     assert session.sent[:2] == [ACCEPT, reply("hello")]
     assert session.sent[-1] == CLOSE
 
 
-async def test_no_message_is_given_to_it_while_its_last_reply_is_awaited() -> None:
+async def test_a_handler_that_waits_in_short_turns_is_closed_all_the_same() -> None:
+    async def impatient(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        await send(reply("hello"))
+        message: Message = {"type": ""}
+        while message["type"] != "websocket.disconnect":
+            with anyio.move_on_after(0.3):
+                message = await receive()
+
+    session = await closed_while(impatient, "a")
+    assert session.closed_at <= 5 + LAST_PERIOD + 0.5
+    assert session.drainer.report().clean
+
+
+async def test_a_wait_that_was_left_does_not_hide_the_one_that_goes_on() -> None:
+    """A handler that gives a receive up and does not wait for it to have ended."""
+
+    async def overlapping(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        async with anyio.create_task_group() as tasks:
+            first = anyio.CancelScope()
+
+            async def give_up() -> None:
+                with first:
+                    await receive()
+
+            tasks.start_soon(give_up)
+            await anyio.sleep(0.1)
+            first.cancel()
+            assert await receive() == DISCONNECT
+
+    session = await closed_while(overlapping)
+    assert session.closed_at < 1
+
+
+@pytest.mark.parametrize("app", [apart, collect])
+async def test_a_drain_called_off_while_a_reply_is_awaited_closes_nothing(app: App) -> None:
     async with anyio.create_task_group() as tasks:
-        session = await Session(apart, tasks, DrainPolicy(lame_duck_period=0)).open()
+        session = await Session(app, tasks, SHORT).open()
         session.say(text("a"))
-        await anyio.wait_all_tasks_blocked()
         session.begin()
         await anyio.sleep(0.1)
-        session.say(text("too late"))
+        session.drainer.resume()
+        await anyio.sleep(20)
+        assert CLOSE not in session.sent
+        session.say(text("b"))
+        await anyio.sleep(60)
+        assert CLOSE not in session.sent
+        session.begin()
         await session.over.wait()
-    assert session.sent == [ACCEPT, reply("hello"), reply("a"), CLOSE]
-    assert session.closed_at <= 0.5
+    assert session.sent[-1] == CLOSE
 
 
-async def test_a_reply_that_never_comes_holds_the_close_for_a_moment_only() -> None:
+async def test_a_request_in_a_quiet_period_does_not_put_off_a_close_that_is_due() -> None:
+    policy = DrainPolicy(lame_duck_period=10, quiet_period=1, grace_period=30)
     async with anyio.create_task_group() as tasks:
-        session = await Session(
-            lambda *call: apart(*call, work=3600), tasks, DrainPolicy(lame_duck_period=0)
-        ).open()
+        session = await Session(lambda *call: echo(*call, work=5), tasks, policy).open()
         session.say(text("a"))
         await anyio.wait_all_tasks_blocked()
-        await session.drain()
-    assert session.sent == [ACCEPT, reply("hello"), CLOSE]
-    assert session.closed_at == pytest.approx(REPLY_PERIOD, abs=0.01)
-
-
-async def test_a_handler_that_has_sent_nothing_yet_gets_its_messages_until_it_is_closed() -> None:
-    """It may collect them, or be about to send its first reply from another task."""
-    async with anyio.create_task_group() as tasks:
-        session = await Session(collect, tasks, DrainPolicy(lame_duck_period=0)).open()
-        session.say(text("before"))
-        await anyio.wait_all_tasks_blocked()
-        session.begin()
-        await anyio.sleep(REPLY_PERIOD / 2)
-        session.say(text("meanwhile"))
-        await session.over.wait()
-    assert session.error is None
-    assert session.scope["state"]["collected"] == ["before", "meanwhile"]
-    assert session.sent == [ACCEPT, CLOSE]
-    assert session.closed_at == pytest.approx(REPLY_PERIOD, abs=0.01)
+        tasks.start_soon(session.drain)
+        await anyio.sleep(4.8)
+        session.drainer.timeline.arrive(session.drainer.now())
+    assert session.sent == [ACCEPT, reply("a"), CLOSE]
+    assert session.closed_at == pytest.approx(5, abs=0.2)
 
 
 # Told by policy, or by the app

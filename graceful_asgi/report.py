@@ -134,13 +134,17 @@ def stuck_work(work: Work, now: float) -> StuckWork:
     )
 
 
+_OWN: Final = os.path.join(os.path.dirname(__file__), "")
+
+
 def where(coroutine: object) -> str:
     """Say where a coroutine waits: its innermost line outside of the libraries, if it has one.
 
     "Waiting in anyio/_backends" helps nobody at three in the morning; the app's own line does.
     """
     running = bool(getattr(coroutine, "cr_running", False))
-    frames = _running_frames(coroutine) if running else list(await_chain(coroutine))
+    chain = _running_frames(coroutine) if running else await_chain(coroutine)
+    frames = [frame for frame in chain if not frame.f_code.co_filename.startswith(_OWN)]
     own = [frame for frame in frames if not _is_library(frame.f_code.co_filename)]
     if not frames:
         return ""
@@ -220,5 +224,4 @@ def _is_library(filename: str) -> bool:
 @functools.cache
 def _library_paths() -> tuple[str, ...]:
     installed = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
-    own = os.path.dirname(__file__)
-    return (*(os.path.join(path, "") for path in (*installed, own)), "<frozen")
+    return (*(os.path.join(path, "") for path in installed), "<frozen")

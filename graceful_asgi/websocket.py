@@ -32,7 +32,7 @@ RECENT_PERIOD: Final = 30.0
 """Seconds after which a message that has had no reply is taken for one that gets none."""
 
 LAST_PERIOD: Final = 1.0
-"""Seconds without another message for the replies that are owed when there is no more time."""
+"""Seconds for a reply that is owed when there is no time for one any more."""
 
 _FAREWELL: Final = {"code": SERVICE_RESTART, "reason": "service restart"}
 
@@ -44,10 +44,9 @@ class WebSocketExchange(Exchange):
         "_changed",
         "_ending",
         "_given_at",
-        "_leave_by",
         "_left",
+        "_replies",
         "_sent_apart_at",
-        "_sent_at",
         "_unanswered",
         "_wait",
     )
@@ -59,12 +58,11 @@ class WebSocketExchange(Exchange):
         """The handler's wait for the next message."""
         self._unanswered = 0
         """Messages that the handler has been given, less what it has sent since."""
-        self._given_at = self._sent_at = self._sent_apart_at = -math.inf
-        """When it was given a message, sent one, and sent one while it waited for the next."""
+        self._given_at = self._sent_apart_at = -math.inf
+        """When it was given a message last, and sent one while it waited for the next."""
         self._changed: anyio.Event | None = None
         """Set as it waits, or has sent something; there once somebody looks for the moment."""
-        self._ending = self._left = False
-        self._leave_by: float | None = None
+        self._replies = self._ending = self._left = False
 
     @property
     def progress(self) -> str:
@@ -87,7 +85,7 @@ class WebSocketExchange(Exchange):
     async def receive(self) -> Message:
         wait = self._wait = Interruptible()
         try:
-            if self.drainer.phase is not SERVING and self._is_due() and not self._reply_left():
+            if self.drainer.phase is not SERVING and self._may_leave():
                 raise Interrupted
             self._note_change()
             message = await wait.wait(self._receive())
@@ -117,10 +115,11 @@ class WebSocketExchange(Exchange):
 
     async def _send_message(self, message: Message) -> None:
         await self._send(message)
-        self._unanswered = max(0, self._unanswered - 1)
-        self._sent_at = self.drainer.now()
+        if self._unanswered:
+            self._unanswered -= 1
+            self._replies = True
         if self._wait is not None:
-            self._sent_apart_at = self._sent_at
+            self._sent_apart_at = self.drainer.now()
         self._note_change()
 
     async def _send_late(self, message: Message) -> None:
@@ -138,41 +137,41 @@ class WebSocketExchange(Exchange):
         Nobody can see it. A message that has had as many replies as messages came is answered when
         no more of them come; one that never gets any is waited for in vain, and not for long.
         """
-        until = min(self._given_at + RECENT_PERIOD, self.drainer.endings.patience_end())
+        patience_end = max(self.drainer.endings.patience_end(), self.due + LAST_PERIOD)
+        until = min(self._given_at + RECENT_PERIOD, patience_end)
         if not self._unanswered:
             until = min(until, self._sent_apart_at + QUIET_PERIOD)
         return max(0.0, until - self.drainer.now())
 
+    def _may_leave(self) -> bool:
+        """Say whether the handler gets no more messages: it replies to them, or time is up.
+
+        One that has never replied to any may just collect them. It goes on as long as it can.
+        """
+        return self._is_due() and (self._replies or not self._reply_left())
+
     async def end(self) -> None:
-        """Close the session as soon as its handler waits and owes no reply."""
+        """Close the session as soon as its handler waits. A reply that it owes goes out first."""
         if self._ending or not self.drainer.waiting:
             return  # somebody sees to it; or it is about to be cancelled, and `conclude` closes it
         self._ending = True
         try:
             while self._is_due():
-                left = self._reply_left()
-                if self._wait is not None and not left:
+                if self._wait is not None and self._may_leave():
                     return self._wait.interrupt()
-                await self._next_change(left or math.inf)
+                await self._next_change(self._reply_left() or math.inf)
         finally:
             self._ending = False
 
     async def _leave(self) -> Message:
         """Close the session between two messages; return what tells the handler of it."""
-        if self._sent_at > self._given_at - RECENT_PERIOD:  # it does reply
-            await self._wait_for_replies()
+        while self._is_due() and (left := self._reply_left()):
+            await self._next_change(left)
         if not self._is_due():  # the drain has been called off
             return await self.receive()
         self._left = True
         await self.conclude()
         return {"type": "websocket.disconnect", **_FAREWELL}
-
-    async def _wait_for_replies(self) -> None:
-        """Let what is owed go out while no more messages are given: there is no time for both."""
-        if self._leave_by is None:
-            self._leave_by = self.drainer.now() + LAST_PERIOD
-        while self._unanswered and (left := self._leave_by - self.drainer.now()) > 0:
-            await self._next_change(left)
 
     def _note_change(self) -> None:
         if self._changed is not None:

@@ -247,6 +247,26 @@ async def test_a_cancellation_beside_an_interruption_is_passed_on(first: str) ->
     assert waiter.outcome == "CancelledError"
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_the_task_has_swallowed_before_does_not_count() -> None:
+    waiter = Waiter(anyio.Event())
+
+    async def run() -> None:
+        try:
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            await waiter.run()
+
+    task = asyncio.ensure_future(run())
+    await anyio.wait_all_tasks_blocked()
+    task.cancel()
+    await anyio.wait_all_tasks_blocked()
+    waiter.wait.interrupt()
+    await asyncio.wait([task], timeout=PATIENCE)
+    assert waiter.outcome == "interrupted"
+
+
 # Beside everything else
 
 

@@ -113,3 +113,12 @@ def test_which_responses_may_be_ended_between_events(headers: Any, is_one: bool)
 
 def test_a_response_without_headers_is_none() -> None:
     assert not is_event_stream({"type": "http.response.start"})
+
+
+def test_pieces_sent_beside_each_other_are_not_taken_for_one_event() -> None:
+    """Nobody knows which goes first."""
+    stream = stream_of(b"data: x\n\n")
+    first, second = stream.begins(b"data: half\n"), stream.begins(b"\n")
+    stream.passed(second)
+    stream.passed(first)
+    assert not stream.between_events

@@ -333,6 +333,73 @@ async def test_a_client_that_does_not_take_the_last_part_is_cut_at_the_deadline(
     assert report.elapsed >= 40
 
 
+async def test_an_app_that_gives_up_on_the_send_that_ends_its_stream_is_not_waited_for() -> None:
+    """A reader too slow for the app: it gives the send up, and returns."""
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**START})
+        await send(part(b"data: half "))
+        await drain_notice(scope).wait()
+        with anyio.move_on_after(1):
+            await send(part(b"an event\n\n"))  # and with it goes the end
+
+    async with anyio.create_task_group() as tasks:
+        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0, event_streams="end"))
+        taken, blocked = stream.send, [True]
+
+        async def send(message: Message) -> None:
+            if message == END and blocked:
+                blocked.pop()
+                await anyio.sleep_forever()
+            await taken(message)
+
+        stream.send = send  # type: ignore[method-assign]
+        await stream.open()
+        await stream.drain()
+    assert stream.ended_at == pytest.approx(1, abs=0.01)
+    assert stream.drainer.report().clean
+
+
+async def test_a_stream_that_ends_before_anything_else_happens_is_told_of_all_the_same() -> None:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**START})
+        await send(part(b"data: half "))
+        await tick.wait()
+        await send(part(b"an event\n\n"))
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        tick = anyio.Event()
+        policy = DrainPolicy(lame_duck_period=0, event_streams="end")
+        stream = await Stream(app, tasks, policy).open()
+        tick.set()
+        await stream.drain()
+    assert stream.drainer.report().elapsed < 1
+    assert stream.drainer.report().clean
+
+
+async def test_an_app_that_hears_of_it_with_its_request_unread_may_clean_up() -> None:
+    """It is the server that says so: the response is over."""
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**START})
+        await send(part(EVENT))
+        await drain_notice(scope).wait()
+        await anyio.sleep(0.1)
+        assert await receive() == {"type": "http.disconnect"}
+        await anyio.sleep(5)
+        left.append(True)
+
+    left: list[bool] = []
+    async with anyio.create_task_group() as tasks:
+        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0, event_streams="end"))
+        await stream._mail.get()
+        stream.say({"type": "http.disconnect"})
+        await stream.open()
+        await stream.drain()
+    assert left == [True]
+
+
 # Frameworks
 
 

@@ -133,8 +133,8 @@ class Interruptible:
         """
         self.waiting = True
         try:
-            if running_asyncio_loop() is not None:
-                return await self._watch(awaitable)
+            if (task := _current_task()) is not None:
+                return await self._watch(awaitable, task)
             with anyio.CancelScope() as self._blocked_on:
                 return await awaitable
             raise Interrupted
@@ -149,11 +149,11 @@ class Interruptible:
             self._interrupted = bool(self._blocked_on.cancel()) or self._interrupted
 
     @types.coroutine
-    def _watch(self, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
+    def _watch(self, awaitable: Awaitable[T], task: asyncio.Task[Any]) -> Generator[Any, Any, T]:
         """Await *awaitable* as `yield from` does, with an eye on what it is blocked on."""
         steps = awaitable.__await__()
         error: BaseException | None = None
-        cancellations = _cancellations()
+        cancellations = _cancellations(task)
         try:
             while True:
                 self._blocked_on = next(steps) if error is None else steps.throw(error)
@@ -168,12 +168,20 @@ class Interruptible:
             value: T = stop.value
             return value
         except asyncio.CancelledError:
-            if not self._interrupted or _cancellations() > cancellations:
+            if not self._interrupted or _cancellations(task) > cancellations:
                 raise
             raise Interrupted from None
 
 
-def _cancellations() -> int:
-    """Return how often the current task has been asked to end. Python 3.10 does not count."""
-    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+def _current_task() -> asyncio.Task[Any] | None:
+    """Return the asyncio task that the caller runs in, or None where there is none."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _cancellations(task: asyncio.Task[Any]) -> int:
+    """Return how often *task* has been asked to end. Python 3.10 does not count."""
+    cancelling = getattr(task, "cancelling", None)
     return 0 if cancelling is None else cancelling()

@@ -47,10 +47,10 @@ class HTTPExchange(Exchange):
         if self._body_read:
             return await self._listen()
         message = await self._receive()
-        if message["type"] != "http.request":
-            self._note_disconnect()
-        elif not message.get("more_body", False):
+        if message["type"] == "http.request" and not message.get("more_body", False):
             self._body_read = True
+        elif message["type"] == "http.disconnect":
+            self._note_told()
         return message
 
     async def _listen(self) -> Message:
@@ -60,10 +60,11 @@ class HTTPExchange(Exchange):
             self._listening = Interruptible()
             with contextlib.suppress(Interrupted):
                 message = await self._listening.wait(self._receive())
-        self._note_disconnect()
+        if message["type"] == "http.disconnect":
+            self._note_told()
         return message
 
-    def _note_disconnect(self) -> None:
+    def _note_told(self) -> None:
         if self._events is not None:
             self._events.told = True
 
@@ -141,7 +142,7 @@ class HTTPExchange(Exchange):
             await self.end()
 
     def _too_late(self, message: Message) -> None:
-        self._note_disconnect()
+        self._note_told()
         if message.get("body") or message.get("more_body", False):
             raise EndedError(f"{self.method} {self.path} has been ended: the server drains")
 

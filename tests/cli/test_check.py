@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+from need import need_program
 
 from graceful_asgi.check.counts import LOSS_KINDS
 from graceful_asgi.check.scenarios import NAMES
 from graceful_asgi.cli.group import group
 
-from .need import need_program
 from .running import NO_LOAD, PROGRAMS, QUICK, SERVER, run
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from documentation import how_to
+from need import need
 
 from .client import Client, get
 from .crowd import Crowd, reads
-from .need import need
 from .server import Server, uvicorn
 from .test_websocket import SERVICE_RESTART, close_code, websocket
 from .waiting import eventually

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from need import need, need_program
 
 from .crowd import Crowd, listens, reads
-from .need import need, need_command
 from .server import uvicorn
 from .waiting import eventually
 
@@ -147,7 +147,7 @@ def test_a_download_that_is_cut_looks_cut(
 ) -> None:
     """To every client, whatever `event_streams` says: a part must never pass for the whole."""
     need("aiohttp")
-    need_command("curl")
+    need_program("curl")
     env = {"GRACEFUL_EVENT_STREAMS": "end"}
     with uvicorn(tmp_path, env=env, lame_duck=0.3, grace=1) as server:
         url = f"http://127.0.0.1:{server.port}/download{length}"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from need import need
 
 from graceful_asgi.check.port import free_port
 
 from .client import Client, get, is_refused
-from .need import need
 from .server import Server, uvicorn
 from .test_deadline import is_cut
 from .waiting import eventually

@@ -9,9 +9,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from need import need
 
 from .client import Client
-from .need import need
 from .server import Server, uvicorn
 from .waiting import eventually
 

@@ -10,10 +10,10 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from need import need
 
 from .client import Client, get
 from .crowd import Crowd, talks
-from .need import need
 from .server import Server, uvicorn
 from .waiting import eventually
 

@@ -17,10 +17,9 @@ def need(*modules: str) -> None:
             _missing(name)
 
 
-def need_command(name: str) -> None:
-    """Skip the test without this command; in CI fail it."""
-    if shutil.which(name) is None:
-        _missing(name)
+def need_program(name: str) -> str:
+    """Return the program's path. Skip the test without it; in CI fail it."""
+    return shutil.which(name) or _missing(name)
 
 
 def _missing(name: str) -> NoReturn:

@@ -63,7 +63,7 @@ class Bulletin:
 
     def _tell(self, change: PhaseChange) -> None:
         journal.phase_changed(change)
-        for hook in self.hooks:
+        for hook in tuple(self.hooks):
             try:
                 hook(change)
             except Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import journal
+from ..attendants import attend
 from .finder import find_server
 from .touchpoints import missing
 from .uvicorn import UvicornHook
@@ -27,6 +28,7 @@ def attach(drainer: Drainer, scope: Scope, *, anew: bool = True) -> UvicornHook 
     if server is not None and (hook := UvicornHook.of(server)) is not None:
         return hook
     drainer.bind(anew=anew)
+    attend(drainer)
     if server is None:
         journal.passive("no uvicorn server found here")
         return None

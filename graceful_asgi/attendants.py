@@ -1,0 +1,58 @@
+"""What stands beside a drain for as long as its server runs: told of each phase, closed at the end.
+
+An attendant is made by a line in `_MAKERS`; most are made only where the environment asks for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from . import journal
+from .phase import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .drainer import Drainer
+    from .phase import PhaseChange
+
+
+class Attendant(Protocol):
+    """Attends to one server's drain. Its methods are called on the event loop, and must not wait.
+
+    At the hard deadline, with the loop stuck, the last calls come from another thread.
+    """
+
+    def phase_changed(self, change: PhaseChange) -> None:
+        """Take note of a phase change, in order; the last one leads to STOPPED."""
+
+    def close(self) -> None:
+        """Let go of everything: the server has stopped."""
+
+
+_MAKERS: Final[Sequence[Callable[[Drainer], Attendant | None]]] = ()
+"""Each is asked once per server, as it is found; None: nothing to attend to."""
+
+
+def attend(drainer: Drainer) -> None:
+    """Start what the environment and the policy ask for. On the server's event loop.
+
+    Raises:
+        GracefulError: an attendant was asked for with what it cannot work with.
+    """
+    attendants = [made for make in _MAKERS if (made := make(drainer)) is not None]
+    if not attendants:
+        return
+
+    def tell(change: PhaseChange) -> None:
+        for attendant in attendants:
+            try:
+                attendant.phase_changed(change)
+                if change.phase is Phase.STOPPED:
+                    attendant.close()
+            except Exception:
+                journal.failed("%r failed; the drain goes on", attendant)
+        if change.phase is Phase.STOPPED:
+            drainer.bulletin.hooks.remove(tell)
+
+    drainer.add_hook(tell)

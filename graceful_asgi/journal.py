@@ -217,6 +217,13 @@ def ignored(what: str, phase: Phase) -> None:
     )
 
 
+def supervision(event: str, message: str, *args: object, level: int = logging.INFO) -> None:
+    """Say what the parent of the workers does, or has seen of them."""
+    extra = {"event": f"supervisor.{event}"}
+    with _going_on():
+        logger.log(level, f"supervisor [%d]: {message}", os.getpid(), *args, extra=extra)
+
+
 def caution(message: str, *args: object) -> None:
     """Say that something is not as it should be, and that the drain goes on."""
     _say(logging.WARNING, message, *args, event="caution")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,11 +14,14 @@ from .edge import NoEdge
 from .errors import EndedError, MisuseError
 from .exchange import DRAINER_KEY, EXCHANGE_KEY, SERVING, Exchange
 from .http import HTTPExchange
+from .overrides import OVERRIDES_KEY, Overrides
 from .phase import Phase
 from .servers import attach
 from .websocket import WebSocketExchange
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .asgi import ASGIApp, Message, Receive, Scope, Send
     from .policy import DrainPolicy
     from .probes import Probes
@@ -127,32 +131,54 @@ class GracefulMiddleware:
         return self.drainer
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        state = scope.get("state")
-        if state is not None and DRAINER_KEY in state:  # it stands further out as well
+        if DRAINER_KEY in (scope.get("state") or ()):  # it stands further out as well
             return await self.app(scope, receive, send)
+        with self.serving(scope) as passive:
+            return await self.app(scope, hear_stop(receive, passive), send)
+
+    @contextmanager
+    def serving(self, scope: Scope) -> Iterator[Drainer | None]:
+        """Drain the server that *scope* is the lifespan of, for a block. For the middleware.
+
+        Yields the drainer where nothing but that lifespan tells it of a stop.
+        """
+        state = scope.get("state")
+        if state is None:
+            state = {}
         # One app object may be served by two servers at once; then each has its own drain.
-        own = self._given or self._servers == 0
-        drainer = self.drainer if own else Drainer(self.drainer.policy)
-        hook = attach(drainer, scope, anew=not own or self._servers == 0)
+        first = self._servers == 0
+        own = self._given or first
         self._servers += own
-        if hook is not None:
-            drainer = hook.drainer
-        if state is not None:
-            state[DRAINER_KEY] = drainer
-
-        async def receive_shutdown() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.shutdown":
-                drainer.stop("lifespan.shutdown", lame_duck=False)
-                await drainer.drain(NoEdge())
-            return message
-
         try:
-            return await self.app(scope, receive if hook is not None else receive_shutdown, send)
+            drainer = self.drainer if own else Drainer(self.drainer.policy)
+            if OVERRIDES_KEY in state:
+                overrides: Overrides = state[OVERRIDES_KEY]
+                drainer.use(overrides.policy_over(drainer.policy))
+                self._probes = overrides.probes_over(self._probes)
+            hook = attach(drainer, scope, anew=first or not own)
+            state[DRAINER_KEY] = drainer = drainer if hook is None else hook.drainer
+            try:
+                yield drainer if hook is None else None
+            finally:
+                if hook is None:
+                    drainer.finish()
         finally:
             self._servers -= own
-            if hook is None:
-                drainer.finish()
+
+
+def hear_stop(receive: Receive, drainer: Drainer | None) -> Receive:
+    """Return *receive*, which drains as it brings the end where there is a *drainer*."""
+    if drainer is None:
+        return receive
+
+    async def receive_shutdown() -> Message:
+        message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            drainer.stop("lifespan.shutdown", lame_duck=False)
+            await drainer.drain(NoEdge())
+        return message
+
+    return receive_shutdown
 
 
 def _refuses(drainer: Drainer, exchange: Exchange) -> bool:

@@ -95,13 +95,27 @@ class DrainPolicy:
         Raises:
             PolicyError: (a `ValueError`) naming the variable, its value and what is allowed.
         """
-        environ = os.environ if environ is None else environ
-        given: dict[str, Any] = {}
-        for name, rule in _RULES.items():
-            variable = ENV_PREFIX + name.upper()
-            if (text := environ.get(variable)) is not None:
-                given[name] = rule.check(variable, rule.parse(text.strip()))
-        return cls(**given)
+        return cls(**fields_from_env(os.environ if environ is None else environ))
+
+
+def fields_from_env(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields that `GRACEFUL_<FIELD>` gives, and no others. Raises `PolicyError`."""
+    variables = {name: ENV_PREFIX + name.upper() for name in _RULES}
+    return {
+        name: parse_field(name, environ[variable], called=variable)
+        for name, variable in variables.items()
+        if variable in environ
+    }
+
+
+def parse_field(name: str, text: str, *, called: str) -> Any:
+    """Return the value of field *name* that *text* stands for.
+
+    Raises:
+        PolicyError: (a `ValueError`) it stands for none that is allowed; the field is *called* so.
+    """
+    rule = _RULES[name]
+    return rule.check(called, rule.parse(text.strip()))
 
 
 @dataclass(frozen=True, slots=True)

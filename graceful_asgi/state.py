@@ -58,6 +58,11 @@ class DrainState:
         """Whether a stop has come: the drain ends with the process."""
         return not self._unstopped
 
+    def use(self, policy: DrainPolicy) -> None:
+        """Take another policy, before a drain has begun. For the middleware."""
+        self.policy = policy
+        self.timeline = Timeline(policy)
+
     # Triggers
 
     def begin(self, reason: str, *, lame_duck: bool = True) -> bool:

@@ -27,6 +27,11 @@ class Entry:
 
 
 COMMANDS: Final[Mapping[str, Entry]] = {
+    "run": Entry(
+        "graceful_asgi.cli.run",
+        "run",
+        "Run an app under uvicorn, with workers or without, and lose no request at its stop.",
+    ),
     "check": Entry(
         "graceful_asgi.cli.check",
         "check",

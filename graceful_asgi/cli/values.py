@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 if TYPE_CHECKING:
-    _ParamType = click.ParamType[Any]
+    ParamType = click.ParamType[Any]
 else:
-    _ParamType = click.ParamType  # not to be subscripted before click 8.4
+    ParamType = click.ParamType  # not to be subscripted before click 8.4
 
 PICTURE_FORMATS: Final = (".svg", ".png")
 
@@ -25,7 +25,7 @@ _OURS: Final = frozenset({"connection", "content-length", "transfer-encoding", "
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-class _Value(_ParamType):
+class _Value(ParamType):
     """A value read by a function that raises `ValueError` with what is allowed."""
 
     def __init__(self, name: str, parse: Callable[[str], object]) -> None:

@@ -37,7 +37,9 @@ class UvicornEdge:
 
     async def close_listener(self) -> None:
         """Close every listener, and take over what its queue holds."""
-        async for connection in close_listeners(self._server.servers, shared=self._shared):
+        # A parent of ours says when none of its workers goes on with its sockets.
+        alone = not self._shared or getattr(self._server, "service_stops", False)
+        async for connection in close_listeners(self._server.servers, shared=not alone):
             task = asyncio.ensure_future(self._take(connection))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)

@@ -55,7 +55,7 @@ class UvicornHook:
         self._lifespan_task: asyncio.Task[Any] | None = None
 
     @staticmethod
-    def of(server: Server) -> UvicornHook | None:
+    def of(server: object) -> UvicornHook | None:
         """Return what has hooked *server*, if anything has."""
         return getattr(server, _ATTRIBUTE, None)
 

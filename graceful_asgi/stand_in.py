@@ -1,0 +1,59 @@
+"""`StandIn`: the middleware put around an app from outside, which may have it already."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from .exchange import DRAINER_KEY
+from .middleware import GracefulMiddleware, hear_stop
+from .overrides import OVERRIDES_KEY, Overrides
+from .policy import DrainPolicy
+
+if TYPE_CHECKING:
+    from .asgi import ASGIApp, Message, Receive, Scope, Send
+
+
+class StandIn(GracefulMiddleware):
+    """The middleware of an app that may have its own: for one that has, it steps aside.
+
+    Whether it has shows in its lifespan: the app's middleware is called before the app receives
+    the first message. Without a lifespan this one stays, and the one further in does nothing.
+
+    Args:
+        app: the ASGI app.
+        overrides: what the operator says. The app's own middleware learns of it as well.
+
+    Raises:
+        PolicyError: (a `ValueError`) the probes given do not go together.
+    """
+
+    def __init__(self, app: ASGIApp, overrides: Overrides) -> None:
+        super().__init__(
+            app,
+            policy=overrides.policy_over(DrainPolicy()),
+            probes=overrides.probes_over(None),
+        )
+        self._overrides = overrides
+        self._aside = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        if self._aside:
+            return await self.app(scope, receive, send)
+        return await super().__call__(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        state = scope.setdefault("state", {})
+        state[OVERRIDES_KEY] = self._overrides
+        hearing: Receive | None = None
+        with ExitStack() as stack:
+
+            async def receive_after_the_app_has_shown() -> Message:
+                nonlocal hearing
+                if hearing is None:
+                    self._aside = DRAINER_KEY in state
+                    serving = nullcontext() if self._aside else self.serving(scope)
+                    hearing = hear_stop(receive, stack.enter_context(serving))
+                return await hearing()
+
+            return await self.app(scope, receive_after_the_app_has_shown, send)

@@ -119,7 +119,7 @@ async def stop_under_load(
         for task in (running, again):
             task.cancel()
         await asyncio.gather(running, again, return_exceptions=True)
-    left_running = server.left_running()
+    left_running = await _left_running(server)
     server.kill()
     tell("exited", load.statistics())
     end = _exit(server, late=late, left_running=left_running)
@@ -171,6 +171,15 @@ async def _raise_setup_error(running: asyncio.Future[LoadResult], server: Server
         await server.wait_exit()
     if server.running:
         running.result()
+
+
+async def _left_running(server: ServerProcess) -> int:
+    """How many processes outlive the server by more than it takes to notice that it has gone."""
+    with anyio.move_on_after(_EXIT_NOTICE_PERIOD):
+        # Polled: of other people's processes nobody hears when they end.
+        while server.left_running() and not server.running:  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+    return server.left_running()
 
 
 def _exit(server: ServerProcess, *, late: bool, left_running: int) -> Exit:

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import re
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
-from graceful_asgi import GracefulMiddleware, Probes, drain_notice
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Probes, drain_notice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -308,10 +309,23 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     say("lifespan ended")
 
 
-def make_app() -> Starlette:
-    app = Starlette(
+async def hold_the_gil(request: Request) -> Response:
+    """Match as no thread of this process can interrupt: the GIL is not given back."""
+    say("gil held")
+    re.match(r"(a+)+b", "a" * 64)
+    return PlainTextResponse("matched")
+
+
+async def worker_pid(request: Request) -> Response:
+    return PlainTextResponse(str(os.getpid()))
+
+
+def make_bare_app() -> Starlette:
+    return Starlette(
         routes=[
             Route("/", index),
+            Route("/pid", worker_pid),
+            Route("/gil", hold_the_gil),
             Route("/slow", slow),
             Route("/stream", stream),
             Route("/big", big),
@@ -340,11 +354,30 @@ def make_app() -> Starlette:
         ],
         lifespan=lifespan,
     )
+
+
+def make_app() -> Starlette:
+    app = make_bare_app()
     app.add_middleware(GracefulMiddleware, probes=Probes(readiness="/readyz", liveness="/livez"))
     return app
 
 
 app = make_app()
+
+bare = make_bare_app()
+"""The app as somebody has it who has never heard of a drain."""
+
+
+def make_owned_app() -> Starlette:
+    """An app with a policy, a drainer and probes of its own; it tracks work of its own as well."""
+    drainer = Drainer(DrainPolicy(lame_duck_period=0.3, grace_period=0.7, cancel_period=0.1))
+    drainer.add_hook(lambda change: say(f"the app's own hook: {change.phase.value}"))
+    app = make_bare_app()
+    app.add_middleware(GracefulMiddleware, drainer=drainer, probes=Probes(readiness="/own"))
+    return app
+
+
+owned = make_owned_app()
 
 
 async def late(scope: Scope, receive: Receive, send: Send) -> None:

@@ -68,6 +68,11 @@ class Server:
         }
         self._signalled_at = 0.0
 
+    def forget_periods(self, *names: str) -> None:
+        """Leave those periods to the app, before it is started."""
+        for name in names:
+            del self._env[f"GRACEFUL_{name}_PERIOD"]
+
     def __enter__(self) -> Self:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -169,12 +174,13 @@ def uvicorn(
     loop: str = "asyncio",
     env: dict[str, str] | None = None,
     ready: str | None = "Uvicorn running on",
+    program: Sequence[str] = ("uvicorn",),
     **periods: float,
 ) -> Server:
     """A `uvicorn` command line on a TCP port of its own, unless *args* say where it listens."""
     port = free_port()
     where = [] if "--uds" in args else ["--port", str(port)]
-    command = [sys.executable, "-m", "uvicorn", app, "--http", http, "--loop", loop]
+    command = [sys.executable, "-m", *program, app, "--http", http, "--loop", loop]
     return Server(
         [*command, *where, *args], directory, port=port, env=env, ready=ready, periods=periods
     )

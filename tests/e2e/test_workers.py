@@ -1,0 +1,372 @@
+"""`graceful-asgi run`: workers under a parent that loses nothing and ends them by a deadline.
+
+The app is one that has never heard of a drain.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from graceful_asgi.check.load import Load
+from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi.check.port import free_port
+from graceful_asgi.check.process import ServerProcess
+from graceful_asgi.check.trial import Trial, run_trial
+from graceful_asgi.check.verdict import judge
+
+from .client import Client, get, is_refused
+from .server import PACKAGE_ROOT, ROOM, TESTS, Server, uvicorn
+from .test_deadline import is_cut
+from .waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+    from graceful_asgi.check.counts import LoadResult
+
+RUN = ("graceful_asgi", "run")
+PLAN = LoadPlan(
+    keep_alive_clients=20,
+    fresh_clients=10,
+    think_period=0.01,
+    slow_path="/slow?s=1",
+    single_after=0.3,
+)
+EXIT_MARGIN = 1.0
+"""Seconds from a worker's own hard deadline to its SIGKILL."""
+
+
+def run(directory: Path, *args: str, workers: int = 2, **options: float | str) -> Server:
+    app = str(options.pop("app", "e2e.app:bare"))
+    return uvicorn(
+        directory,
+        "--workers",
+        str(workers),
+        *args,
+        app=app,
+        program=RUN,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def wait_until_up(server: Server, workers: int = 2) -> None:
+    server.wait_for("Application startup complete", count=workers)
+    eventually(lambda: get(server.port, "/").status == 200, "an answer")
+
+
+def pids_that_serve(server: Server) -> set[str]:
+    """Ask often enough to be answered by each worker."""
+    return {get(server.port, "/pid").body.decode() for _ in range(40)}
+
+
+def ask_for_the_gil(server: Server) -> bool:
+    """Have a worker hold its GIL; say whether the connection was cut in the end."""
+    with Client(server.port) as client:
+        client.request("/gil")
+        return is_cut(client)
+
+
+def under_load(directory: Path, program: Sequence[str], app: str) -> ServerProcess:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
+        "GRACEFUL_LAME_DUCK_PERIOD": "0.5",
+        "GRACEFUL_GRACE_PERIOD": "10",
+    }
+    command = [sys.executable, "-m", *program, app, "--workers", "2", "--no-access-log"]
+    return ServerProcess(
+        [*command, "--port", str(port)],
+        port=port,
+        log_path=directory / f"{port}.log",
+        env=environment,
+        cwd=directory,
+    )
+
+
+# -- nothing is lost
+
+
+def test_no_request_is_lost_at_sigterm_where_uvicorn_alone_loses_some(tmp_path: Path) -> None:
+    def trial(program: Sequence[str]) -> Trial:
+        server = under_load(tmp_path, program, "e2e.app:bare")
+        return anyio.run(partial(run_trial, server, PLAN, signal_after=0.6, exit_period=30))
+
+    plain = judge([trial(["uvicorn"])])
+    verdict = judge([trial(RUN) for _ in range(3)])
+    assert plain.lost_total > 0
+    assert verdict.clean, verdict.as_dict()
+    assert verdict.served_after > 20
+    assert verdict.slow == "200 complete"
+    assert verdict.exit_code == 0
+
+
+def test_no_request_is_lost_while_workers_are_replaced(tmp_path: Path) -> None:
+    server = under_load(tmp_path, RUN, "e2e.app:bare")
+    replaced = re.compile(r"supervisor \[\d+\]: worker \d+ ended, exit code 0")
+
+    async def run_load() -> LoadResult:
+        load = Load(PLAN, port=server.port)
+
+        async def replace_and_stop() -> None:
+            await anyio.sleep(0.5)
+            load.mark_signalled()
+            for turn in (1, 2):
+                server.signal(signal.SIGHUP)
+                with anyio.fail_after(30):
+                    while len(replaced.findall(server.log_path.read_text())) < 2 * turn:  # noqa: ASYNC110
+                        await anyio.sleep(0.05)
+            server.signal(signal.SIGTERM)
+            await server.wait_exit()
+
+        return await load.run(until=replace_and_stop, within=90)
+
+    with server:
+        result = anyio.run(run_load)
+    assert result.total.lost_total == 0, result
+    assert result.after.served > 100
+    assert server.exit_code == 0
+
+
+def test_a_worker_that_has_had_its_requests_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+    with run(tmp_path, "--limit-max-requests", "20", lame_duck=0.2) as server:
+        wait_until_up(server)
+        before = pids_that_serve(server)  # an answer to each of 40 requests
+        eventually(lambda: len(pids_that_serve(server) - before) >= 2, "two new workers")
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+# -- the deadline
+
+
+def test_a_worker_that_holds_the_gil_is_killed_and_the_others_finish(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    """Its event loop stands still, and so do its threads."""
+    with run(tmp_path, lame_duck=0.3, grace=3.0) as server:
+        wait_until_up(server)
+        cut = beside.submit(ask_for_the_gil, server)
+        server.wait_for("gil held")
+        # The kernel may give a connection to the worker that never looks; ask until one is served.
+        slow = [beside.submit(get, server.port, "/slow?s=2&name=x") for _ in range(4)]
+        server.wait_for("slow began", count=4)
+        server.signal(signal.SIGTERM)
+        assert [answer.result().status for answer in slow] == [200] * 4
+        assert cut.result()
+        assert server.exit_code(within=server.hard_deadline + EXIT_MARGIN + ROOM) == 1
+        assert server.count("clean after") == 1
+        assert is_refused(server.port)
+
+
+def test_a_worker_that_does_not_run_at_all_is_killed_and_the_others_finish(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    """Neither its signal handler nor its watchdog ever runs: SIGKILL is the one answer."""
+    with run(tmp_path, lame_duck=0.3, grace=3.0) as server:
+        wait_until_up(server)
+        stopped = int(min(pids_that_serve(server)))
+        os.kill(stopped, signal.SIGSTOP)
+        slow = beside.submit(get, server.port, "/slow?s=2")
+        server.wait_for("slow began")
+        server.signal(signal.SIGTERM)
+        assert slow.result().status == 200
+        assert server.exit_code(within=server.hard_deadline + EXIT_MARGIN + ROOM) == 1
+        assert f"worker {stopped} is past its deadline: SIGKILL" in server.log
+        assert is_refused(server.port)
+
+
+def test_a_worker_that_holds_the_gil_while_serving_is_replaced(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    with run(tmp_path, "--timeout-worker-healthcheck", "1") as server:
+        wait_until_up(server)
+        cut = beside.submit(ask_for_the_gil, server)
+        server.wait_for(r"worker \d+ has not answered for 1 s: SIGKILL")
+        assert cut.result()
+        server.wait_for("Application startup complete", count=3)
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+def test_ctrl_c_skips_the_lame_duck_and_counts_once(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    """A terminal sends it to the parent and to each worker."""
+    with run(tmp_path, lame_duck=60.0, grace=10.0) as server:
+        wait_until_up(server)
+        slow = beside.submit(get, server.port, "/slow?s=1")
+        server.wait_for("slow began")
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert slow.result().status == 200
+        assert server.exit_code(within=10 + ROOM) == 0
+        assert "cancelling" not in server.log
+
+
+def test_ctrl_c_again_cancels_and_again_ends(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+    with run(tmp_path, lame_duck=60.0, grace=60.0, cancel=60.0) as server:
+        wait_until_up(server)
+        slow = beside.submit(get, server.port, "/slow")
+        with Client(server.port) as client:
+            client.request("/swallow")
+            server.wait_for("swallow began")
+            server.wait_for("slow began")
+            server.signal(signal.SIGINT)
+            server.wait_for(r"draining \(SIGINT\)", count=2)
+            server.signal(signal.SIGINT)
+            assert slow.result().status == 503
+            server.signal(signal.SIGINT)
+            assert server.exit_code(within=EXIT_MARGIN + ROOM) == 1
+
+
+def test_a_stop_in_the_middle_of_a_replacement_is_obeyed_at_once(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    with run(tmp_path, env={"APP_STARTUP": "sleep 0.5"}, lame_duck=0.3) as server:  # type: ignore[arg-type]
+        wait_until_up(server)
+        slow = beside.submit(get, server.port, "/slow?s=0.6")
+        server.wait_for("slow began")
+        server.signal(signal.SIGHUP)
+        server.wait_for("lifespan startup", count=3)
+        server.signal(signal.SIGTERM)
+        server.wait_for(r"lame duck \(SIGTERM\)", count=2)
+        assert slow.result().status == 200
+        assert server.exit_code() == 0
+        assert len(re.findall(r"worker \d+ started", server.log)) == 3
+
+
+# -- keeping workers
+
+
+def test_a_replacement_that_does_not_start_leaves_the_workers_as_they_are(tmp_path: Path) -> None:
+    module = tmp_path / "deployed.py"
+    module.write_text("from e2e.app import bare as app\n")
+    with run(tmp_path, app="deployed:app") as server:
+        wait_until_up(server)
+        before = pids_that_serve(server)
+        module.write_text("this is no Python\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("the replacement has failed")
+        assert pids_that_serve(server) == before
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
+    with run(tmp_path) as server:
+        wait_until_up(server)
+        before = pids_that_serve(server)
+        os.kill(int(min(before)), signal.SIGKILL)
+        server.wait_for(r"worker \d+ ended unasked, exit code -9")
+        server.wait_for("Application startup complete", count=3)
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+def test_more_and_fewer_workers_on_request(tmp_path: Path) -> None:
+    with run(tmp_path, workers=2, lame_duck=0.1) as server:
+        wait_until_up(server)
+        server.signal(signal.SIGTTIN)
+        server.wait_for("Application startup complete", count=3)
+        server.signal(signal.SIGTTOU)
+        server.wait_for(r"worker \d+ ended, exit code 0")
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert len(re.findall(r"worker \d+ ended, exit code 0", server.log)) == 3
+
+
+def test_workers_whose_parent_was_killed_finish_their_work_and_go(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    with run(tmp_path, lame_duck=0.3) as server:
+        wait_until_up(server)
+        slow = beside.submit(get, server.port, "/slow?s=0.5")
+        server.wait_for("slow began")
+        server.process.kill()
+        assert slow.result().status == 200
+        eventually(lambda: server.count("clean after") == 2, "the end of both workers")
+        eventually(lambda: is_refused(server.port), "a closed port")
+
+
+def test_an_app_that_does_not_start_ends_the_parent_with_uvicorns_code(tmp_path: Path) -> None:
+    with run(tmp_path, env={"APP_STARTUP": "raise"}) as server:  # type: ignore[arg-type]
+        assert server.exit_code(within=20) == 3
+        assert "the app does not start" in server.log
+
+
+def test_a_unix_socket_is_served_by_workers_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with run(tmp_path, "--uds", str(path), lame_duck=0.1) as server:
+        server.wait_for("Application startup complete", count=2)
+        with Client(str(path)) as client:
+            client.request("/")
+            assert client.response().status == 200
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert not path.exists()
+
+
+# -- one process
+
+
+def test_one_process_drains_and_exits_in_order(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+    with run(tmp_path, "--readiness", "/readyz", workers=1, lame_duck=0.5) as server:
+        wait_until_up(server, workers=1)
+        slow = beside.submit(get, server.port, "/slow?s=1")
+        server.wait_for("slow began")
+        assert get(server.port, "/readyz").status == 200
+        server.terminate()
+        assert get(server.port, "/readyz").status == 503
+        assert slow.result().status == 200
+        assert server.exit_code() == 0
+
+
+def test_a_terminal_that_is_closed_is_a_stop(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+    with run(tmp_path, workers=1, lame_duck=0.1) as server:
+        wait_until_up(server, workers=1)
+        slow = beside.submit(get, server.port, "/slow?s=0.5")
+        server.wait_for("slow began")
+        server.signal(signal.SIGHUP)
+        assert slow.result().status == 200
+        assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_apps_own_middleware_is_the_one_that_drains(tmp_path: Path, workers: int) -> None:
+    """Its policy wins over the defaults, what is given for this server wins over its policy."""
+    options = ["--cleanup-period", "0.4", "--liveness", "/livez"]
+    server = run(tmp_path, *options, workers=workers, app="e2e.app:owned", cancel=0.2)
+    server.forget_periods("LAME_DUCK", "GRACE", "CLEANUP")
+    with server:
+        server.wait_for(
+            r"hooked .*: lame duck 0.3 s, grace 0.7 s, cancel 0.2 s, cleanup 0.4 s", count=workers
+        )
+        eventually(lambda: get(server.port, "/own").status == 200, "its own readiness")
+        assert get(server.port, "/livez").status == 200
+        server.signal(signal.SIGTERM)
+        server.wait_for("the app's own hook: lame duck", count=workers)
+        assert get(server.port, "/own").status == 503
+        assert server.exit_code() == 0
+        assert server.count(": lame duck (SIGTERM)") == workers
+        assert len(re.findall(r"drain \[\d+\]: clean after", server.log)) == workers
+
+
+def test_seconds_since_start_are_not_what_a_stop_waits_for(tmp_path: Path) -> None:
+    """An idle service is gone as soon as its lame duck is over."""
+    with run(tmp_path, lame_duck=0.2, grace=30.0, cancel=30.0, cleanup=30.0) as server:
+        wait_until_up(server)
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert time.monotonic() - began < 15

@@ -66,6 +66,8 @@ def serve(config: DrainedConfig) -> int:
             return 0
         if config.workers > 1:
             return Supervisor(config, [config.bind_socket()]).run()
+        if hasattr(config, "load_app"):
+            config.load_app()  # outside of the event loop, as uvicorn does from 0.47 on
         # A terminal that is closed says so: uvicorn alone would be gone on the spot.
         signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
         server = uvicorn.Server(config)

@@ -8,13 +8,13 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload
 
 from .overrides import Overrides
 from .policy import DrainPolicy
 from .stand_in import StandIn
 from .supervisor import Supervisor
+from .worker import STARTUP_FAILURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +49,10 @@ class DrainedConfig(uvicorn.Config):
 
     def load(self) -> None:
         """Load the app as uvicorn does, and put the drain around it."""
-        super().load()
+        try:
+            super().load()
+        except SystemExit as failure:  # older releases of uvicorn say 1
+            raise SystemExit(STARTUP_FAILURE) from failure
         self.loaded_app = StandIn(self.loaded_app, self.overrides)
 
 

@@ -13,13 +13,11 @@ import time
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.config import STARTUP_FAILURE
-
 from . import journal
 from .crew import Backoff, Worker
 from .servers.signals import log_where_uvicorn_does
 from .signal_inbox import SignalInbox
-from .worker import Allowance
+from .worker import STARTUP_FAILURE, Allowance
 
 if TYPE_CHECKING:
     import socket

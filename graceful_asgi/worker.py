@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 
 from .servers import UvicornHook
 from .servers.uvicorn import MARGIN
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 
 Order = Literal["ping", "service stops", "interrupt"]
 """What the parent says: are you there; your siblings are told to stop as well; Ctrl+C."""
+
+STARTUP_FAILURE: Final = 3
+"""uvicorn's exit code for an app that does not start. Its parents take it for final."""
 
 LEFT_TO_THE_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
 """Signals of a terminal, which sends them to the parent and to each worker."""

@@ -52,6 +52,14 @@ def _uvicorn() -> Iterator[Entrant]:
             "gunicorn uvicorn_worker",
             (*gunicorn, *worker, target),
         )
+    run = (sys.executable, "-m", "graceful_asgi", "run", *quiet, "--port", "{port}")
+    policy = (("GRACEFUL_LAME_DUCK_PERIOD", "2"),)  # as the app with the middleware has it
+    yield _python(
+        "graceful-asgi run --workers 2",
+        "uvicorn",
+        (*run, "--workers", "2", f"{APP}:plain"),
+        policy,
+    )
 
 
 def _python_servers() -> Iterator[Entrant]:
@@ -66,12 +74,14 @@ def _python_servers() -> Iterator[Entrant]:
     yield _python("aiohttp", "aiohttp", (*module, "tests.bench.peers.aiohttp_server", "{port}"))
 
 
-def _python(name: str, modules: str, command: tuple[str, ...]) -> Entrant:
+def _python(
+    name: str, modules: str, command: tuple[str, ...], env: tuple[tuple[str, str], ...] = ()
+) -> Entrant:
     missing = [each for each in modules.split() if importlib.util.find_spec(each) is None]
     if missing:
         return Entrant(name, reason=f"{', '.join(missing)} is not installed")
     version = ", ".join(f"{each} {importlib.metadata.version(each)}" for each in modules.split())
-    return Entrant(name, command, version=version)
+    return Entrant(name, command, env, version)
 
 
 def _node(directory: Path) -> Iterator[Entrant]:

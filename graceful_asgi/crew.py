@@ -76,7 +76,7 @@ class Worker:
         """Whether it has been told to stop, or has said that it does."""
         self.talks = True
         self.pong = Pong(0, 0)
-        self._started_at = time.monotonic()
+        self.started_at = time.monotonic()
         self._kill_at = math.inf
         self._ping_at = math.inf  # until it serves: an import may take its time
         self._no_answer_at = math.inf
@@ -87,10 +87,6 @@ class Worker:
     def gone(self) -> bool:
         """Whether its process has ended."""
         return self.process.exitcode is not None
-
-    def age(self, now: float) -> float:
-        """Seconds since it was started."""
-        return now - self._started_at
 
     def listen(self) -> None:
         """Take in what it has said."""
@@ -129,7 +125,8 @@ class Worker:
 
     def stop(self, number: signal.Signals, *, service_stops: bool, margin: float) -> None:
         """Have it drain as for signal *number*, and be gone in what it is allowed and *margin*."""
-        if service_stops:
+        # One that leaves already closes its listener before the others: they still accept.
+        if service_stops and not self.leaving:
             self._order("service stops")
         whole = self._allowance.whole + margin
         if number == signal.SIGINT and self.ready:

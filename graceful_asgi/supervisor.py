@@ -54,6 +54,7 @@ class Supervisor:
         self._stopping = False
         self._has_served = False
         self._interrupts = 0
+        """How often Ctrl+C has come on top of a stop."""
         self._code = 0
         self._handlers: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self._on_term,
@@ -61,6 +62,8 @@ class Supervisor:
             signal.SIGHUP: self._on_hang_up,
             signal.SIGTTIN: self._on_more,
             signal.SIGTTOU: self._on_fewer,
+            # Awakens; a worker's sentinel may be held open by a child that it has forked.
+            signal.SIGCHLD: lambda: None,
         }
 
     def run(self) -> int:
@@ -91,11 +94,14 @@ class Supervisor:
             self._handlers[number]()
         for worker in self._workers:
             worker.listen()
+            self._has_served |= worker.ready
 
     def _next_instant(self) -> float:
         instants = [instant for worker in self._workers for instant in worker.instants()]
         if self._is_missing_some():
             instants.append(self._backoff.until)
+        if self._successor is not None:
+            instants.append(self._successor.started_at + START_PERIOD)
         return min(instants, default=math.inf)
 
     def _on_term(self) -> None:
@@ -103,13 +109,12 @@ class Supervisor:
 
     def _on_interrupt(self) -> None:
         """Ctrl+C: stop without a lame duck; again: cancel; again: end."""
-        self._interrupts += 1
         if not self._stopping:
-            self._interrupts = 1
             self._stop(signal.SIGINT)
             return
+        self._interrupts += 1
         for worker in self._workers:
-            worker.interrupt(last=self._interrupts > 2, margin=EXIT_MARGIN)
+            worker.interrupt(last=self._interrupts > 1, margin=EXIT_MARGIN)
 
     def _on_hang_up(self) -> None:
         if self._stopping:
@@ -185,7 +190,6 @@ class Supervisor:
         worker.listen()  # its last words
         code = worker.process.exitcode
         worker.close()
-        self._has_served |= worker.ready
         if worker.leaving:
             level = logging.INFO if code == 0 else logging.WARNING
             self._say(
@@ -197,7 +201,7 @@ class Supervisor:
         self._warn("worker_lost", "worker %d ended unasked, exit code %s", worker.pid, code)
         if worker is self._successor:
             self._give_up_replacing(worker)
-        elif code == STARTUP_FAILURE and not self._has_served:
+        elif code == STARTUP_FAILURE and not (self._has_served or worker.ready):
             self._warn("not_started", "the app does not start: stops")
             self._code = STARTUP_FAILURE
             self._stop(signal.SIGTERM)
@@ -216,7 +220,7 @@ class Supervisor:
             self._successor = None
             for worker in self._outdated[:1]:
                 worker.stop(signal.SIGTERM, service_stops=False, margin=EXIT_MARGIN)
-        elif successor.age(time.monotonic()) > START_PERIOD:
+        elif time.monotonic() >= successor.started_at + START_PERIOD:
             self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
             successor.kill()
 

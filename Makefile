@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ROUNDS ?= 1
+JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
@@ -15,9 +16,10 @@ demo: $(VENV)/demo
 		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws \
 		--sse-path /events --deadline 10
 
+# Most tests wait for a server more than they compute: more of them at once than there are cores.
 test: $(VENV)/dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 

@@ -186,6 +186,9 @@ def _exit(server: ServerProcess, *, late: bool, left_running: int) -> Exit:
     code, seconds = server.exit_code, server.seconds_to_exit
     if code is None or seconds is None:
         raise CheckError(f"process {server.pid} was killed and its exit was not seen")
+    if late:
+        # It may have found, in the moment before the kill, that its last client had hung up.
+        code = -signal.SIGKILL
     return Exit(code=code, seconds=seconds, late=late, left_running=left_running)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from ports import free_port
 
 from graceful_asgi.check.client import connect
 from graceful_asgi.check.counts import Answered, Lost, Unsent
-from graceful_asgi.check.port import free_port
 from graceful_asgi.check.request import Request as ToSend
 
 from .adversary import OK, OK_AND_CLOSE, OK_CHUNKED, Adversary, Request, first, reset

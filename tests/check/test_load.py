@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from ports import free_port
 
 from graceful_asgi.check.errors import SetupError
 from graceful_asgi.check.finding import Exit
 from graceful_asgi.check.load import Load
 from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.port import free_port
 
 from .adversary import (
     CUT_CHUNKED,

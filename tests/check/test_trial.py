@@ -60,6 +60,24 @@ async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path
     assert is_gone(process.pid)
 
 
+async def test_a_server_that_ends_between_its_deadline_and_the_kill_counts_as_killed(
+    tmp_path: Path,
+) -> None:
+    """As one does that has waited for its last client, when that client gives up."""
+    process = server(tmp_path, "drains")
+    kill = process.kill
+
+    def kill_late() -> None:
+        process.wait(10)
+        kill()
+
+    process.kill = kill_late  # type: ignore[method-assign]
+    trial = await run_trial(process, plan(), signal_after=0.2, exit_period=0.3)
+    assert process.exit_code == 0
+    assert trial.end.late
+    assert trial.end.code == -signal.SIGKILL
+
+
 async def test_a_server_that_goes_before_the_signal_is_an_error_and_no_verdict(
     tmp_path: Path,
 ) -> None:

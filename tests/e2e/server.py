@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ports import free_port
+
 import graceful_asgi
-from graceful_asgi.check.port import free_port
 
 from .waiting import PATIENCE, eventually
 

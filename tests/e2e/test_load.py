@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from ports import free_port
 
 from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.port import free_port
 from graceful_asgi.check.process import ServerProcess
 from graceful_asgi.check.trial import Trial, run_trial
 from graceful_asgi.check.verdict import judge

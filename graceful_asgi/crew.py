@@ -52,6 +52,9 @@ class Worker:
         sockets: the listening sockets; it gets copies.
         allowance: how long it may take to stop, until it says so itself.
         ping_period: seconds between two questions whether it is there.
+
+    Raises:
+        OSError: its process could not be started.
     """
 
     def __init__(
@@ -66,9 +69,15 @@ class Worker:
         self._ping_period = ping_period
         self._answer_period = float(config.timeout_worker_healthcheck)
         self.connection, theirs = multiprocessing.Pipe()
-        self.process = get_subprocess(config, partial(run_worker, config, theirs), list(sockets))
-        self.process.start()
-        theirs.close()
+        target = partial(run_worker, config, theirs)
+        self.process = get_subprocess(config, target, list(sockets))
+        try:
+            self.process.start()
+        except BaseException:
+            self.connection.close()
+            raise
+        finally:
+            theirs.close()
         self.pid: int = self.process.pid or 0
         self.ready = False
         """Whether it has served."""

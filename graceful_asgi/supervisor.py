@@ -63,7 +63,9 @@ class Supervisor:
             signal.SIGTTIN: self._on_more,
             signal.SIGTTOU: self._on_fewer,
             # Awakens; a worker's sentinel may be held open by a child that it has forked.
-            signal.SIGCHLD: lambda: None,
+            signal.SIGCHLD: _do_nothing,
+            signal.SIGUSR1: _do_nothing,  # uvicorn's parent lives on, too
+            signal.SIGUSR2: _do_nothing,
         }
 
     def run(self) -> int:
@@ -177,9 +179,14 @@ class Supervisor:
     def _is_missing_some(self) -> bool:
         return not self._stopping and len(self._staying()) < self._wanted
 
-    def _start(self) -> Worker:
+    def _start(self) -> Worker | None:
         allowance = Allowance.of(self._config.policy)
-        worker = Worker(self._config, self._sockets, allowance, ping_period=PING_PERIOD)
+        try:
+            worker = Worker(self._config, self._sockets, allowance, ping_period=PING_PERIOD)
+        except OSError as exc:  # no memory, no process, no descriptor to be had: later, perhaps
+            self._warn("not_started", "a worker could not be started: %s", exc)
+            self._backoff.note_loss(time.monotonic())
+            return None
         self._workers.append(worker)
         self._say("worker_started", "worker %d started", worker.pid)
         return worker
@@ -200,7 +207,7 @@ class Supervisor:
             return
         self._warn("worker_lost", "worker %d ended unasked, exit code %s", worker.pid, code)
         if worker is self._successor:
-            self._give_up_replacing(worker)
+            self._give_up_replacing()
         elif code == STARTUP_FAILURE and not (self._has_served or worker.ready):
             self._warn("not_started", "the app does not start: stops")
             self._code = STARTUP_FAILURE
@@ -216,6 +223,8 @@ class Supervisor:
             # One at a time: not before the one that was replaced last has gone.
             if self._outdated and not any(worker.leaving for worker in self._outdated):
                 self._successor = self._start()
+                if self._successor is None:
+                    self._give_up_replacing()
         elif successor.ready:
             self._successor = None
             for worker in self._outdated[:1]:
@@ -224,7 +233,7 @@ class Supervisor:
             self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
             successor.kill()
 
-    def _give_up_replacing(self, worker: Worker) -> None:
+    def _give_up_replacing(self) -> None:
         self._successor, self._outdated = None, []
         self._warn("not_replaced", "the replacement has failed: the workers there are go on")
 
@@ -233,3 +242,7 @@ class Supervisor:
 
     def _warn(self, event: str, message: str, *args: object) -> None:
         self._say(event, message, *args, level=logging.WARNING)
+
+
+def _do_nothing() -> None:
+    """Handle a signal by doing what is due, and nothing else."""

@@ -133,9 +133,14 @@ class Worker:
     # To the worker
 
     def stop(self, number: signal.Signals, *, service_stops: bool, margin: float) -> None:
-        """Have it drain as for signal *number*, and be gone in what it is allowed and *margin*."""
-        # One that leaves already closes its listener before the others: they still accept.
-        if service_stops and not self.leaving:
+        """Have it drain as for signal *number*, and be gone in what it is allowed and *margin*.
+
+        One that leaves already is left to it. It may be past handling a signal; and it closes its
+        listener before the others, which still accept.
+        """
+        if self.leaving:
+            return
+        if service_stops:
             self._order("service stops")
         whole = self._allowance.whole + margin
         if number == signal.SIGINT and self.ready:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import journal
 from .connections import Connections
-from .listener import close_listeners
+from .listener import close_listeners, end_deafness
+from .siblings import Siblings, may_have_siblings
 
 if TYPE_CHECKING:
     import socket
@@ -27,19 +28,35 @@ class UvicornEdge:
         self._connections = Connections(server)
         self._taking: set[asyncio.Task[Any]] = set()
         self._settled_at = 0.0
+        self._siblings: Siblings | None = None
         # A socket that came from somewhere may be going on elsewhere: sibling workers, the
         # successor in a socket activation.
         self._shared = server.config.fd is not None or server.config.reload
 
-    def share_sockets(self) -> None:
+    def start_listening(self) -> None:
+        """Note that the listeners are open. A worker before this one may have left them deaf."""
+        if may_have_siblings(self._server):
+            end_deafness(self._server.servers)
+
+    def share_sockets(self, *, stopped_by_signal: bool) -> None:
         """Note that the server was started with sockets that somebody else has made."""
         self._shared = True
+        # Workers that stop of their own accord, all at once even, are followed by others.
+        if stopped_by_signal and may_have_siblings(self._server):
+            listening = [each for server in self._server.servers for each in server.sockets]
+            self._siblings = Siblings(listening)
+            self._siblings.leave_word()
+
+    def _is_last(self) -> bool:
+        """Say whether nobody else goes on with the listening sockets."""
+        if not self._shared or getattr(self._server, "service_stops", False):
+            return True  # a parent of ours says so
+        return self._siblings is not None and self._siblings.all_leave()
 
     async def close_listener(self) -> None:
         """Close every listener, and take over what its queue holds."""
-        # A parent of ours says when none of its workers goes on with its sockets.
-        alone = not self._shared or getattr(self._server, "service_stops", False)
-        async for connection in close_listeners(self._server.servers, shared=not alone):
+        shared = not self._is_last()
+        async for connection in close_listeners(self._server.servers, shared=shared):
             task = asyncio.ensure_future(self._take(connection))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)

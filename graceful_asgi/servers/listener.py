@@ -70,6 +70,14 @@ async def close_listeners(
         yield connection
 
 
+def end_deafness(servers: Iterable[asyncio.base_events.Server]) -> None:
+    """Let the listeners of *servers* hear again, if whoever had them before has made them deaf."""
+    for server in servers:
+        for listening in server.sockets:
+            with socket.fromfd(listening.fileno(), listening.family, listening.type) as listener:
+                _set_min_ttl(listener, 0)
+
+
 async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> None:
     """Let asyncio finish the connections it has accepted but not attached to a server yet.
 

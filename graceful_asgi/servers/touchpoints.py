@@ -63,6 +63,7 @@ class Config(Protocol):
     ws_protocol_class: type | None
     ssl: Any
     reload: bool
+    workers: int
     fd: int | None
     limit_max_requests: int | None
 

@@ -104,6 +104,7 @@ class UvicornHook:
 
     async def _main_loop(self) -> None:
         self._check_signal_handler()
+        self._edge.start_listening()
         try:
             await self._uvicorn_main_loop()
         except asyncio.CancelledError:
@@ -149,7 +150,7 @@ class UvicornHook:
             limited = not server.should_exit and server.config.limit_max_requests is not None
             self._stop("limit_max_requests" if limited else code_asked)
         if sockets is not None:
-            self._edge.share_sockets()
+            self._edge.share_sockets(stopped_by_signal=bool(server._captured_signals))
         server.should_exit = True  # sse-starlette reads it; `on_tick` says less with it
         ticking = asyncio.ensure_future(self._tick())
         try:

@@ -41,6 +41,8 @@ class DrainState(Outlook):
         self.pulse = None
         self.on_stop: list[Callable[[], object]] = []
         """Called where the first stop comes from: any thread, a signal handler. For edges."""
+        self.on_open: list[Callable[[], object]] = []
+        """Called on the event loop when the server listens. For attendants."""
         # Re-entrant: a signal handler interrupts the very thread that may be holding it.
         self._lock = threading.RLock()
         # The first trigger takes it out: one step that no signal handler can come in between.
@@ -185,6 +187,14 @@ class DrainState(Outlook):
         """Note *work* that is new while draining. For the middleware."""
         self.timeline.arrive(self.now())
         self.endings.add(work)
+
+    def note_open(self) -> None:
+        """Tell that the server listens. For edges."""
+        for told in tuple(self.on_open):
+            try:
+                told()
+            except Exception:
+                journal.failed("%r failed; the server goes on", told)
 
     def overran(self, work: StuckWork) -> None:
         """Note that *work* was given up at its deadline. For edges."""

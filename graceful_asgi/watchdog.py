@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FORCED: Final = 1
 """The exit code. Never 3 or 4: uvicorn's and gunicorn's parents take those for a failed start."""
 
+MARGIN: Final = 0.5
+"""Seconds from the end of the last phase to the hard deadline."""
+
 LAST_WORDS_PERIOD: Final = 0.4
 """Seconds for the report. A log that blocks (a full pipe, a lock that is held) gets no more."""
 

@@ -24,6 +24,7 @@ from ..pulse import Pulse
 from ..report import StuckWork
 from ..stacks import where
 from ..stuck import last_words, look_after
+from ..watchdog import MARGIN as MARGIN
 from ..watchdog import Watchdog
 from .edge import UvicornEdge
 from .signals import CapturedSignals, check_signal_handler, handles, log_where_uvicorn_does
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 TICK_PERIOD: Final = 0.1
 """uvicorn's own: it keeps the Date header and gunicorn's heartbeat going, and sees flags set."""
-
-MARGIN: Final = 0.5
-"""Seconds from the end of the last phase to the hard deadline."""
 
 _ATTRIBUTE: Final = "_graceful_asgi_hook"
 
@@ -83,6 +81,8 @@ class UvicornHook:
         drainer.on_stop.append(self._on_stop)
         if drainer.stopping:  # by whatever else has it
             self._on_stop()
+        if self._lifespan_task is None:  # in a request: `main_loop` is under way
+            drainer.note_open()
         for signum in captured:  # it was told to stop before it had got as far as this
             server._captured_signals.append(signum)
 
@@ -121,6 +121,7 @@ class UvicornHook:
     async def _main_loop(self) -> None:
         if self._owns_process:
             check_signal_handler(self._server)
+        self.drainer.note_open()
         try:
             await self._uvicorn_main_loop()
         except asyncio.CancelledError:

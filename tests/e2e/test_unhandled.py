@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from need import need
-
-from graceful_asgi.check.port import free_port
+from ports import free_port
 
 from .client import Client, get
 from .server import Server, uvicorn

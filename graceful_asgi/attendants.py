@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from . import journal
 from .phase import Phase
+from .systemd import announce
+from .unhandled import stop_on_unhandled_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +32,10 @@ class Attendant(Protocol):
         """Let go of everything: the server has stopped."""
 
 
-_MAKERS: Final[Sequence[Callable[[Drainer], Attendant | None]]] = ()
+_MAKERS: Final[Sequence[Callable[[Drainer], Attendant | None]]] = (
+    stop_on_unhandled_exception,
+    announce,
+)
 """Each is asked once per server, as it is found; None: nothing to attend to."""
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check(policy: DrainPolicy, margin: float) -> None:
-    """Say at startup what of the policy cannot hold, or has no effect in this version."""
+    """Say at startup what of the policy cannot hold."""
     given, needed = policy.termination_grace_period, policy.total_period + margin
     if given is not None and needed > given:
         journal.caution(
@@ -23,5 +23,3 @@ def check(policy: DrainPolicy, margin: float) -> None:
             needed,
             max(0.0, policy.grace_period - (needed - given)),
         )
-    if policy.drain_on_unhandled_exception:
-        journal.caution("drain_on_unhandled_exception=True has no effect yet")

@@ -99,7 +99,9 @@ class Drainer(DrainState):
                 if now >= self._next_progress:
                     journal.progress(self.statistics())
                     self._next_progress = now + journal.PROGRESS_PERIOD
-                await listener.wait(min(end(), self._next_progress) - now)
+                if now >= self.report_due():
+                    self.report_stuck()
+                await listener.wait(min(end(), self._next_progress, self.report_due()) - now)
 
     async def wait_drained(self) -> DrainReport:
         """Wait until the lame duck has passed and nothing is in flight; return the report so far.
@@ -159,7 +161,7 @@ class Drainer(DrainState):
         if anew:
             self.in_flight.clock = self._given_clock or running_clock()
             if self._enter(Event.RESTART):
-                self._unstopped = [True]
+                self._unstopped, self._failed = [True], False
                 self.endings = Endings(self)  # what the old one ran on may be gone
                 self._reset()
         self.bulletin.bind()

@@ -45,9 +45,11 @@ class Exchange(Work):
     __slots__ = (
         "_body_read",
         "_events",
+        "_last",
         "_listening",
         "_receive",
         "_send",
+        "_sent",
         "_start",
         "answer",
         "drainer",
@@ -79,11 +81,30 @@ class Exchange(Work):
         self._start: Message | None = None
         """How the response began, until somebody wants to know whether it is an event stream."""
         self._events: EventStream | None = None
+        self._sent = 0
+        """Bytes of the body, but for the last piece; that may be on its way for long."""
+        self._last: Message | None = None
         self._listening: Interruptible | None = None
 
     @property
     def path(self) -> str:
         return str(self.scope["path"])
+
+    @property
+    def route(self) -> str:
+        # Routers put it into the very scope that they were called with. What a mount has taken off
+        # the path is at the end of the root path by then.
+        route = self.scope.get("route")
+        path = getattr(route, "path_format", None) or getattr(route, "path", "")
+        if not isinstance(path, str):
+            return ""
+        root = str(self.scope.get("root_path", ""))
+        return root.removeprefix(str(self.scope.get("app_root_path", root))) + path
+
+    @property
+    def client(self) -> str:
+        client = self.scope.get("client")
+        return ":".join(str(part) for part in client or ())
 
     @property
     def cut(self) -> bool:

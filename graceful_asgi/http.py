@@ -43,6 +43,11 @@ class HTTPExchange(Exchange):
     def progress(self) -> str:
         return f"response {self.answer}"
 
+    @property
+    def sent(self) -> int:
+        last = self._last
+        return self._sent + (0 if last is None else len(last.get("body", b"")))
+
     async def receive(self) -> Message:
         if self._body_read:
             return await self._listen()
@@ -81,6 +86,7 @@ class HTTPExchange(Exchange):
         elif kind in _BODIES:
             if not message.get("more_body", False):
                 return self._complete(message)
+            self._sent += len(message.get("body", b""))
             if (events := self._event_stream()) is not None:
                 return self._send_event(message, events)
         return self._send(message)
@@ -88,6 +94,7 @@ class HTTPExchange(Exchange):
     async def _complete(self, message: Message) -> None:
         if self.was_ended:
             return self._too_late(message)
+        self._last = message
         await self._send(message)  # waits for a slow reader: cancelled here, the answer is cut
         self.answer = "complete"
 

@@ -108,6 +108,21 @@ class Work:
         return ""
 
     @property
+    def route(self) -> str:
+        """The route's path as the app declares it; empty where none is known."""
+        return ""
+
+    @property
+    def client(self) -> str:
+        """The client's address; empty where none is known."""
+        return ""
+
+    @property
+    def sent(self) -> int | None:
+        """Bytes of the response's body handed to the server; None where nobody counts them."""
+        return None
+
+    @property
     def progress(self) -> str:
         """How far the work has come, in a few words."""
         return "running"

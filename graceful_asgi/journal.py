@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 from .phase import Phase, PhaseChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .policy import DrainPolicy
     from .report import DrainReport, DrainStatistics, StuckWork
+    from .stuck import StuckReport
 
 logger: Final = logging.getLogger("graceful_asgi")
 
@@ -158,24 +159,16 @@ def all_stuck(works: Sequence[StuckWork]) -> None:
         _say(logging.WARNING, "stuck: %d more", more, event="stuck_more", more=more)
 
 
-def deadline_passed(
-    reason: str, age: float, works: Sequence[StuckWork], stacks: Iterable[str]
-) -> None:
-    """Say, at the hard deadline, what has kept the process from ending."""
-    _say(
-        logging.ERROR,
-        "hard deadline: %.1f s after %s the process ends now, %d still in flight",
-        age,
-        reason,
-        len(works),
-        event="hard_deadline",
-        reason=reason,
-        elapsed=age,
-        in_flight=len(works),
-    )
-    all_stuck(works)
-    for stack in stacks:
-        _say(logging.ERROR, "%s", stack, event="stack")
+def stuck_report(report: StuckReport) -> None:
+    """Say in one record what keeps a drain from its end, with everything that is known of it."""
+    if report.moment == "hard deadline":
+        level, event = logging.ERROR, "hard_deadline"
+        head = f"hard deadline: {report.elapsed:.1f} s after {report.reason} the process ends now"
+    else:
+        level, event = logging.WARNING, "stuck_report"
+        head = f"{report.time_left:.1f} s until work is cancelled ({report.reason})"
+    lines = [f"{head}, {report.in_flight} still in flight", *report.lines()]
+    _say(level, "%s", "\n".join(lines), event=event, **report.figures())
 
 
 def hooked(what: str, policy: DrainPolicy) -> None:

@@ -134,7 +134,8 @@ class GracefulMiddleware:
         if DRAINER_KEY in (scope.get("state") or ()):  # it stands further out as well
             return await self.app(scope, receive, send)
         with self.serving(scope) as passive:
-            return await self.app(scope, hear_stop(receive, passive), send)
+            receive, send = hear_stop(receive, passive), hear_start(send, passive)
+            return await self.app(scope, receive, send)
 
     @contextmanager
     def serving(self, scope: Scope) -> Iterator[Drainer | None]:
@@ -179,6 +180,19 @@ def hear_stop(receive: Receive, drainer: Drainer | None) -> Receive:
         return message
 
     return receive_shutdown
+
+
+def hear_start(send: Send, drainer: Drainer | None) -> Send:
+    """Return *send*, which tells the *drainer*, where there is one, that the server listens."""
+    if drainer is None:
+        return send
+
+    async def send_startup(message: Message) -> None:
+        await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            drainer.note_open()
+
+    return send_startup
 
 
 def _refuses(drainer: Drainer, exchange: Exchange) -> bool:

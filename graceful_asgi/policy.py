@@ -59,7 +59,8 @@ class DrainPolicy:
     ends."""
 
     drain_on_unhandled_exception: bool = False
-    """Whether an exception that nobody handled begins a drain. Has no effect yet."""
+    """Whether an exception that nobody handled, in a thread, a task or a callback of the loop,
+    stops the server: it drains, and the process exits with 1. Those of requests are handled."""
 
     termination_grace_period: float | None = None
     """What the platform gives between SIGTERM and SIGKILL. A policy that does not fit into it is

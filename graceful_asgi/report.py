@@ -1,23 +1,14 @@
-"""What a drain came to: `DrainReport`, `StuckWork`, and where stuck work waits."""
+"""What a drain came to, and where it stands: `DrainReport`, `DrainStatistics`. Only data."""
 
 from __future__ import annotations
 
-import functools
-import gc
-import os
-import sys
-import sysconfig
-import threading
-import traceback
-from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from types import FrameType
+    from collections.abc import Mapping
 
-    from .inflight import Kind, Work
+    from .inflight import Kind, Outcome
     from .phase import Phase
 
 
@@ -37,13 +28,28 @@ class StuckWork:
     """How far it had come: `response not started`, `response started`, ..."""
     where: str
     """The line of the app that it was waiting at (`file:line in function`); may be empty."""
+    route: str = ""
+    """The route's path as the app declares it (`/reports/{id}`); empty where none is known."""
+    client: str = ""
+    """The client's address; empty where the server gives none."""
+    sent: int | None = None
+    """Bytes of the response's body handed to the server; None where nobody counts them."""
+    chain: tuple[str, ...] = ()
+    """Where it was waiting, from the outermost call to the innermost. Lines of the app, and between
+    them how many calls of which library."""
+    thread: str = ""
+    """The thread that works for it, where that can be told; `where` and `chain` lead into it."""
 
     def __str__(self) -> str:
         # A path can hold anything, a line break too: this goes into a log.
-        path = "".join(char if char.isprintable() else repr(char)[1:-1] for char in self.path)
-        name = " ".join(part for part in (self.kind, self.method, path) if part)
+        name = " ".join(part for part in (self.kind, self.method, printable(self.path)) if part)
         where = f", at {self.where}" if self.where else ""
         return f"{name} for {self.age:.1f} s, {self.phase}{where}"
+
+
+def printable(text: str) -> str:
+    """Return *text* with every character escaped that a terminal would act on."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +74,19 @@ class DrainReport:
     """Seconds from the drain's beginning to now, or to its end."""
     stuck: tuple[StuckWork, ...] = ()
     """What was still in flight when its deadline passed."""
+    failed: bool = False
+    """Whether the stop came from an exception that nobody handled."""
 
     @property
     def clean(self) -> bool:
-        """Whether everything in flight finished. The process exits 0 then, 1 otherwise."""
+        """Whether everything in flight finished."""
         return not (self.cancelled or self.aborted)
+
+    @property
+    def exit_code(self) -> int:
+        """What the process exits with: 0 after a clean drain, 1 after one that was not, or one
+        that an exception stopped the server by."""
+        return 0 if self.clean and not self.failed else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,132 +110,7 @@ class DrainStatistics:
     """How much of each kind is in flight; what is not there is absent."""
     tracked: Mapping[str, int] = field(default_factory=dict)
     """The app's own work in flight (`Drainer.track`), by the names it was given."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What has become of the work since a drain began."""
-
-    completed: int = 0
-    cancelled: int = 0
-    aborted: int = 0
-    rejected: int = 0
-    stuck: dict[object, StuckWork] = field(default_factory=dict)
-
-    def count(self, work: Work) -> None:
-        """Count *work* that has just ended."""
-        setattr(self, work.outcome, getattr(self, work.outcome) + 1)
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts by name, as `DrainReport` and `DrainStatistics` take them."""
-        return {
-            "completed": self.completed,
-            "cancelled": self.cancelled,
-            "aborted": self.aborted,
-            "rejected": self.rejected,
-        }
-
-
-def stuck_work(work: Work, now: float) -> StuckWork:
-    """Describe *work* as it stands. Safe from any thread."""
-    return StuckWork(
-        kind=work.kind,
-        method=work.method,
-        path=work.path,
-        age=now - work.began,
-        phase=work.progress,
-        where=where(work.coroutine()),
-    )
-
-
-_OWN: Final = os.path.join(os.path.dirname(__file__), "")
-
-
-def where(coroutine: object) -> str:
-    """Say where a coroutine waits: its innermost line outside of the libraries, if it has one.
-
-    "Waiting in anyio/_backends" helps nobody at three in the morning; the app's own line does.
-    """
-    running = bool(getattr(coroutine, "cr_running", False))
-    chain = _running_frames(coroutine) if running else await_chain(coroutine)
-    frames = [frame for frame in chain if not frame.f_code.co_filename.startswith(_OWN)]
-    own = [frame for frame in frames if not _is_library(frame.f_code.co_filename)]
-    if not frames:
-        return ""
-    frame = own[-1] if own else frames[-1]
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-
-
-def _running_frames(coroutine: object) -> list[FrameType]:
-    """Return the frames from *coroutine* inwards. One that runs (and blocks its loop) awaits
-    nothing; what it does stands on the stack of its thread."""
-    outermost = getattr(coroutine, "cr_frame", None)
-    for innermost in sys._current_frames().values():
-        stack = _stack(innermost)
-        if outermost in stack:
-            return stack[stack.index(outermost) :]
-    return []
-
-
-def _stack(innermost: FrameType) -> list[FrameType]:
-    stack: list[FrameType] = []
-    frame: FrameType | None = innermost
-    while frame is not None:
-        stack.append(frame)
-        frame = frame.f_back
-    return stack[::-1]
-
-
-def await_chain(awaitable: object) -> Iterator[FrameType]:
-    """Yield the frames of what a coroutine awaits, outermost first.
-
-    Coroutines, generators and async generators name what they await under different names. What
-    has none of them (a future) ends the chain.
-    """
-    while awaitable is not None:
-        for prefix in ("cr", "gi", "ag"):
-            frame = getattr(awaitable, f"{prefix}_frame", None)
-            if frame is not None:
-                yield frame
-                inner = "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await"
-                awaitable = getattr(awaitable, inner)
-                break
-        else:
-            awaitable = _wrapped(awaitable)
-
-
-_WRAPPERS: Final = frozenset(
-    ("async_generator_asend", "async_generator_athrow", "anext_awaitable", "coroutine_wrapper")
-)
-
-
-def _wrapped(awaitable: object) -> object:
-    """Return what one of the interpreter's own wrappers awaits; they show it to nobody else."""
-    if _is_wrapper(awaitable):
-        for referent in gc.get_referents(awaitable):
-            if isinstance(referent, (Coroutine, AsyncGenerator)) or _is_wrapper(referent):
-                return referent
-    return None
-
-
-def _is_wrapper(thing: object) -> bool:
-    return type(thing).__name__ in _WRAPPERS
-
-
-def thread_stacks(*, leave_out: str) -> Iterator[str]:
-    """Yield the stack of every thread as text, but for those that run code of file *leave_out*."""
-    main = threading.main_thread().ident
-    for ident, innermost in sys._current_frames().items():
-        if all(frame.f_code.co_filename != leave_out for frame in _stack(innermost)):
-            name = "main thread" if ident == main else f"thread {ident}"
-            yield f"{name}:\n{''.join(traceback.format_stack(innermost)).rstrip()}"
-
-
-def _is_library(filename: str) -> bool:
-    return filename.startswith(_library_paths())
-
-
-@functools.cache
-def _library_paths() -> tuple[str, ...]:
-    installed = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
-    return (*(os.path.join(path, "") for path in installed), "<frozen")
+    drains: int = 0
+    """How many drains have begun, those called off included."""
+    totals: Mapping[Outcome, int] = field(default_factory=dict)
+    """What has become of the work in all of them; these never go back."""

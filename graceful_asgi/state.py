@@ -6,9 +6,7 @@ state, and leaves logging and hooks to the event loop (see `bulletin`).
 
 from __future__ import annotations
 
-import math
 import threading
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from . import journal
@@ -16,18 +14,21 @@ from .backend import Clock, running_clock
 from .bulletin import Bulletin
 from .endings import Endings
 from .inflight import InFlight, Work
+from .outlook import Outlook
 from .phase import Event, Phase, PhaseChange, advance
 from .policy import DrainPolicy
-from .report import DrainReport, DrainStatistics, StuckWork, Tally, stuck_work
+from .stuck import stuck_report, stuck_work
+from .tally import Tally
 from .timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .edge import Edge
+    from .report import StuckWork
 
 
-class DrainState:
+class DrainState(Outlook):
     """Phase, work in flight and one clock: what `Drainer` decides with."""
 
     def __init__(self, policy: DrainPolicy | None = None, *, clock: Clock | None = None) -> None:
@@ -37,26 +38,28 @@ class DrainState:
         self.in_flight = InFlight(clock or self._first_time)
         self.bulletin = Bulletin()
         self.endings = Endings(self)
+        self.pulse = None
+        self.on_stop: list[Callable[[], object]] = []
+        """Called where the first stop comes from: any thread, a signal handler. For edges."""
+        self.on_open: list[Callable[[], object]] = []
+        """Called on the event loop when the server listens. For attendants."""
         # Re-entrant: a signal handler interrupts the very thread that may be holding it.
         self._lock = threading.RLock()
         # The first trigger takes it out: one step that no signal handler can come in between.
         self._unstopped, self._stopped_by = [True], ("", True)
+        self._failed, self._drains, self._tally = False, 0, Tally()
         self._reset()
 
     def _reset(self) -> None:
         self.reason = ""
         self.edge: Edge | None = None
         self.timeline = Timeline(self.policy)
-        self._tally = Tally()
+        self._tally = self._tally.next()
+        self._unreported = [True]
         self._ignored: set[tuple[str, Phase]] = set()
         self.in_flight.on_leave = None
         self.in_flight.cancelled = False
         self._unbegun = [True]  # last: a signal that comes now finds everything else as it was
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop has come: the drain ends with the process."""
-        return not self._unstopped
 
     def use(self, policy: DrainPolicy) -> None:
         """Take another policy, before a drain has begun. For the middleware."""
@@ -87,6 +90,7 @@ class DrainState:
         except IndexError:
             return False
         now = self.now()
+        self._drains += 1
         self.timeline.begin(now)
         if not lame_duck:
             self.timeline.cut_lame_duck(now)
@@ -96,11 +100,11 @@ class DrainState:
         self.bulletin.post(self.endings.start)
         return begun
 
-    def stop(self, reason: str, *, lame_duck: bool = True) -> bool:
+    def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> bool:
         """Make the drain end the process, beginning it where needed. For edges.
 
         The lame duck counts from where the drain began, so a stop that follows a long enough
-        `begin` has none left. Idempotent, and as safe as `begin`.
+        `begin` has none left. Idempotent, and as safe as `begin`. *failed* is for the report.
 
         Returns:
             Whether this call was the first stop.
@@ -110,13 +114,15 @@ class DrainState:
                 self._unstopped.pop()
             except IndexError:
                 return self._ignore(reason)
-            self._stopped_by = reason, lame_duck
+            self._stopped_by, self._failed = (reason, lame_duck), failed
             if not lame_duck:
                 self.timeline.cut_lame_duck(self.now())
             if not self._start(reason, lame_duck=lame_duck):
                 began_by = self.reason
                 self.bulletin.post(lambda: journal.stop_follows(reason, began_by))
-            return True
+        for told in tuple(self.on_stop):
+            told()
+        return True
 
     def resume(self) -> bool:
         """Call a drain off: back to serving. Safe from any thread and in a signal handler.
@@ -170,59 +176,6 @@ class DrainState:
             self.bulletin.post(lambda: journal.ignored(what, phase))
         return False
 
-    # Looking at it
-
-    def statistics(self) -> DrainStatistics:
-        """Return the state of this moment."""
-        works, now = tuple(self.in_flight), self.now()
-        oldest = min(works, key=lambda work: work.began, default=None)
-        return DrainStatistics(
-            phase=self.phase,
-            reason=self.reason,
-            in_flight=len(works),
-            oldest=None if oldest is None else stuck_work(oldest, now),
-            **self._tally.counts(),
-            elapsed=self.timeline.elapsed(self.now()),
-            time_left=self.time_left(),
-            kinds=Counter(work.kind for work in works),
-            tracked=Counter(work.path for work in works if work.kind == "task"),
-        )
-
-    def report(self) -> DrainReport:
-        """Return the report of the drain up to now."""
-        return DrainReport(
-            reason=self.reason,
-            **self._tally.counts(),
-            elapsed=self.timeline.elapsed(self.now()),
-            stuck=tuple(self._tally.stuck.values()),
-        )
-
-    def time_left(self) -> float:
-        """Seconds until the work in flight is cancelled, at the longest; infinite before a stop.
-
-        Once it is cancelled: until the phase that goes on has to end.
-        """
-        if not self.stopping:
-            return math.inf
-        now, policy = self.now(), self.policy
-        if self.phase in (Phase.SERVING, Phase.LAME_DUCK):
-            return self.timeline.lame_duck_left(now) + policy.grace_period
-        most = policy.cancel_period if self.phase is Phase.CANCELLING else policy.total_period
-        return self.timeline.left(now, most)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a drain is under way that waits for the work in flight."""
-        return self.phase in (Phase.LAME_DUCK, Phase.DRAINING)
-
-    def age(self) -> float:
-        """Seconds since the drain began; 0 while serving."""
-        return 0.0 if self.phase is Phase.SERVING else self.now() - self.timeline.began
-
-    def now(self) -> float:
-        """Return the time in seconds, by the one clock of this drain."""
-        return self.in_flight.clock()
-
     def _first_time(self) -> float:
         # Whoever asks first does so in the event loop, if there is one, and knows its clock.
         self.in_flight.clock = running_clock()
@@ -234,6 +187,14 @@ class DrainState:
         """Note *work* that is new while draining. For the middleware."""
         self.timeline.arrive(self.now())
         self.endings.add(work)
+
+    def note_open(self) -> None:
+        """Tell that the server listens. For edges."""
+        for told in tuple(self.on_open):
+            try:
+                told()
+            except Exception:
+                journal.failed("%r failed; the server goes on", told)
 
     def overran(self, work: StuckWork) -> None:
         """Note that *work* was given up at its deadline. For edges."""
@@ -247,6 +208,18 @@ class DrainState:
         fresh = [work for work in works if work not in stuck]
         stuck.update((work, stuck_work(work, self.now())) for work in fresh)
         journal.all_stuck([stuck[work] for work in fresh])
+
+    def report_stuck(self) -> None:
+        """Say in the log, once a drain, what keeps it from its end. Safe from any thread."""
+        try:
+            self._unreported.pop()
+        except IndexError:
+            return
+        try:
+            if self.in_flight or (self.pulse is not None and self.pulse.blocked_for()):
+                journal.stuck_report(stuck_report(self, "grace period"))
+        except Exception:
+            journal.failed("the stuck report failed; the drain goes on")
 
     def _left(self, work: Work) -> None:
         self._tally.count(work)

@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 FORCED: Final = 1
 """The exit code. Never 3 or 4: uvicorn's and gunicorn's parents take those for a failed start."""
 
+MARGIN: Final = 0.5
+"""Seconds from the end of the last phase to the hard deadline."""
+
 LAST_WORDS_PERIOD: Final = 0.4
 """Seconds for the report. A log that blocks (a full pipe, a lock that is held) gets no more."""
+
+LOOK_PERIOD: Final = 0.25
+"""Seconds between two looks before the deadline. A blocked loop is an event to nobody."""
 
 FAULTHANDLER_DELAY: Final = 0.5
 """Seconds from the hard deadline to the backstop."""
@@ -40,13 +46,17 @@ class Watchdog:
 
     Args:
         last_words: called at the deadline, in a thread of its own, to say what is stuck.
+        look: called there before, every so often, as long as it returns True.
     """
 
     _backstop: ClassVar[Watchdog | None] = None
     """Whose `faulthandler`'s timer is: there is one in a process, and a second would undo it."""
 
-    def __init__(self, last_words: Callable[[], object]) -> None:
+    def __init__(
+        self, last_words: Callable[[], object], *, look: Callable[[], bool] = lambda: False
+    ) -> None:
         self._last_words = last_words
+        self._look = look
         # Documented as reentrant, for just this: `put` in the middle of a `put`.
         self._orders: queue.SimpleQueue[bool] | None = None
 
@@ -109,7 +119,7 @@ class Watchdog:
             os._exit(FORCED)
 
     def _speak(self, speak: queue.SimpleQueue[bool], spoken: queue.SimpleQueue[None]) -> None:
-        if not speak.get():
+        if not self._wait(speak):
             return
         try:
             self._last_words()
@@ -121,3 +131,19 @@ class Watchdog:
                 with contextlib.suppress(Exception):  # closed, or none at all
                     stream.flush()
             spoken.put(None)
+
+    def _wait(self, speak: queue.SimpleQueue[bool]) -> bool:
+        """Return whether to speak, looking around until that is known."""
+        while True:
+            try:
+                return speak.get(timeout=LOOK_PERIOD)
+            except queue.Empty:
+                if not self._look_around():
+                    return speak.get()
+
+    def _look_around(self) -> bool:
+        try:
+            return self._look()
+        except Exception:
+            journal.failed("looking for a blocked event loop failed; the drain goes on")
+            return False

@@ -38,8 +38,3 @@ def test_a_policy_that_does_not_fit_is_cautioned_against_with_what_would(
     (said,) = cautions(log, DrainPolicy(termination_grace_period=20))
     for figure in ("0.5 s", "27.5 s", "20 s", "raise that to 27.5", "lower grace_period to 7.5"):
         assert figure in said
-
-
-def test_a_field_without_an_effect_is_cautioned_against(log: pytest.LogCaptureFixture) -> None:
-    (said,) = cautions(log, DrainPolicy(drain_on_unhandled_exception=True))
-    assert "no effect" in said

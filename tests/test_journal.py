@@ -133,18 +133,6 @@ def test_progress_can_be_said_with_nothing_in_flight(log: pytest.LogCaptureFixtu
     assert only(log).oldest_age == 0.0
 
 
-def test_the_hard_deadline_names_the_work_and_shows_every_stack(
-    log: pytest.LogCaptureFixture,
-) -> None:
-    journal.deadline_passed("SIGTERM", 27.5, [stuck(27)], ["main thread:\n  File app.py"])
-    first, second, third = [vars(record) for record in log.records]
-    assert (first["levelname"], first["event"]) == ("ERROR", "drain.hard_deadline")
-    assert (first["reason"], first["elapsed"], first["in_flight"]) == ("SIGTERM", 27.5, 1)
-    assert second["event"] == "drain.stuck"
-    assert (third["levelname"], third["event"]) == ("ERROR", "drain.stack")
-    assert "File app.py" in third["message"]
-
-
 def test_the_rest_of_the_events_keep_their_names(log: pytest.LogCaptureFixture) -> None:
     journal.stop_follows("SIGTERM", "drain endpoint")
     journal.hooked("uvicorn.server.Server", DrainPolicy())

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from ..backend import running_asyncio_loop
-from ..report import await_chain
+from ..stacks import await_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

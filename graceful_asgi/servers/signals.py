@@ -7,6 +7,8 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Protocol
 
+from .. import journal
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,6 +18,10 @@ class SignalOwner(Protocol):
 
     def on_signal(self, signum: int) -> None:
         """Take a signal, in the signal handler."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the process should end without a signal, because something has gone wrong."""
 
     def exit_code(self) -> int | None:
         """Return what the process should exit with; None while the drain is not over."""
@@ -33,6 +39,9 @@ class CapturedSignals(list[int]):
     By raising SIGTERM anew uvicorn would die of it: no atexit, no worker_exit hook, an exit code
     that says "killed". Where nobody else handles the signal, the process exits in order instead,
     0 after a clean drain and 1 otherwise. A program's own handler gets its signal.
+
+    uvicorn comes here without a signal, too, when it has stopped (not in a thread). That is how a
+    server ends its process that was stopped by an exception which nobody handled.
     """
 
     def __init__(self, owner: SignalOwner) -> None:
@@ -47,7 +56,7 @@ class CapturedSignals(list[int]):
     def __reversed__(self) -> Iterator[int]:
         """Yield what uvicorn is to raise anew. Its handlers are no longer installed by then."""
         code = self._owner.exit_code()
-        ends = False
+        ends = code is not None and self._owner.failed
         for signum in super().__reversed__():
             if code is not None and _ends_process(signum):
                 ends = True
@@ -56,6 +65,22 @@ class CapturedSignals(list[int]):
                 yield signum
         if ends:
             raise SystemExit(code)
+
+
+def handles(server: object, signum: int) -> bool:
+    """Say whether it is *server* that handles a signal of the process."""
+    return getattr(signal.getsignal(signum), "__self__", None) is server
+
+
+def check_signal_handler(server: object) -> None:
+    """Say in the log if SIGTERM does not come to *server*. Call it once startup is over: what an
+    app's own code has put in the place of uvicorn's handler is there by then."""
+    if not handles(server, signal.SIGTERM):
+        journal.caution(
+            "SIGTERM goes to %r, not to uvicorn: it begins no drain unless that sets "
+            "server.should_exit",
+            signal.getsignal(signal.SIGTERM),
+        )
 
 
 def _ends_process(signum: int) -> bool:

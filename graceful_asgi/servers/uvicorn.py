@@ -13,17 +13,21 @@ import itertools
 import os
 import signal
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from .. import budget, journal
 from ..phase import Phase
-from ..report import StuckWork, stuck_work, thread_stacks, where
+from ..pulse import Pulse
+from ..report import StuckWork
+from ..stacks import where
+from ..stuck import last_words, look_after
+from ..watchdog import MARGIN as MARGIN
 from ..watchdog import Watchdog
-from ..watchdog import __file__ as watchdog_file
 from .edge import UvicornEdge
-from .signals import CapturedSignals, log_where_uvicorn_does
+from .signals import CapturedSignals, check_signal_handler, handles, log_where_uvicorn_does
 
 if TYPE_CHECKING:
     from ..asgi import Scope
@@ -32,9 +36,6 @@ if TYPE_CHECKING:
 
 TICK_PERIOD: Final = 0.1
 """uvicorn's own: it keeps the Date header and gunicorn's heartbeat going, and sees flags set."""
-
-MARGIN: Final = 0.5
-"""Seconds from the end of the last phase to the hard deadline."""
 
 _ATTRIBUTE: Final = "_graceful_asgi_hook"
 
@@ -46,7 +47,7 @@ class UvicornHook:
         self.drainer = drainer
         self._server = server
         self._edge = UvicornEdge(server)
-        self._watchdog = Watchdog(self._last_words)
+        self._watchdog = Watchdog(partial(last_words, drainer), look=partial(look_after, drainer))
         # A server in a thread of a larger program must not take the program with it.
         self._owns_process = threading.current_thread() is threading.main_thread()
         self._pid = os.getpid()
@@ -75,6 +76,13 @@ class UvicornHook:
             f"{type(server).__module__}.{type(server).__qualname__}", self.drainer.policy
         )
         budget.check(self.drainer.policy, MARGIN)
+        drainer = self.drainer
+        drainer.pulse = Pulse(drainer.now)
+        drainer.on_stop.append(self._on_stop)
+        if drainer.stopping:  # by whatever else has it
+            self._on_stop()
+        if self._lifespan_task is None:  # in a request: `main_loop` is under way
+            drainer.note_open()
         for signum in captured:  # it was told to stop before it had got as far as this
             server._captured_signals.append(signum)
 
@@ -96,15 +104,25 @@ class UvicornHook:
                 self._watchdog.expire()
 
     def _stop(self, reason: str, *, lame_duck: bool = True) -> None:
-        policy = self.drainer.policy
-        lame_duck = lame_duck and not self._server.config.reload
-        if self.drainer.stop(reason, lame_duck=lame_duck) and self._owns_process:
-            left = self.drainer.time_left() + policy.cancel_period + policy.cleanup_period
-            self._watchdog.arm(left + MARGIN)
+        self.drainer.stop(reason, lame_duck=lame_duck and not self._server.config.reload)
+
+    def _on_stop(self) -> None:
+        """See to it that the server ends, whoever has stopped the drainer, and wherever."""
+        if self.drainer.pulse is not None:
+            self.drainer.pulse.expect()
+        if self._owns_process:
+            self._watchdog.arm(self.drainer.whole_time_left() + MARGIN)
+        # Not in the midst of uvicorn's signal handler: it takes the flag for that of a stop before.
+        self.drainer.bulletin.post(self._end_main_loop)
+
+    def _end_main_loop(self) -> None:
+        self._server.should_exit = True
 
     async def _main_loop(self) -> None:
-        self._check_signal_handler()
+        if self._owns_process:
+            check_signal_handler(self._server)
         self._edge.start_listening()
+        self.drainer.note_open()
         try:
             await self._uvicorn_main_loop()
         except asyncio.CancelledError:
@@ -113,16 +131,6 @@ class UvicornHook:
             with anyio.CancelScope(shield=True):
                 await self.shutdown()
             raise
-
-    def _check_signal_handler(self) -> None:
-        # Startup is over: what an app's own code has put in the place of uvicorn's is there now.
-        handler = signal.getsignal(signal.SIGTERM)
-        if self._owns_process and getattr(handler, "__self__", None) is not self._server:
-            journal.caution(
-                "SIGTERM goes to %r, not to uvicorn: it begins no drain unless that sets "
-                "server.should_exit",
-                handler,
-            )
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:
         """Drain, then let uvicorn shut down what is left. In place of `Server.shutdown`.
@@ -164,7 +172,9 @@ class UvicornHook:
         finally:
             ticking.cancel()
             self.drainer.finish()
-            if not server._captured_signals:
+            self.drainer.pulse = None
+            self.drainer.on_stop.remove(self._on_stop)
+            if not server._captured_signals and not self._ends_by_failure():
                 self._watchdog.disarm()  # no signal has asked the process to end
 
     async def _tick(self) -> None:
@@ -179,6 +189,8 @@ class UvicornHook:
                 drainer.abort()
             if drainer.phase is not Phase.LAME_DUCK:
                 self._edge.sweep()
+            if drainer.pulse is not None:
+                drainer.pulse.beat()
             drainer.bulletin.wake()
             await asyncio.sleep(TICK_PERIOD)
 
@@ -218,16 +230,17 @@ class UvicornHook:
         task = self._shutdown_task
         if task is None or not task.done():
             return None
-        return 0 if self.drainer.report().clean else 1
+        return self.drainer.report().exit_code
+
+    @property
+    def failed(self) -> bool:
+        """Whether an exception that nobody handled has stopped the server."""
+        return self.drainer.report().failed
+
+    def _ends_by_failure(self) -> bool:
+        """Say whether the process is going to end by that: `CapturedSignals` sees to it."""
+        return self.failed and self._owns_process and handles(self._server, signal.SIGTERM)
 
     def release(self) -> None:
         """Let the process live: whoever handles its signals decides about it."""
         self._watchdog.disarm()
-
-    def _last_words(self) -> None:
-        """Say what is stuck. Runs in a thread of its own, with the event loop in any state."""
-        drainer, now = self.drainer, self.drainer.now()
-        drainer.bulletin.publish()
-        works = [stuck_work(work, now) for work in drainer.in_flight]
-        stacks = thread_stacks(leave_out=watchdog_file)
-        journal.deadline_passed(drainer.reason, drainer.age(), works, stacks)

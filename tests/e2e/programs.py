@@ -14,6 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from .app import app, make_app, say
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from starlette.applications import Starlette
+    from starlette.requests import Request
 
 
 def config(port: int, served: Starlette = app) -> uvicorn.Config:
@@ -186,6 +189,39 @@ def cancel(port: int) -> None:
     asyncio.run(main())
     time.sleep(3)
     say("program goes on")
+
+
+async def fail_beside(request: Request) -> Response:
+    """Fail where nobody handles it: `?in=task`, `thread` or `callback`."""
+    exc = ValueError(f"in a {request.query_params['in']}")
+
+    async def fail() -> None:
+        raise exc
+
+    def callback() -> None:
+        raise exc
+
+    if request.query_params["in"] == "task":
+        asyncio.create_task(fail())  # noqa: RUF006  # nobody holds it
+    elif request.query_params["in"] == "thread":
+        threading.Thread(target=callback).start()
+    else:
+        asyncio.get_running_loop().call_soon(callback)
+    return PlainTextResponse("failing")
+
+
+failing = make_app()
+failing.router.routes.append(Route("/fail_beside", fail_beside))
+
+
+def failing_thread(port: int) -> None:
+    """As `thread`, with an app that can fail where nobody handles it."""
+    server = uvicorn.Server(config(port, failing))
+    runner = threading.Thread(target=server.run, daemon=True)
+    runner.start()
+    runner.join(15)
+    say(f"server thread {'goes on' if runner.is_alive() else 'has ended'}")
+    sys.exit(7)
 
 
 if __name__ == "__main__":

@@ -52,12 +52,14 @@ class Server:
         env: dict[str, str] | None = None,
         ready: str | None = None,
         periods: Periods | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.port = port
         self.periods = {**SHORT, **(periods or {})}
         self.log_path = directory / f"server-{time.monotonic_ns()}.log"
         self._command = list(command)
         self._ready = ready
+        self._pass_fds = tuple(pass_fds)
         self._directory = directory
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GRACEFUL_", "APP_"))}
         self._env = {
@@ -84,6 +86,7 @@ class Server:
                 env=self._env,
                 cwd=self._directory,  # `python -m` looks for modules there first
                 start_new_session=True,
+                pass_fds=self._pass_fds,
             )
         try:
             if self._ready is not None:

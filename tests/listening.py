@@ -1,0 +1,45 @@
+"""systemd's end of the notification socket, for tests."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+
+class NotifySocket:
+    """Receives what a service says of itself. Use as a context manager."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
+        self._heard: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def heard(self) -> list[str]:
+        """Return everything that has been said up to now, in order."""
+        while True:
+            try:
+                self._heard.append(self._socket.recv(4096, socket.MSG_DONTWAIT).decode())
+            except BlockingIOError:
+                return self._heard
+
+    def told(self, name: str) -> list[str]:
+        """Return the values of one variable."""
+        lines = [line for message in self.heard() for line in message.splitlines()]
+        return [line.removeprefix(f"{name}=") for line in lines if line.startswith(f"{name}=")]

@@ -65,6 +65,7 @@ class Config(Protocol):
     reload: bool
     fd: int | None
     limit_max_requests: int | None
+    timeout_graceful_shutdown: float | None
 
 
 class Server(Protocol):

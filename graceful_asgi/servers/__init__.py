@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import journal
+from .. import budget, journal
 from ..attendants import attend
+from . import gunicorn
 from .finder import find_server
 from .touchpoints import missing
-from .uvicorn import UvicornHook
+from .uvicorn import MARGIN, UvicornHook
 
 if TYPE_CHECKING:
     from ..asgi import Scope
     from ..drainer import Drainer
+    from .touchpoints import Server
 
 __all__ = ["UvicornHook", "attach"]
 
@@ -37,4 +39,18 @@ def attach(drainer: Drainer, scope: Scope, *, anew: bool = True) -> UvicornHook 
         return None
     hook = UvicornHook(server, drainer)
     hook.install(scope)
+    _mind_parent(server, hook)
     return hook
+
+
+def _mind_parent(server: Server, hook: UvicornHook) -> None:
+    """Hear what a gunicorn tells its worker, and say what of the policy is cut short."""
+    worker = gunicorn.worker_of(server)
+    if worker is not None:
+        gunicorn.hear_quick_stops(server)
+    budget.check(
+        hook.drainer.policy,
+        MARGIN,
+        graceful_timeout=None if worker is None else worker.cfg.graceful_timeout,
+        timeout_graceful_shutdown=server.config.timeout_graceful_shutdown,
+    )

@@ -11,6 +11,9 @@ from .. import journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
+
+    from .touchpoints import Server
 
 
 class SignalOwner(Protocol):
@@ -44,9 +47,18 @@ class CapturedSignals(list[int]):
     server ends its process that was stopped by an exception which nobody handled.
     """
 
-    def __init__(self, owner: SignalOwner) -> None:
+    def __init__(self, owner: SignalOwner, server: Server) -> None:
         super().__init__()
         self._owner = owner
+        self._server = server
+
+    def hear(self, signum: int, frame: FrameType | None) -> None:
+        """Take a signal that uvicorn has no handler for, or one that decides too much by itself.
+
+        `Server.handle_exit` takes SIGINT for the second, whoever has told the server to exit.
+        """
+        self.append(signum)
+        self._server.should_exit = True
 
     def append(self, signum: int, /) -> None:
         """Note a signal. Runs in the signal handler."""
@@ -58,13 +70,26 @@ class CapturedSignals(list[int]):
         code = self._owner.exit_code()
         ends = code is not None and self._owner.failed
         for signum in super().__reversed__():
-            if code is not None and _ends_process(signum):
+            if code is not None and self._ends_process(signum):
                 ends = True
             else:
                 self._owner.release()
                 yield signum
         if ends:
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                # gunicorn repeats it, and what exits now would die of it. Of a Python handler, too:
+                # the interpreter puts the default in its place while it ends.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise SystemExit(code)
+
+    def _ends_process(self, signum: int) -> bool:
+        """Say whether nobody else handles *signum* but the defaults (asyncio.run's is one)."""
+        handler = signal.getsignal(signum)
+        if handler in (signal.SIG_DFL, signal.default_int_handler, self.hear):
+            return True
+        runner = getattr(asyncio, "Runner", None)  # from Python 3.11 on
+        method = getattr(handler, "func", None)
+        return runner is not None and isinstance(getattr(method, "__self__", None), runner)
 
 
 def handles(server: object, signum: int) -> bool:
@@ -81,16 +106,6 @@ def check_signal_handler(server: object) -> None:
             "server.should_exit",
             signal.getsignal(signal.SIGTERM),
         )
-
-
-def _ends_process(signum: int) -> bool:
-    """Say whether nobody but the defaults handles *signum* (asyncio.run's is one of those)."""
-    handler = signal.getsignal(signum)
-    if handler in (signal.SIG_DFL, signal.default_int_handler):
-        return True
-    runner = getattr(asyncio, "Runner", None)  # from Python 3.11 on
-    method = getattr(handler, "func", None)
-    return runner is not None and isinstance(getattr(method, "__self__", None), runner)
 
 
 def log_where_uvicorn_does(logger: logging.Logger) -> None:

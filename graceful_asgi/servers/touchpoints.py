@@ -66,6 +66,7 @@ class Config(Protocol):
     workers: int
     fd: int | None
     limit_max_requests: int | None
+    timeout_graceful_shutdown: float | None
 
 
 class Server(Protocol):

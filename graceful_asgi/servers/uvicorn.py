@@ -13,12 +13,13 @@ import itertools
 import os
 import signal
 import threading
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from .. import budget, journal
+from .. import journal
 from ..phase import Phase
 from ..pulse import Pulse
 from ..report import StuckWork
@@ -27,6 +28,7 @@ from ..stuck import last_words, look_after
 from ..watchdog import MARGIN as MARGIN
 from ..watchdog import Watchdog
 from .edge import UvicornEdge
+from .gunicorn import QUICK_STOPS
 from .signals import CapturedSignals, check_signal_handler, handles, log_where_uvicorn_does
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ class UvicornHook:
         # A server in a thread of a larger program must not take the program with it.
         self._owns_process = threading.current_thread() is threading.main_thread()
         self._pid = os.getpid()
+        self._heard: Counter[int] = Counter()
         self._interrupts = 0
+        self._hurries: dict[int, int] = {}
         self._shutdown_task: asyncio.Task[None] | None = None
         self._lifespan_task: asyncio.Task[Any] | None = None
 
@@ -68,14 +72,13 @@ class UvicornHook:
         self._uvicorn_main_loop, server.main_loop = server.main_loop, self._main_loop
         self._uvicorn_cleanup, server.lifespan.shutdown = server.lifespan.shutdown, self._cleanup
         captured = list(getattr(server, "_captured_signals", ()))
-        server._captured_signals = CapturedSignals(self)
+        server._captured_signals = CapturedSignals(self, server)
         if scope["type"] == "lifespan":
             self._lifespan_task = asyncio.current_task()
         log_where_uvicorn_does(journal.logger)
         journal.hooked(
             f"{type(server).__module__}.{type(server).__qualname__}", self.drainer.policy
         )
-        budget.check(self.drainer.policy, MARGIN)
         drainer = self.drainer
         drainer.pulse = Pulse(drainer.now)
         drainer.on_stop.append(self._on_stop)
@@ -93,15 +96,24 @@ class UvicornHook:
         if os.getpid() != self._pid:  # a child that the app has forked has nothing to drain
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
-        elif signum != signal.SIGINT or not self.drainer.stopping:
-            # Ctrl+C: somebody is waiting, and there is no router that needs time to notice.
-            self._stop(signal.Signals(signum).name, lame_duck=signum != signal.SIGINT)
+            return
+        if signum not in QUICK_STOPS:
+            self._stop(signal.Signals(signum).name)
+            return
+        self._heard[signum] += 1
+        # Ctrl+C tells a gunicorn worker twice: by the terminal and by its parent, in any order, and
+        # the one handler may interrupt the other.
+        if self._hurries.setdefault(self._heard[signum], signum) != signum:
+            return
+        if not self.drainer.stopping:
+            # Somebody is waiting, and there is no router that needs time to notice.
+            self._stop(signal.Signals(signum).name, lame_duck=False)
+            return
+        self._interrupts += 1
+        if self._interrupts == 1:
+            self.drainer.abort()
         else:
-            self._interrupts += 1
-            if self._interrupts == 1:
-                self.drainer.abort()
-            else:
-                self._watchdog.expire()
+            self._watchdog.expire()
 
     def _stop(self, reason: str, *, lame_duck: bool = True) -> None:
         self.drainer.stop(reason, lame_duck=lame_duck and not self._server.config.reload)

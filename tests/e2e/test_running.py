@@ -329,51 +329,6 @@ def test_an_event_stream_of_sse_starlette_ends_by_itself(tmp_path: Path, loop: s
         assert server.exit_code(within=8) in (0, 1)
 
 
-def gunicorn(directory: Path, *args: str, **periods: float) -> Server:
-    need("gunicorn", "uvicorn_worker")
-    port = free_port()
-    worker = "uvicorn_worker.UvicornWorker"
-    command = [sys.executable, "-m", "gunicorn", "-k", worker, "-b", f"127.0.0.1:{port}", *args]
-    return Server(
-        [*command, "e2e.app:app"],
-        directory,
-        port=port,
-        ready="Application startup complete",
-        periods=periods,
-    )
-
-
-def test_gunicorn_drains_its_worker(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
-    with gunicorn(tmp_path, lame_duck=1.0, grace=10) as server:
-        slow = beside.submit(get, server.port, "/slow?s=2&name=old")
-        server.wait_for("slow began old")
-        server.terminate()
-        assert get(server.port, "/").closes
-        assert slow.result().status == 200
-        assert server.exit_code() == 0
-        assert server.count("lifespan shutdown") == 1
-        assert server.count("clean after") == 1
-        assert "was sent SIG" not in server.log
-
-
-def test_gunicorn_hears_the_heart_of_a_worker_that_drains_for_longer_than_its_timeout(
-    tmp_path: Path, beside: ThreadPoolExecutor
-) -> None:
-    """uvicorn's own stops with the main loop: a worker at its max_requests is then killed."""
-    with gunicorn(
-        tmp_path, "--timeout", "2", "--max-requests", "1", lame_duck=0.3, grace=15
-    ) as server:
-        slow = beside.submit(get, server.port, "/slow?s=5&name=old")
-        server.wait_for("slow began old")
-        assert get(server.port, "/").status == 200
-        server.wait_for(r"\]: draining \(limit_max_requests\)")
-        assert slow.result().status == 200
-        assert "WORKER TIMEOUT" not in server.log
-        server.wait_for("Booting worker", count=2)
-        server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
-
-
 def test_a_child_that_the_app_has_forked_ends_by_sigterm_and_drains_nothing(
     tmp_path: Path,
 ) -> None:

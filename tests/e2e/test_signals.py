@@ -37,6 +37,20 @@ def test_sigterm_again_changes_nothing(tmp_path: Path, beside: ThreadPoolExecuto
         assert server.count("SIGTERM ignored, already lame duck") == 1
 
 
+def test_sigterm_again_as_the_process_exits_does_not_kill_it(tmp_path: Path) -> None:
+    """uvicorn's handlers have gone by then."""
+    (tmp_path / "lingering.py").write_text(
+        "import atexit, time\n"
+        "from e2e.app import app, say\n"
+        "atexit.register(lambda: [say('lingers'), time.sleep(0.5)])\n"
+    )
+    with uvicorn(tmp_path, app="lingering:app", lame_duck=0.1) as server:
+        server.terminate()
+        server.wait_for("lingers")
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_sigint_skips_the_lame_duck_and_loses_nothing(
     tmp_path: Path, loop: str, beside: ThreadPoolExecutor

@@ -1,0 +1,223 @@
+"""gunicorn with uvicorn-worker: every way in which it stops a worker begins a drain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from need import need
+from ports import free_port
+
+from graceful_asgi.check.load import Load
+from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi.check.process import ServerProcess
+from graceful_asgi.check.trial import Trial, run_trial
+from graceful_asgi.check.verdict import judge
+
+from .client import Client, get, is_refused
+from .server import PACKAGE_ROOT, ROOM, TESTS, Server
+from .waiting import eventually
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+    from graceful_asgi.check.counts import LoadResult
+
+WORKER = ("-k", "uvicorn_worker.UvicornWorker")
+PLAN = LoadPlan(
+    keep_alive_clients=20,
+    fresh_clients=10,
+    think_period=0.01,
+    slow_path="/slow?s=1",
+    single_after=0.3,
+)
+
+
+def gunicorn(directory: Path, *args: str, **periods: float) -> Server:
+    need("gunicorn", "uvicorn_worker")
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", *WORKER, "-b", f"127.0.0.1:{port}", *args]
+    return Server(
+        [*command, "e2e.app:app"],
+        directory,
+        port=port,
+        ready="Application startup complete",
+        periods=periods,
+    )
+
+
+def under_load(directory: Path, *args: str) -> ServerProcess:
+    need("gunicorn", "uvicorn_worker")
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
+        "GRACEFUL_LAME_DUCK_PERIOD": "0.5",
+        "GRACEFUL_GRACE_PERIOD": "10",
+    }
+    command = [sys.executable, "-m", "gunicorn", *WORKER, "-b", f"127.0.0.1:{port}", *args]
+    return ServerProcess(
+        [*command, "--no-control-socket", "e2e.app:app"],
+        port=port,
+        log_path=directory / f"{port}.log",
+        env=environment,
+        cwd=directory,
+    )
+
+
+# -- one worker
+
+
+def test_gunicorn_drains_its_worker(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+    with gunicorn(tmp_path, lame_duck=1.0, grace=10) as server:
+        slow = beside.submit(get, server.port, "/slow?s=2&name=old")
+        server.wait_for("slow began old")
+        server.terminate()
+        assert get(server.port, "/").closes
+        assert slow.result().status == 200
+        assert server.exit_code() == 0
+        assert server.count("lifespan shutdown") == 1
+        assert server.count("clean after") == 1
+        assert "was sent SIG" not in server.log
+
+
+def test_gunicorn_hears_the_heart_of_a_worker_that_drains_for_longer_than_its_timeout(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    """uvicorn's own stops with the main loop: a worker at its max_requests is then killed."""
+    with gunicorn(
+        tmp_path, "--timeout", "2", "--max-requests", "1", lame_duck=0.3, grace=15
+    ) as server:
+        slow = beside.submit(get, server.port, "/slow?s=5&name=old")
+        server.wait_for("slow began old")
+        assert get(server.port, "/").status == 200
+        server.wait_for(r"\]: draining \(limit_max_requests\)")
+        assert slow.result().status == 200
+        assert "WORKER TIMEOUT" not in server.log
+        server.wait_for("Booting worker", count=2)
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+# -- nothing is lost
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_no_request_is_lost_as_the_service_stops(tmp_path: Path, number: signal.Signals) -> None:
+    def trial() -> Trial:
+        server = under_load(tmp_path, "--workers", "2")
+        run = partial(run_trial, server, PLAN, signal_after=0.6, exit_period=30, number=number)
+        return anyio.run(run)
+
+    verdict = judge([trial() for _ in range(2)])
+    assert verdict.lost_total == 0, verdict.as_dict()
+    assert verdict.served_before > 50
+    assert verdict.slow == "200 complete"
+    assert verdict.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "args", "gone", "started"),
+    [
+        pytest.param(signal.SIGHUP, (), 2, 4, id="SIGHUP"),
+        pytest.param(signal.SIGTTOU, (), 1, 2, id="SIGTTOU"),
+        # Far apart, or none is there to accept when one ends: see the how-to.
+        pytest.param(
+            None, ("--max-requests", "400", "--max-requests-jitter", "600"), 2, 4, id="max_requests"
+        ),
+    ],
+)
+def test_no_request_is_lost_as_workers_come_and_go(
+    tmp_path: Path, number: signal.Signals | None, args: tuple[str, ...], gone: int, started: int
+) -> None:
+    server = under_load(tmp_path, "--workers", "2", *args)
+
+    async def run_load() -> LoadResult:
+        load = Load(PLAN, port=server.port)
+
+        async def change_and_stop() -> None:
+            await anyio.sleep(0.6)
+            load.mark_signalled()
+            if number is not None:
+                server.signal(number)
+            with anyio.fail_after(30):
+                while not all(  # noqa: ASYNC110
+                    server.log_path.read_text().count(text) >= count
+                    for text, count in (("Worker exiting", gone), ("startup complete", started))
+                ):
+                    await anyio.sleep(0.02)
+            server.signal(signal.SIGTERM)
+            await server.wait_exit()
+
+        return await load.run(until=change_and_stop, within=60)
+
+    with server:
+        result = anyio.run(run_load)
+        log = server.log_path.read_text()
+    assert result.total.lost_total == 0, result
+    assert result.after.served > 50
+    assert server.exit_code == 0
+    assert "was sent SIG" not in log
+    assert "forced after" not in log
+
+
+# -- told to hurry
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_quick_stop_skips_the_lame_duck_and_waits_for_what_is_in_flight(
+    tmp_path: Path, number: signal.Signals, beside: ThreadPoolExecutor
+) -> None:
+    with gunicorn(tmp_path, lame_duck=60, grace=10) as server:
+        slow = beside.submit(get, server.port, "/slow?s=1&name=old")
+        server.wait_for("slow began old")
+        server.signal(number)
+        server.wait_for(r"\]: draining \(SIGQUIT\)")
+        eventually(lambda: is_refused(server.port), "connects are refused")
+        assert slow.result().status == 200
+        assert server.exit_code(within=10 + ROOM) == 0
+        assert server.count("lifespan shutdown") == 1
+        assert server.count("atexit") >= 1
+        assert "was sent SIG" not in server.log
+
+
+def test_ctrl_c_in_a_terminal_counts_once(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+    """The terminal sends SIGINT to the worker as well, and its parent adds SIGQUIT."""
+    with gunicorn(tmp_path, lame_duck=60, grace=10) as server:
+        slow = beside.submit(get, server.port, "/slow?s=1&name=old")
+        server.wait_for("slow began old")
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert slow.result().status == 200
+        assert server.exit_code(within=10 + ROOM) == 0
+        assert "cancelling" not in server.log
+
+
+def test_a_quick_stop_during_a_drain_cancels(tmp_path: Path) -> None:
+    """gunicorn gives 2 s then, and kills."""
+    with (
+        gunicorn(tmp_path, lame_duck=60, grace=60) as server,
+        Client(server.port) as client,
+    ):
+        client.request("/slow?name=old")
+        server.wait_for("slow began old")
+        server.terminate()
+        server.signal(signal.SIGINT)
+        assert client.response().status == 503
+        assert server.exit_code(within=ROOM) == 0
+        assert server.count("lifespan shutdown") == 1
+        assert "was sent SIG" not in server.log
+
+
+# -- how long it gives
+
+
+def test_what_gunicorn_gives_is_held_against_the_policy(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "--graceful-timeout", "3", lame_duck=1, grace=5) as server:
+        server.wait_for("gunicorn's graceful_timeout is 3 s: raise that to 7.5, or lower")
+        assert server.count("add up to") == 1

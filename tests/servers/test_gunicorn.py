@@ -1,0 +1,59 @@
+"""What of gunicorn and uvicorn-worker the package touches, in the releases that are installed."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+from need import need
+
+from graceful_asgi.servers.gunicorn import worker_of
+
+from .serving import config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def load(module: str) -> Any:
+    """Import what has no type hints."""
+    need(module.partition(".")[0])
+    return importlib.import_module(module)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Any:
+    settings = load("gunicorn.config").Config()
+    settings.set("graceful_timeout", 7)
+    settings.set("worker_tmp_dir", str(tmp_path))
+    log = load("gunicorn.glogging").Logger(settings)
+    made = load("uvicorn_worker").UvicornWorker(1, 1, [], None, 1, settings, log)
+    yield made
+    made.tmp.close()
+
+
+def test_the_worker_is_found_behind_the_heartbeat(worker: Any) -> None:
+    server: Any = uvicorn.Server(worker.config)
+    assert worker_of(server) is worker
+
+
+def test_a_server_with_another_callback_is_in_no_worker() -> None:
+    async def notify() -> None:
+        """Somebody else's."""
+
+    for callback in (None, notify):
+        server: Any = uvicorn.Server(config("app:app", callback_notify=callback))
+        assert worker_of(server) is None
+
+
+def test_the_worker_says_what_its_parent_gives(worker: Any) -> None:
+    assert worker.cfg.graceful_timeout == 7
+
+
+def test_the_parent_sends_sigquit_when_it_is_to_hurry() -> None:
+    source = inspect.getsource(load("gunicorn.arbiter").Arbiter.stop)
+    assert "sig = signal.SIGQUIT" in source
+    assert "kill_workers(signal.SIGQUIT)" in source

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from . import journal
+from .control.attendant import control_socket
 from .phase import Phase
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ class Attendant(Protocol):
         """Let go of everything: the server has stopped."""
 
 
-_MAKERS: Final[Sequence[Callable[[Drainer], Attendant | None]]] = ()
+_MAKERS: Final[Sequence[Callable[[Drainer], Attendant | None]]] = (
+    lambda drainer: drainer.hold,
+    control_socket,
+)
 """Each is asked once per server, as it is found; None: nothing to attend to."""
 
 

@@ -65,6 +65,7 @@ class Config(Protocol):
     reload: bool
     fd: int | None
     limit_max_requests: int | None
+    callback_notify: Callable[..., Awaitable[None]] | None
 
 
 class Server(Protocol):

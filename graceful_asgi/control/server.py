@@ -17,6 +17,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from .. import journal
+from ..phase import Phase
 from ..watch import DrainWatch
 from .connection import Connection
 from .credentials import is_trusted
@@ -229,7 +230,8 @@ class ControlServer:
             return
         more = {}
         if request.command == "resume":
-            more["resumed"] = self._drainer.resume()
+            drainer = self._drainer
+            more["resumed"] = drainer.phase is not Phase.SERVING and drainer.resume()
         state = describe(self._drainer)
         connection.say(build_reply(request.command, **more, process=state), last=True)
 

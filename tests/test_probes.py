@@ -199,7 +199,7 @@ async def test_the_drain_endpoint_answers_once_the_server_is_drained(method: str
             with anyio.fail_after(PATIENCE):
                 await drain.over.wait()
         assert request.over.is_set()
-    assert drain.status == 200
+    assert drain.status == 503
     assert text(drain) == "forced"
     assert middleware.drainer.statistics().reason == "drain endpoint"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
-from anyio.streams.buffered import BufferedByteReceiveStream
 
-from .protocol import MAX_REPLY, ProtocolError, Request, build_request, parse_reply
+from .line import connected
+from .protocol import ProtocolError, Request, build_request, parse_reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,32 +92,23 @@ async def _ask(
     last: Reply | None = None
     try:
         with anyio.fail_after(ANSWER_PERIOD) as patience:
-            async with await anyio.connect_unix(directory.address(name)) as stream:
-                await stream.send(build_request(request))
-                lines = BufferedByteReceiveStream(stream)
+            async with connected(directory.address(name)) as line:
+                await line.send(build_request(request))
                 while last is None or _goes_on(last, request):
-                    last = parse_reply(await lines.receive_until(b"\n", MAX_REPLY))
-                    heard(
-                        Answer(
-                            name,
-                            "refused" if last.kind == "error" else "answered",
-                            last,
-                            str(last.fields.get("error", "")),
-                        )
-                    )
+                    last = parse_reply(await line.receive())
+                    state: State = "refused" if last.kind == "error" else "answered"
+                    heard(Answer(name, state, last, str(last.fields.get("error", ""))))
                     patience.deadline = anyio.current_time() + _patience_with(last)
     except TimeoutError:
         heard(Answer(name, "silent", last, "it does not answer"))
-    except ConnectionRefusedError:
+    except (FileNotFoundError, ConnectionRefusedError):
         directory.remove(name)
-        heard(Answer(name, "gone", last, "it has gone"))
-    except FileNotFoundError:
         heard(Answer(name, "gone", last, "it has gone"))
     except PermissionError as error:
         heard(Answer(name, "refused", last, str(error)))
-    except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, ConnectionError):
+    except ConnectionError:
         heard(Answer(name, "gone", last, "it has gone without an answer"))
-    except (anyio.DelimiterNotFound, ProtocolError, OSError) as error:
+    except (ProtocolError, OSError) as error:
         heard(Answer(name, "silent", last, f"its answer makes no sense: {error}"))
 
 

@@ -17,12 +17,11 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from .. import journal
-from ..phase import Phase
-from ..watch import DrainWatch
 from .connection import Connection
 from .credentials import is_trusted
-from .process import describe
-from .protocol import ProtocolError, Request, build_reply, parse_request
+from .desk import Desk
+from .directory import BACKLOG
+from .protocol import build_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     Ready = list[tuple[selectors.SelectorKey, int]]
 
 MAX_CONNECTIONS: Final = 64
-PROGRESS_PERIOD: Final = 0.5
-"""Seconds between two lines of progress, at the longest."""
 DEAF_PERIOD: Final = 1.0
 """Seconds without accepting, where the process has no descriptor left for it."""
 CLOSE_PERIOD: Final = 0.5
@@ -47,7 +44,8 @@ class ControlServer:
     """
 
     def __init__(self, drainer: Drainer, listener: socket.socket) -> None:
-        self._drainer = drainer
+        self._bulletin = drainer.bulletin
+        self._desk = Desk(drainer)
         self._listener = listener
         self._selector = selectors.DefaultSelector()
         self._ear, self._mouth = socket.socketpair()
@@ -68,7 +66,7 @@ class ControlServer:
         # A child of this process has the descriptors, and not the thread.
         forget = weakref.WeakMethod(self._forget)
         os.register_at_fork(after_in_child=lambda: (found := forget()) and found())
-        self._drainer.bulletin.ears.add(self)
+        self._bulletin.ears.add(self)
         self._thread.start()
 
     def wake(self) -> None:
@@ -78,14 +76,14 @@ class ControlServer:
 
     def close(self) -> None:
         """Tell those who wait how it came out, and serve no more. Idempotent."""
-        self._drainer.bulletin.ears.discard(self)
+        self._bulletin.ears.discard(self)
         # A step takes no time, unless the process is frozen as a whole.
         locked = self._lock.acquire(timeout=CLOSE_PERIOD)
         try:
             if self._closed:
                 return
             self._closed = True
-            self._tell_outcomes()
+            self._desk.tell_outcomes(self._connections)
             self._listener.close()
             for connection in self._connections:
                 connection.close()
@@ -131,8 +129,8 @@ class ControlServer:
         if self._deaf_until and time.monotonic() >= self._deaf_until:
             self._deaf_until = 0.0
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._tell_outcomes()
-        self._tell_progress()
+        self._desk.tell_outcomes(self._connections)
+        self._desk.tell_progress(self._connections)
         for connection in tuple(self._connections):
             if connection.closed or connection.idle_left() <= 0:
                 self._let_go(connection)
@@ -156,15 +154,28 @@ class ControlServer:
             self._ear.recv(4096)
 
     def _accept(self, _: int) -> None:
+        # More than one: a peer whose connect meets a full queue is told to try again, not to wait.
+        with contextlib.suppress(BlockingIOError, InterruptedError, ConnectionError):
+            for _ in range(BACKLOG):
+                self._accept_one()
+
+    def _accept_one(self) -> None:
         try:
-            sock, _address = self._listener.accept()
+            sock, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionError):
-            return
+            raise
         except OSError as error:  # no descriptors: the listener stays readable, so look away
             journal.caution("the control socket cannot accept: %s", error)
             self._selector.unregister(self._listener)
             self._deaf_until = time.monotonic() + DEAF_PERIOD
-            return
+            raise BlockingIOError from error
+        try:
+            self._receive(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _receive(self, sock: socket.socket) -> None:
         connection = Connection(sock)
         if not is_trusted(sock):
             self._fail(connection, "refused: this is for the server's own user, and for root")
@@ -210,55 +221,12 @@ class ControlServer:
             if events & selectors.EVENT_WRITE:
                 connection.write()
             if events & selectors.EVENT_READ and (line := connection.read()) is not None:
-                self._answer(connection, line)
+                self._desk.answer(connection, line)
         except ConnectionError:
             connection.closed = True
         except Exception:
             journal.failed("a request on the control socket failed; it goes on")
             self._fail(connection, "this request failed: the server's log says why")
-
-    # What is asked for
-
-    def _answer(self, connection: Connection, line: bytes) -> None:
-        try:
-            request = parse_request(line)
-        except ProtocolError as error:
-            self._fail(connection, str(error))
-            return
-        if request.command == "drain":
-            self._drain(connection, request)
-            return
-        more = {}
-        if request.command == "resume":
-            drainer = self._drainer
-            more["resumed"] = drainer.phase is not Phase.SERVING and drainer.resume()
-        state = describe(self._drainer)
-        connection.say(build_reply(request.command, **more, process=state), last=True)
-
-    def _drain(self, connection: Connection, request: Request) -> None:
-        drainer = self._drainer
-        began = drainer.hold.begin(request.reason, resume_after=request.resume_after)
-        watch = DrainWatch(drainer)
-        line = build_reply("drain", began=began, process=describe(drainer))
-        connection.say(line, last=not request.wait)
-        if request.wait:
-            connection.watch = watch
-            connection.progress_due = time.monotonic() + PROGRESS_PERIOD
-
-    def _tell_outcomes(self) -> None:
-        for connection in self._connections:
-            if connection.watch is not None and (outcome := connection.watch.outcome()):
-                connection.watch = None
-                state = describe(self._drainer)
-                connection.say(build_reply("outcome", outcome=outcome, process=state), last=True)
-
-    def _tell_progress(self) -> None:
-        now = time.monotonic()
-        for connection in self._connections:
-            if connection.watch is not None and now >= connection.progress_due:
-                connection.progress_due = now + PROGRESS_PERIOD
-                if connection.is_waiting:  # a peer that does not read misses some
-                    connection.say(build_reply("progress", process=describe(self._drainer)))
 
     def _fail(self, connection: Connection, why: str) -> None:
         connection.say(build_reply("error", error=why), last=True)

@@ -283,11 +283,18 @@ async def test_without_a_descriptor_left_it_looks_away_for_a_moment(
         assert caplog.text.count("Too many open files") == 1
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_child_of_a_fork_has_nothing_of_it(tmp_path: Path) -> None:
     """Else the socket would seem to live on in it when its process is long gone."""
     with control(tmp_path / "c") as opened:
         assert listeners() == 1
-        assert in_a_child(lambda: (listeners(), opened.socket.close())[0]) == 0
+
+        def look_and_close() -> int:
+            count = listeners()
+            opened.socket.close()
+            return count
+
+        assert in_a_child(look_and_close) == 0
         assert opened.say(STATUS)[0]["reply"] == "status"
 
 

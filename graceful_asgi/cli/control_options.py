@@ -24,7 +24,6 @@ _OPTIONS: Final = (
         "--control-dir",
         envvar=VARIABLE,
         metavar="DIRECTORY",
-        required=True,
         help=f"Where the server's processes have their control sockets.  [{VARIABLE}]",
     ),
     click.option(
@@ -45,7 +44,7 @@ def control_options(function: _F) -> _F:
 
 @contextmanager
 def opened(
-    control_dir: str, server: str | None, *, one: bool
+    control_dir: str | None, server: str | None, *, one: bool
 ) -> Iterator[tuple[ControlDirectory, list[SocketName]]]:
     """The directory, and the sockets in it that are meant; those of the dead are taken away.
 
@@ -53,6 +52,8 @@ def opened(
         click.ClickException: it cannot be used, or nobody is there, or it is not clear who is
             meant.
     """
+    if not control_dir:
+        raise click.UsageError(f"give --control-dir, or set {VARIABLE}")
     try:
         with ControlDirectory(control_dir, source="--control-dir") as directory:
             yield directory, look(directory, server, one=one)

@@ -36,7 +36,7 @@ a process has gone, was resumed, or does not answer, 2 nothing was begun.
     metavar="SECONDS",
     help="Serve again if the server has not been told to stop by then.",
 )
-def command(control_dir: str, server: str | None, resume_after: float | None) -> int:
+def command(control_dir: str | None, server: str | None, resume_after: float | None) -> int:
     """Drain a server; return the exit code."""
     if resume_after is not None and resume_after > MAX_PERIOD:
         raise click.UsageError(f"--resume-after: {MAX_PERIOD:.0f} s at the most")

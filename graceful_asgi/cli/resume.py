@@ -25,7 +25,7 @@ Exit code: 0 every process serves, 1 one does not, or does not answer, 2 there i
 
 @click.command("resume", help=HELP)
 @control_options
-def command(control_dir: str, server: str | None) -> int:
+def command(control_dir: str | None, server: str | None) -> int:
     """Resume a server; return the exit code."""
     with opened(control_dir, server, one=True) as (directory, names):
         answers = anyio.run(partial(ask, directory, names, Request(command="resume")))

@@ -51,7 +51,7 @@ Exit code: 0 every process has answered, 1 one has not, 2 there is nobody to ask
     is_flag=True,
     help='One object on standard output, {"processes": [...]}; with --watch one a line.',
 )
-def command(control_dir: str, server: str | None, watch: bool, as_json: bool) -> int:
+def command(control_dir: str | None, server: str | None, watch: bool, as_json: bool) -> int:
     """Show the processes; return the exit code."""
     with opened(control_dir, server, one=False) as (directory, names):
         answers = anyio.run(_ask, directory, names)

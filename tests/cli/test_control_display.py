@@ -14,9 +14,11 @@ from graceful_asgi.control.directory import SocketName
 from graceful_asgi.control.protocol import Reply
 from graceful_asgi.place import ServerId
 
+SERVER = ServerId(7)
+
 
 def answer(
-    state: State = "answered", error: str = "", server: ServerId = ServerId(7), **process: Any
+    state: State = "answered", error: str = "", server: ServerId = SERVER, **process: Any
 ) -> Answer:
     given = {"phase": "serving", "in_flight": 0, **process}
     reply = Reply("status", {"process": given}) if state == "answered" else None
@@ -26,7 +28,7 @@ def answer(
 def outcome(how: str, **process: Any) -> Answer:
     given = {"phase": "lame duck", "in_flight": 2, **process}
     return Answer(
-        SocketName(ServerId(7), 12),
+        SocketName(SERVER, 12),
         "answered",
         Reply("outcome", {"outcome": how, "process": given}),
     )

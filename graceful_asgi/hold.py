@@ -58,6 +58,7 @@ class Hold:
         if self._timer is not None:
             self._timer.cancel()
         left = max(0.0, self._until - time.monotonic())
+        left = min(left, threading.TIMEOUT_MAX)
         timer = threading.Timer(left, lambda: self._undo(timer, reason))
         timer.daemon = True  # it must not keep a process that has drained
         timer.name = "graceful_asgi hold"

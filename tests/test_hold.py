@@ -55,6 +55,12 @@ async def test_the_latest_time_counts(drainer: Drainer) -> None:
     drainer.hold.close()
 
 
+async def test_a_time_longer_than_any_timer_is_no_error(drainer: Drainer) -> None:
+    drainer.hold.begin("endpoint", resume_after=1e12)
+    assert held(drainer) > 1e11
+    drainer.hold.close()
+
+
 async def test_who_asks_for_good_keeps_it_for_good(drainer: Drainer) -> None:
     drainer.hold.begin("endpoint", resume_after=SOON)
     drainer.hold.begin("operator")

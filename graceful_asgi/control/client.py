@@ -108,8 +108,10 @@ async def _ask(
         heard(Answer(name, "refused", last, str(error)))
     except ConnectionError:
         heard(Answer(name, "gone", last, "it has gone without an answer"))
-    except (ProtocolError, OSError) as error:
+    except ProtocolError as error:
         heard(Answer(name, "silent", last, f"its answer makes no sense: {error}"))
+    except OSError as error:
+        heard(Answer(name, "silent", last, f"it cannot be asked: {error}"))
 
 
 def _goes_on(reply: Reply, request: Request) -> bool:

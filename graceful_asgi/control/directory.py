@@ -63,25 +63,31 @@ class ControlDirectory:
     Args:
         path: where it is.
         source: what to call it in an error: the variable or option that says so.
-        create: make it where it is missing. Only its owner may; otherwise root may look into
-            the one of another user.
+        create: make it where it is missing, and keep it from being cleaned away. For servers: it
+            has to be their own. Without it root may look into the one of another user.
+        follow: whether it may be a symbolic link.
 
     Raises:
         ControlError: it is not there, not a directory, another user's, or open to others.
     """
 
-    def __init__(self, path: str, *, source: str = VARIABLE, create: bool = False) -> None:
+    def __init__(
+        self, path: str, *, source: str = VARIABLE, create: bool = False, follow: bool = True
+    ) -> None:
         self.path = os.path.abspath(path)
         self._source = source
         try:
             if create:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(self.path, 0o700)
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            self._fd = os.open(self.path, flags if follow else flags | os.O_NOFOLLOW)
         except OSError as error:
             raise self._error(error.strerror or str(error)) from error
         try:
             self._check(os.fstat(self._fd), foreign=not create and os.geteuid() == 0)
+            if create:
+                self._keep()
         except BaseException:
             self.close()
             raise
@@ -92,6 +98,13 @@ class ControlDirectory:
         mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077:
             raise self._error(f"its mode is {mode:04o}")
+
+    def _keep(self) -> None:
+        """Have systemd-tmpfiles pass it by (tmpfiles.d(5)): it knows no socket that was renamed."""
+        import fcntl  # not everywhere where this package can be imported
+
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def _error(self, why: str) -> ControlError:
         return ControlError(

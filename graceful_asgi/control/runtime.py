@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,8 @@ def open_private(environ: Mapping[str, str] | None = None) -> ControlDirectory:
     faults = []
     for path in _candidates(os.environ if environ is None else environ):
         try:
-            if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
-                raise ControlError(f"{path!r} is in the way: not a directory")
-            return ControlDirectory(path, source="runtime directory", create=True)
-        except OSError as error:
+            return ControlDirectory(path, source="runtime directory", create=True, follow=False)
+        except ControlError as error:
             faults.append(str(error))
     raise ControlError("; ".join(faults))
 

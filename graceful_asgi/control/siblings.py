@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import ControlError
 from .client import Answer, ask
-from .protocol import Request
+from .protocol import MAX_PERIOD, Request
 
 if TYPE_CHECKING:
     from .directory import ControlDirectory, SocketName
@@ -20,11 +21,13 @@ class ControlSiblings:
 
     async def drain(self, reason: str, *, resume_after: float | None) -> list[str]:
         """Begin the drain in all that are there now, wait for each, say what was not clean."""
-        names = [
-            name
-            for name in self._directory.names()
-            if name.server == self._own.server and name != self._own
-        ]
+        try:
+            there = self._directory.names()
+        except ControlError as error:
+            return await NoSiblings(str(error)).drain(reason, resume_after=resume_after)
+        names = [name for name in there if name.server == self._own.server and name != self._own]
+        if resume_after is not None:
+            resume_after = min(resume_after, MAX_PERIOD)
         request = Request(command="drain", reason=reason, wait=True, resume_after=resume_after)
         return [
             fault for each in await ask(self._directory, names, request) if (fault := _fault(each))

@@ -204,6 +204,9 @@ async def test_siblings_that_were_not_clean_are_named(tmp_path: Path) -> None:
         siblings = ControlSiblings(own.directory, own.name)
         faults = await siblings.drain("test", resume_after=None)
     assert faults == ["process 98: it does not answer", "process 99: refused: not you"]
+    siblings._directory.close()
+    [fault] = await siblings.drain("test", resume_after=None)
+    assert fault.startswith("the other processes cannot be reached: ")
     assert await NoSiblings("no room").drain("test", resume_after=None) == [
         "the other processes cannot be reached: no room"
     ]

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graceful_asgi.control.protocol import (
@@ -45,6 +45,7 @@ def test_a_request_arrives_as_it_was_sent(
     assert len(sent) <= MAX_REQUEST
 
 
+@settings(max_examples=60)
 @given(data=st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_request_or_an_error(data: bytes) -> None:
     error = ""
@@ -55,6 +56,7 @@ def test_any_bytes_are_a_request_or_an_error(data: bytes) -> None:
     assert not error or (error.isprintable() and len(error) < 500)
 
 
+@settings(max_examples=60)
 @given(fields=st.dictionaries(st.sampled_from(["v", "command", "wait", "reason", "x"]), VALUES))
 def test_any_fields_are_a_request_or_an_error(fields: dict[str, Any]) -> None:
     given_line = json.dumps({"v": 1, "command": "drain", **fields}).encode()

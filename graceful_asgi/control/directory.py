@@ -130,6 +130,8 @@ class ControlDirectory:
         Raises:
             ControlError: it cannot be read.
         """
+        if self._fd < 0:  # which would list the working directory
+            raise self._error("it has been closed")
         try:
             found = map(SocketName.parse, os.listdir(self._fd))
         except OSError as error:

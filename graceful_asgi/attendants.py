@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from . import journal
+from .control.attendant import control_socket
 from .phase import Phase
 from .systemd import announce
 from .unhandled import stop_on_unhandled_exception
@@ -33,6 +34,8 @@ class Attendant(Protocol):
 
 
 _MAKERS: Final[Sequence[Callable[[Drainer], Attendant | None]]] = (
+    lambda drainer: drainer.hold,
+    control_socket,
     stop_on_unhandled_exception,
     announce,
 )

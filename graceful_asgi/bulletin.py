@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from . import journal
 from .backend import Listener, RunSoon, run_soon
@@ -20,13 +20,20 @@ DrainHook: TypeAlias = Callable[[PhaseChange], object]
 News: TypeAlias = Callable[[], object]
 
 
+class Ear(Protocol):
+    """What wants to know that something has happened, and looks for itself what it was."""
+
+    def wake(self) -> None:
+        """Wake up. Idempotent; safe from any thread and in a signal handler."""
+
+
 class Bulletin:
     """Posts from anywhere, published on the event loop, in order."""
 
     def __init__(self) -> None:
         self.hooks: list[DrainHook] = []
         self._news: deque[News] = deque()
-        self._listeners: set[Listener] = set()
+        self.ears: set[Ear] = set()
         self._run_soon: RunSoon | None = None
 
     def bind(self) -> None:
@@ -70,16 +77,16 @@ class Bulletin:
                 journal.failed("hook %r failed; the drain goes on", hook)
 
     def wake(self) -> None:
-        """Wake every listening task. Safe in a signal handler."""
-        for listener in tuple(self._listeners):
-            listener.wake()
+        """Wake whoever listens. Safe in a signal handler."""
+        for ear in tuple(self.ears):
+            ear.wake()
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Listener]:
         """Listen for the length of a block."""
         listener = Listener()
-        self._listeners.add(listener)
+        self.ears.add(listener)
         try:
             yield listener
         finally:
-            self._listeners.discard(listener)
+            self.ears.discard(listener)

@@ -16,16 +16,22 @@ from . import journal
 from .backend import running_clock
 from .endings import Endings
 from .errors import MisuseError
+from .hold import Hold
 from .inflight import TrackedWork
 from .phase import Event, Phase
+from .place import Place
 from .state import DrainState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .backend import Clock
     from .bulletin import DrainHook
     from .edge import Edge
+    from .place import Siblings
+    from .policy import DrainPolicy
     from .report import DrainReport
+    from .watch import DrainWatch, Outcome
 
 
 class Drainer(DrainState):
@@ -42,6 +48,12 @@ class Drainer(DrainState):
         phase: where the drain stands. Read only.
         in_flight: the registry of work in flight.
     """
+
+    def __init__(self, policy: DrainPolicy | None = None, *, clock: Clock | None = None) -> None:
+        super().__init__(policy, clock=clock)
+        self.hold: Hold = Hold(self)
+        self.place = Place()
+        self.siblings: Siblings | None = None
 
     async def drain(self, edge: Edge) -> None:
         """Take a stop from where the drain stands to the cleanup. Bounded by the policy."""
@@ -112,7 +124,7 @@ class Drainer(DrainState):
         if not self.bulletin.bound:
             self.bind()
         with self.bulletin.listening() as listener:
-            while not self._is_drained():
+            while not self.drained:
                 left = self.timeline.lame_duck_end() - self.now()
                 await listener.wait(left if left > 0 else math.inf)
         return self.report()
@@ -125,7 +137,22 @@ class Drainer(DrainState):
             while self.phase is Phase.SERVING:
                 await listener.wait(math.inf)
 
-    def _is_drained(self) -> bool:
+    async def wait_outcome(self, watch: DrainWatch) -> Outcome:
+        """Wait until the drain that *watch* looks at has come out. For the middleware."""
+        with self.bulletin.listening() as listener:
+            while (outcome := watch.outcome()) is None:
+                await listener.wait(watch.changes_in())
+        return outcome
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until *condition* holds, looked at as the drain changes. For the middleware."""
+        with self.bulletin.listening() as listener:
+            while not condition():
+                await listener.wait(math.inf)
+
+    @property
+    def drained(self) -> bool:
+        """Whether a drain is under way that has nothing to wait for. Safe from any thread."""
         if self.phase in (Phase.CLEANUP, Phase.STOPPED):
             return True
         if self.phase is Phase.SERVING or self.in_flight:

@@ -3,6 +3,7 @@
 GracefulError
  +-- PolicyError    a value that is not allowed            (also a ValueError)
  +-- MisuseError    a call that makes no sense as it stands (also a RuntimeError)
+ +-- ControlError   a control socket that cannot be had    (also an OSError)
  +-- EndedError     a send to a client that has been sent away (also an OSError)
 """
 
@@ -24,6 +25,10 @@ class PolicyError(GracefulError, ValueError):
 
 class MisuseError(GracefulError, RuntimeError):
     """The call cannot work where it was made; the message says what to do instead."""
+
+
+class ControlError(GracefulError, OSError):
+    """A directory, or a socket in it, is not what it has to be; the message says what is."""
 
 
 class EndedError(GracefulError, OSError):

@@ -11,7 +11,7 @@ import anyio
 from . import journal
 from .drainer import Drainer
 from .edge import NoEdge
-from .errors import EndedError, MisuseError
+from .errors import ControlError, EndedError, MisuseError
 from .exchange import DRAINER_KEY, EXCHANGE_KEY, SERVING, Exchange
 from .http import HTTPExchange
 from .overrides import OVERRIDES_KEY, Overrides
@@ -68,7 +68,10 @@ class GracefulMiddleware:
         elif scope["type"] == "websocket":
             make = WebSocketExchange
         elif scope["type"] == "lifespan":
-            return await self._lifespan(scope, receive, send)
+            try:
+                return await self._lifespan(scope, receive, send)
+            except ControlError as error:  # raised, it would mean an app that has no lifespan
+                return await send({"type": "lifespan.startup.failed", "message": str(error)})
         else:
             return await self.app(scope, receive, send)
 
@@ -125,7 +128,7 @@ class GracefulMiddleware:
         """Return the drainer of a server that sent no lifespan, found at a request of its."""
         if self._servers == 0 or self.drainer.phase is Phase.STOPPED:
             self._servers = 1
-            hook = attach(self.drainer, scope, anew=True)
+            hook = attach(self.drainer, scope, anew=True, has_endpoint=self._has_endpoint)
             if hook is not None:
                 self.drainer = hook.drainer
         return self.drainer
@@ -136,6 +139,10 @@ class GracefulMiddleware:
         with self.serving(scope) as passive:
             receive, send = hear_stop(receive, passive), hear_start(send, passive)
             return await self.app(scope, receive, send)
+
+    @property
+    def _has_endpoint(self) -> bool:
+        return self._probes is not None and self._probes.drain is not None
 
     @contextmanager
     def serving(self, scope: Scope) -> Iterator[Drainer | None]:
@@ -156,7 +163,7 @@ class GracefulMiddleware:
                 overrides: Overrides = state[OVERRIDES_KEY]
                 drainer.use(overrides.policy_over(drainer.policy))
                 self._probes = overrides.probes_over(self._probes)
-            hook = attach(drainer, scope, anew=first or not own)
+            hook = attach(drainer, scope, anew=first or not own, has_endpoint=self._has_endpoint)
             state[DRAINER_KEY] = drainer = drainer if hook is None else hook.drainer
             try:
                 yield drainer if hook is None else None

@@ -6,15 +6,26 @@ import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from . import header
 from .errors import PolicyError
 from .phase import Phase
+from .watch import DrainWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .asgi import Scope, Send
     from .drainer import Drainer
+    from .place import Siblings
 
 MIN_TOKEN_LENGTH: Final = 16
+
+REASON: Final = "drain endpoint"
+
+PLATFORM_PERIOD: Final = 30.0
+"""Seconds that Kubernetes gives by default between the beginning of preStop and SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +42,10 @@ class Probes:
     liveness: str | None = None
     """200 from the first to the last: a draining server is not a dead one."""
     drain: str | None = None
-    """Begins a drain and answers once it is drained; for a preStop hook (GET or POST)."""
+    """Begins a drain in every process of the server, and answers once they are drained; for a
+    preStop hook (GET or POST). 200 when that was clean; 503 otherwise, with the reason. It undoes
+    itself when no stop has come within `DrainPolicy.termination_grace_period` (30 s where that is
+    None): a liveness restart runs the hook, too."""
     drain_token: str | None = field(default=None, repr=False)
     """What `drain` wants to see in `Authorization: Bearer`."""
 
@@ -72,14 +86,40 @@ class Probes:
         elif scope["method"] not in ("GET", "POST"):
             await _answer(drainer, scope, send, 405, "GET or POST")
         else:
-            drainer.begin("drain endpoint")
-            report = await drainer.wait_drained()
-            await _answer(drainer, scope, send, 200, "clean" if report.clean else "forced")
+            faults = await _drain_all(drainer)
+            text = "; ".join(faults) or "clean"
+            await _answer(drainer, scope, send, 503 if faults else 200, text)
 
     def _knows(self, scope: Scope) -> bool:
         expected = f"Bearer {self.drain_token}".encode()
         given = dict(scope["headers"]).get(b"authorization", b"")
         return hmac.compare_digest(given, expected)
+
+
+async def _drain_all(drainer: Drainer) -> Sequence[str]:
+    """Drain every process of the server; return what was not clean about it."""
+    given = drainer.policy.termination_grace_period
+    undo_period = PLATFORM_PERIOD if given is None else given
+    drainer.hold.begin(REASON, resume_after=undo_period)
+    watch, faults = DrainWatch(drainer), list[str]()
+    over = drainer.siblings is None
+
+    async def drain_siblings(siblings: Siblings) -> None:
+        nonlocal over
+        faults.extend(await siblings.drain(REASON, resume_after=undo_period))
+        over = True
+        drainer.bulletin.wake()
+
+    async with anyio.create_task_group() as tasks:
+        if drainer.siblings is not None:
+            tasks.start_soon(drain_siblings, drainer.siblings)
+        outcome = await drainer.wait_outcome(watch)
+        if outcome != "clean":
+            faults.append(outcome)
+        # A stop ends the siblings by itself, and this request must not be what it waits for.
+        await drainer.wait_for(lambda: over or drainer.stopping)
+        tasks.cancel_scope.cancel()
+    return faults
 
 
 _EXTRA: Final = {401: [(b"www-authenticate", b"Bearer")], 405: [(b"allow", b"GET, POST")]}

@@ -6,7 +6,17 @@ from typing import Any
 
 import anyio
 import pytest
-from helpers import PATIENCE, Call, Receive, Send, answer, http_scope, serving, with_lifespan
+from helpers import (
+    PATIENCE,
+    Call,
+    Receive,
+    Send,
+    answer,
+    eventually,
+    http_scope,
+    serving,
+    with_lifespan,
+)
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase, Probes
 from graceful_asgi.errors import PolicyError
@@ -199,7 +209,7 @@ async def test_the_drain_endpoint_answers_once_the_server_is_drained(method: str
             with anyio.fail_after(PATIENCE):
                 await drain.over.wait()
         assert request.over.is_set()
-    assert drain.status == 200
+    assert drain.status == 503
     assert text(drain) == "forced"
     assert middleware.drainer.statistics().reason == "drain endpoint"
 
@@ -213,6 +223,107 @@ async def test_a_second_request_to_drain_waits_for_the_same_drain() -> None:
         assert middleware.drainer.phase is Phase.LAME_DUCK
     assert (first.status, second.status) == (200, 200)
     assert text(first) == text(second) == "clean"
+
+
+class FakeSiblings:
+    """The other processes of a server, which are as clean as they are said to be."""
+
+    def __init__(self, *faults: str, wait: bool = False) -> None:
+        self.faults = list(faults)
+        self.asked: list[tuple[str, float | None]] = []
+        self.may_answer = anyio.Event()
+        if not wait:
+            self.may_answer.set()
+
+    async def drain(self, reason: str, *, resume_after: float | None) -> list[str]:
+        self.asked.append((reason, resume_after))
+        await self.may_answer.wait()
+        return self.faults
+
+
+@pytest.mark.anyio
+async def test_the_drain_endpoint_waits_for_the_siblings() -> None:
+    middleware = graceful(lame_duck_period=0)
+    async with serving(middleware) as server, anyio.create_task_group() as tasks:
+        siblings = middleware.drainer.siblings = FakeSiblings(wait=True)
+        drain = server.call(http_scope("/drain", headers=GOOD))
+        tasks.start_soon(drain.run)
+        await anyio.wait_all_tasks_blocked()
+        assert siblings.asked == [("drain endpoint", 30.0)]
+        assert not drain.over.is_set()
+        siblings.may_answer.set()
+    assert (drain.status, text(drain)) == (200, "clean")
+
+
+@pytest.mark.anyio
+async def test_what_was_not_clean_about_the_siblings_is_said() -> None:
+    middleware = graceful(lame_duck_period=0)
+    async with serving(middleware) as server:
+        middleware.drainer.siblings = FakeSiblings("process 8: forced", "process 9: gone")
+        drain = await server.get("/drain", headers=GOOD)
+    assert (drain.status, text(drain)) == (503, "process 8: forced; process 9: gone")
+
+
+@pytest.mark.anyio
+async def test_once_a_stop_has_come_the_siblings_are_not_waited_for() -> None:
+    """The stop ends them by itself, and the server would wait for this very request."""
+    middleware = graceful(lame_duck_period=0)
+    async with serving(middleware) as server, anyio.create_task_group() as tasks:
+        middleware.drainer.siblings = FakeSiblings(wait=True)
+        drain = server.call(http_scope("/drain", headers=GOOD))
+        tasks.start_soon(drain.run)
+        await anyio.wait_all_tasks_blocked()
+        middleware.drainer.stop("SIGTERM")
+    assert (drain.status, text(drain)) == (200, "clean")
+
+
+@pytest.mark.anyio
+async def test_without_the_right_token_the_siblings_are_not_asked() -> None:
+    middleware = graceful(lame_duck_period=0)
+    async with serving(middleware) as server:
+        siblings = middleware.drainer.siblings = FakeSiblings()
+        assert (await server.get("/drain")).status == 401
+    assert siblings.asked == []
+
+
+@pytest.mark.anyio
+async def test_work_that_outlasts_the_grace_period_makes_the_answer_forced() -> None:
+    policy = DrainPolicy(lame_duck_period=0, grace_period=0.05)
+    middleware = GracefulMiddleware(with_lifespan(app), policy=policy, probes=PROBES)
+    async with serving(middleware) as server:
+        await server.begin(http_scope("/wait"))
+        drain = await server.get("/drain", headers=GOOD)
+        assert middleware.drainer.phase is Phase.LAME_DUCK
+    assert (drain.status, text(drain)) == (503, "forced")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("client_stays", [True, False])
+async def test_a_drain_that_no_stop_follows_is_undone(client_stays: bool) -> None:
+    """A liveness restart runs the hook, too; and kubelet may have given up on it."""
+    policy = DrainPolicy(lame_duck_period=0.1, termination_grace_period=0.3)
+    middleware = GracefulMiddleware(with_lifespan(app), policy=policy, probes=PROBES)
+    async with serving(middleware) as server, anyio.create_task_group() as tasks:
+        drain = server.call(http_scope("/drain", headers=GOOD))
+        tasks.start_soon(drain.run)
+        await middleware.drainer.wait_begun()
+        if not client_stays:
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await eventually(lambda: middleware.drainer.phase is Phase.SERVING)
+            assert (await server.get("/readyz")).status == 200
+
+
+@pytest.mark.anyio
+async def test_a_drain_that_is_called_off_is_no_clean_one() -> None:
+    middleware = graceful()
+    async with serving(middleware) as server, anyio.create_task_group() as tasks:
+        drain = server.call(http_scope("/drain", headers=GOOD))
+        tasks.start_soon(drain.run)
+        await middleware.drainer.wait_begun()
+        await anyio.wait_all_tasks_blocked()
+        middleware.drainer.resume()
+    assert (drain.status, text(drain)) == (503, "resumed")
 
 
 # Bad values

@@ -37,6 +37,21 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "check",
         "Stop a server under load, and count the requests it loses.",
     ),
+    "status": Entry(
+        "graceful_asgi.cli.status",
+        "control",
+        "Show the processes of a server: phase, what is in flight, seconds left.",
+    ),
+    "drain": Entry(
+        "graceful_asgi.cli.drain",
+        "control",
+        "Drain a server that goes on running; for a preStop hook.",
+    ),
+    "resume": Entry(
+        "graceful_asgi.cli.resume",
+        "control",
+        "Call a drain off: the server serves as before.",
+    ),
 }
 
 

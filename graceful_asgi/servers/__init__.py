@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from .. import budget, journal
 from ..attendants import attend
+from ..place import Place
 from . import gunicorn
 from .finder import find_server
+from .identity import server_id
 from .touchpoints import missing
 from .uvicorn import MARGIN, UvicornHook
 
@@ -19,17 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["UvicornHook", "attach"]
 
 
-def attach(drainer: Drainer, scope: Scope, *, anew: bool = True) -> UvicornHook | None:
+def attach(
+    drainer: Drainer, scope: Scope, *, anew: bool = True, has_endpoint: bool = False
+) -> UvicornHook | None:
     """Hook the server that *scope* comes from; None where it is not one this package knows.
 
     A server that is hooked already keeps its drain: the hook that is returned has it. Says in
     the log which it was. Call it from the lifespan or from a request, on the server's loop. With
-    *anew* no other server has the drainer: one that has been through a drain serves again.
+    *anew* no other server has the drainer: one that has been through a drain serves again. With
+    *has_endpoint* the server answers a path that drains it, in all of its processes.
+
+    Raises:
+        ControlError: the directory for control sockets is not one that can be used.
     """
     server = find_server(scope)
     if server is not None and (hook := UvicornHook.of(server)) is not None:
         return hook
     drainer.bind(anew=anew)
+    drainer.place = Place(server=server_id(server), has_endpoint=has_endpoint)
     attend(drainer)
     if server is None:
         journal.passive("no uvicorn server found here")

@@ -34,6 +34,7 @@ class Worker(Protocol):
     """`gunicorn.workers.base.Worker`."""
 
     cfg: WorkerConfig
+    ppid: int
 
 
 def worker_of(server: Server) -> Worker | None:

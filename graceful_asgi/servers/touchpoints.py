@@ -67,6 +67,7 @@ class Config(Protocol):
     fd: int | None
     limit_max_requests: int | None
     timeout_graceful_shutdown: float | None
+    callback_notify: Callable[..., Awaitable[None]] | None
 
 
 class Server(Protocol):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 CHUNK = b"0123456789" * 10
 MEGABYTE = 1 << 20
+PROBES = Probes(readiness="/readyz", liveness="/livez")
 
 
 def say(line: str) -> None:
@@ -356,9 +357,9 @@ def make_bare_app() -> Starlette:
     )
 
 
-def make_app() -> Starlette:
+def make_app(probes: Probes = PROBES) -> Starlette:
     app = make_bare_app()
-    app.add_middleware(GracefulMiddleware, probes=Probes(readiness="/readyz", liveness="/livez"))
+    app.add_middleware(GracefulMiddleware, probes=probes)
     return app
 
 

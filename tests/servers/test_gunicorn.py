@@ -11,6 +11,7 @@ import uvicorn
 from need import need
 
 from graceful_asgi.servers.gunicorn import worker_of
+from graceful_asgi.servers.identity import server_id
 
 from .serving import config
 
@@ -47,6 +48,11 @@ def test_a_server_with_another_callback_is_in_no_worker() -> None:
     for callback in (None, notify):
         server: Any = uvicorn.Server(config("app:app", callback_notify=callback))
         assert worker_of(server) is None
+
+
+def test_its_process_belongs_to_the_server_of_its_parent(worker: Any) -> None:
+    worker.ppid = 4711
+    assert server_id(uvicorn.Server(worker.config)).pid == 4711  # type: ignore[arg-type]
 
 
 def test_the_worker_says_what_its_parent_gives(worker: Any) -> None:

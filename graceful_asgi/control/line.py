@@ -1,0 +1,75 @@
+"""A connection to a control socket, from the client's side: lines, on any event loop.
+
+Not by `anyio.connect_unix`: a connect to a socket whose queue is full fails at once with EAGAIN,
+which asyncio takes for one that is under way, and then for one that has worked.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from .protocol import MAX_REPLY, ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+FULL_PERIOD: Final = 0.02
+"""Seconds until the next try where the queue is full. Nobody says when it no longer is."""
+
+
+class Line:
+    """Speaks in lines on a connected, non-blocking socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._incoming = bytearray()
+
+    async def send(self, line: bytes) -> None:
+        """Send *line*: it is short, and the socket's buffer is empty. Raises `OSError`."""
+        await anyio.lowlevel.checkpoint()
+        sent = self._socket.send(line)
+        if sent < len(line):
+            raise ProtocolError(f"{sent} of {len(line)} bytes could be sent")
+
+    async def receive(self) -> bytes:
+        """Return the next line.
+
+        Raises:
+            ConnectionError: the peer has closed before its end.
+            ProtocolError: it is too long.
+        """
+        while b"\n" not in self._incoming:
+            if len(self._incoming) > MAX_REPLY:
+                raise ProtocolError(f"more than {MAX_REPLY} bytes in a line")
+            await _readable(self._socket)
+            data = self._socket.recv(MAX_REPLY)
+            if not data:
+                raise ConnectionResetError("closed in the middle of a reply")
+            self._incoming += data
+        line, _, self._incoming = self._incoming.partition(b"\n")
+        return bytes(line)
+
+
+def _readable(sock: socket.socket) -> Any:
+    # Of anyio 4.7; the older name warns since.
+    wait = getattr(anyio, "wait_readable", None) or anyio.wait_socket_readable
+    return wait(sock)
+
+
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[Line]:
+    """A connection to *address*, for a block. Raises `OSError` where there is none to be had."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.connect(address)
+                break
+            except BlockingIOError:
+                await anyio.sleep(FULL_PERIOD)
+        yield Line(sock)

@@ -1,0 +1,1 @@
+"""The control socket: its protocol, its directory, its server and its client."""

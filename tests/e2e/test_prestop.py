@@ -1,0 +1,121 @@
+"""What kubelet does: preStop, SIGTERM when that is over, SIGKILL at the end of the grace period."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from graceful_asgi.check.load import Load
+from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi.check.port import free_port
+
+from .client import Client
+from .endpoint import TOKEN
+from .server import Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graceful_asgi.check.counts import LoadResult
+
+Hook = Literal["exec", "httpGet"]
+
+GRACE = 12.0
+"""Seconds: `terminationGracePeriodSeconds`."""
+LAME_DUCK = 0.5
+PLAN = LoadPlan(
+    keep_alive_clients=20,
+    fresh_clients=10,
+    think_period=0.01,
+    slow_path="/slow?s=1.2",
+    stream_path="/stream?n=12",
+    single_after=0.3,
+)
+
+
+def run_workers(directory: Path, sockets: Path, *, workers: int) -> Server:
+    """`graceful-asgi run`, which keeps its promise with workers as well."""
+    port = free_port()
+    command = [sys.executable, "-m", "graceful_asgi", "run", "e2e.endpoint:app"]
+    return Server(
+        [
+            *command,
+            *("--port", str(port), "--workers", str(workers), "--no-access-log"),
+            *("--control-dir", str(sockets)),
+        ],
+        directory,
+        port=port,
+        periods={"lame_duck": LAME_DUCK, "grace": 5.0},
+    )
+
+
+async def pre_stop(hook: Hook, server: Server, sockets: Path) -> str:
+    """Run the hook; return what it had to say. Both kinds as kubelet runs them: to their end."""
+    if hook == "exec":
+        command = [sys.executable, "-m", "graceful_asgi", "drain"]
+        done = await anyio.run_process(
+            command, env={**os.environ, "GRACEFUL_CONTROL_DIR": str(sockets)}
+        )
+        return done.stdout.decode()
+
+    def get() -> str:
+        with Client(server.port) as client:
+            head = f"GET /drain HTTP/1.1\r\nHost: pod\r\nAuthorization: Bearer {TOKEN}\r\n"
+            client.send(f"{head}Connection: close\r\n\r\n".encode())
+            response = client.response()
+        return f"{response.status} {response.body.decode()}"
+
+    return await anyio.to_thread.run_sync(get)
+
+
+async def terminate_pod(
+    hook: Hook, server: Server, sockets: Path
+) -> tuple[LoadResult, str, int, bool]:
+    """Put load on the server and take it through a pod's end, within the one grace period."""
+    load = Load(PLAN, port=server.port)
+    said, killed = "", False
+
+    async def kubelet() -> None:
+        nonlocal said, killed
+        await load.in_position()
+        ends_at = time.monotonic() + GRACE
+        said = await pre_stop(hook, server, sockets)
+        load.mark_signalled()
+        server.process.send_signal(signal.SIGTERM)
+        wait = partial(server.process.wait, max(0.0, ends_at - time.monotonic()))
+        try:
+            await anyio.to_thread.run_sync(wait)
+        except subprocess.TimeoutExpired:
+            killed = True
+            server.process.kill()
+            await anyio.to_thread.run_sync(server.process.wait)
+
+    result = await load.run(until=kubelet, within=3 * GRACE)
+    return result, said, server.process.returncode, killed
+
+
+@pytest.mark.parametrize("hook", ["exec", "httpGet"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pods_end_loses_nothing(tmp_path: Path, hook: Hook, workers: int) -> None:
+    sockets = tmp_path / "sockets"
+    with run_workers(tmp_path, sockets, workers=workers) as server:
+        server.wait_for("Application startup complete", count=workers)
+        result, said, code, killed = anyio.run(terminate_pod, hook, server, sockets)
+    assert (code, killed) == (0, False), server.log
+    assert said.count(": drained\n") == workers if hook == "exec" else said == "200 clean"
+    total = result.total
+    assert total.lost_total == 0, total
+    assert total.errors == {}
+    assert total.served > 100
+    reason = "graceful-asgi drain" if hook == "exec" else "drain endpoint"
+    assert server.count(f"SIGTERM ends the process after the drain begun by {reason}") == workers
+    assert os.listdir(sockets) == []

@@ -17,16 +17,13 @@ from . import journal
 from .crew import Backoff, Worker
 from .servers.signals import log_where_uvicorn_does
 from .signal_inbox import SignalInbox
-from .worker import STARTUP_FAILURE, Allowance
+from .worker import EXIT_MARGIN, STARTUP_FAILURE, Allowance
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
     from .launch import DrainedConfig
-
-EXIT_MARGIN: Final = 1.0
-"""Seconds from a worker's own hard deadline to its SIGKILL: it says better what is stuck."""
 
 START_PERIOD: Final = 60.0
 """Seconds a replacement may take until it serves; the worker that it was to replace goes on."""

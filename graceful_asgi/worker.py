@@ -35,6 +35,9 @@ Order = Literal["ping", "service stops", "interrupt"]
 STARTUP_FAILURE: Final = 3
 """uvicorn's exit code for an app that does not start. Its parents take it for final."""
 
+EXIT_MARGIN: Final = 1.0
+"""Seconds from a worker's own hard deadline to its SIGKILL: it says better what is stuck."""
+
 LEFT_TO_THE_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
 """Signals of a terminal, which sends them to the parent and to each worker."""
 
@@ -104,6 +107,9 @@ def _leave_it(number: int, frame: FrameType | None) -> None:
 
 class WorkerServer(uvicorn.Server):
     """A uvicorn server with a parent."""
+
+    exit_margin = EXIT_MARGIN
+    """Seconds that the whole service may take beyond this server's hard deadline."""
 
     def __init__(self, config: DrainedConfig, parent: Connection) -> None:
         super().__init__(config)

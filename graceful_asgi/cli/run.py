@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from uvicorn.main import main as uvicorn_command
 
-from graceful_asgi.cli.run_options import CONTROL_DIR, POLICY_FIELDS, PROBE_FIELDS, drain_options
+from graceful_asgi.cli.run_options import POLICY_FIELDS, PROBE_FIELDS, drain_options
+from graceful_asgi.control.directory import VARIABLE
 from graceful_asgi.errors import PolicyError
 from graceful_asgi.launch import DrainedConfig, serve
 
@@ -60,7 +61,7 @@ def run(*, app: str, app_dir: str, control_dir: str | None, **values: Any) -> in
     policy = _given(values, POLICY_FIELDS)
     probes = _given(values, PROBE_FIELDS)
     if control_dir is not None:
-        os.environ[CONTROL_DIR] = control_dir  # the workers' as well
+        os.environ[VARIABLE] = control_dir  # the workers' as well
     sys.path.insert(0, app_dir)
     try:
         config = DrainedConfig(app, policy=policy, probes=probes, **_for_config(values))

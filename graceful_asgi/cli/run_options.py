@@ -18,8 +18,6 @@ from graceful_asgi.probes import Probes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CONTROL_DIR: Final = "GRACEFUL_CONTROL_DIR"
-
 POLICY_FIELDS: Final = tuple(field.name for field in dataclasses.fields(DrainPolicy))
 PROBE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Probes))
 

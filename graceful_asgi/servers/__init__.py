@@ -59,7 +59,7 @@ def _mind_parent(server: Server, hook: UvicornHook) -> None:
         gunicorn.hear_quick_stops(server)
     budget.check(
         hook.drainer.policy,
-        MARGIN,
+        MARGIN + getattr(server, "exit_margin", 0.0),  # a parent of ours comes after that
         graceful_timeout=None if worker is None else worker.cfg.graceful_timeout,
         timeout_graceful_shutdown=server.config.timeout_graceful_shutdown,
     )

@@ -12,15 +12,13 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from .hurries import QUICK_STOPS
 from .signals import CapturedSignals
 
 if TYPE_CHECKING:
     from .touchpoints import Server
-
-QUICK_STOPS: Final = (signal.SIGINT, signal.SIGQUIT)
-"""Ctrl+C, and what the parent sends when it was told to hurry."""
 
 
 class WorkerConfig(Protocol):

@@ -13,7 +13,6 @@ import itertools
 import os
 import signal
 import threading
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +27,7 @@ from ..stuck import last_words, look_after
 from ..watchdog import MARGIN as MARGIN
 from ..watchdog import Watchdog
 from .edge import UvicornEdge
-from .gunicorn import QUICK_STOPS
+from .hurries import QUICK_STOPS, Hurries
 from .signals import CapturedSignals, check_signal_handler, handles, log_where_uvicorn_does
 
 if TYPE_CHECKING:
@@ -53,9 +52,8 @@ class UvicornHook:
         # A server in a thread of a larger program must not take the program with it.
         self._owns_process = threading.current_thread() is threading.main_thread()
         self._pid = os.getpid()
-        self._heard: Counter[int] = Counter()
-        self._interrupts = 0
-        self._hurries: dict[int, int] = {}
+        self._hurries = Hurries()
+        self._has_hurried = False
         self._shutdown_task: asyncio.Task[None] | None = None
         self._lifespan_task: asyncio.Task[Any] | None = None
 
@@ -99,18 +97,15 @@ class UvicornHook:
             return
         if signum not in QUICK_STOPS:
             self._stop(signal.Signals(signum).name)
-            return
-        self._heard[signum] += 1
-        # Ctrl+C tells a gunicorn worker twice: by the terminal and by its parent, in any order, and
-        # the one handler may interrupt the other.
-        if self._hurries.setdefault(self._heard[signum], signum) != signum:
-            return
+        elif self._hurries.is_new(signum):
+            self._hurry(signal.Signals(signum).name)
+
+    def _hurry(self, reason: str) -> None:
         if not self.drainer.stopping:
             # Somebody is waiting, and there is no router that needs time to notice.
-            self._stop(signal.Signals(signum).name, lame_duck=False)
-            return
-        self._interrupts += 1
-        if self._interrupts == 1:
+            self._stop(reason, lame_duck=False)
+        elif not self._has_hurried:
+            self._has_hurried = True
             self.drainer.abort()
         else:
             self._watchdog.expire()
@@ -125,10 +120,7 @@ class UvicornHook:
         if self._owns_process:
             self._watchdog.arm(self.drainer.whole_time_left() + MARGIN)
         # Not in the midst of uvicorn's signal handler: it takes the flag for that of a stop before.
-        self.drainer.bulletin.post(self._end_main_loop)
-
-    def _end_main_loop(self) -> None:
-        self._server.should_exit = True
+        self.drainer.bulletin.post(partial(setattr, self._server, "should_exit", True))
 
     async def _main_loop(self) -> None:
         if self._owns_process:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from uvicorn._subprocess import get_subprocess
 
+from .systemd import ServiceState
 from .worker import Leaving, Pong, Ready, run_worker
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class Worker:
         self.talks = True
         self.pong = Pong(0, 0)
         self.started_at = time.monotonic()
-        self._kill_at = math.inf
+        self.kill_at = math.inf
+        """The instant (monotonic) at which it has to be gone."""
         self._ping_at = math.inf  # until it serves: an import may take its time
         self._no_answer_at = math.inf
 
@@ -115,12 +117,12 @@ class Worker:
 
     def instants(self) -> Iterator[float]:
         """Yield when something is due about it."""
-        yield self._kill_at
+        yield self.kill_at
         yield self._no_answer_at if self._no_answer_at < math.inf else self._ping_at
 
     def overdue(self, now: float) -> str | None:
         """Say why it has to be killed, if it has to; else see whether it is still there."""
-        if now >= self._kill_at:
+        if now >= self.kill_at:
             return "is past its deadline"
         if now >= self._no_answer_at and not self.leaving:
             return f"has not answered for {self._answer_period:g} s"
@@ -157,7 +159,7 @@ class Worker:
 
     def kill(self) -> None:
         """End it on the spot."""
-        self._kill_at = self._no_answer_at = self._ping_at = math.inf
+        self.kill_at = self._no_answer_at = self._ping_at = math.inf
         self.talks = False
         self._send_signal(signal.SIGKILL)
 
@@ -168,7 +170,7 @@ class Worker:
 
     def _leave(self, period: float) -> None:
         self.leaving = True
-        self._kill_at = min(self._kill_at, time.monotonic() + period)
+        self.kill_at = min(self.kill_at, time.monotonic() + period)
 
     def _send_signal(self, number: signal.Signals) -> None:
         if not self.gone:  # its pid is nobody else's: it has not been waited for
@@ -181,3 +183,14 @@ class Worker:
         except OSError:
             self.talks = False
         return self.talks
+
+
+def state_of(workers: Sequence[Worker], now: float) -> ServiceState:
+    """Return how a service with these workers stands."""
+    return ServiceState(
+        workers=len(workers),
+        serving=sum(worker.ready for worker in workers),
+        in_flight=sum(worker.pong.in_flight for worker in workers),
+        ended=sum(worker.pong.ended for worker in workers),
+        left=max((worker.kill_at - now for worker in workers), default=0.0),
+    )

@@ -10,13 +10,15 @@ import logging
 import math
 import signal
 import time
+from functools import partial
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final
 
 from . import journal
-from .crew import Backoff, Worker
+from .crew import Backoff, Worker, state_of
 from .servers.signals import log_where_uvicorn_does
 from .signal_inbox import SignalInbox
+from .systemd import Notifier, ServiceAnnouncer
 from .worker import EXIT_MARGIN, STARTUP_FAILURE, Allowance
 
 if TYPE_CHECKING:
@@ -48,13 +50,16 @@ class Supervisor:
         self._outdated: list[Worker] = []
         self._successor: Worker | None = None
         self._backoff = Backoff()
+        notifier = Notifier.from_env()
+        self._announcer = (
+            None if notifier is None else ServiceAnnouncer(notifier, wanted=config.workers)
+        )
         self._stopping = False
         self._has_served = False
-        self._interrupts = 0
-        """How often Ctrl+C has come on top of a stop."""
+        self._interrupts = 0  # on top of a stop
         self._code = 0
         self._handlers: dict[int, Callable[[], None]] = {
-            signal.SIGTERM: self._on_term,
+            signal.SIGTERM: partial(self._stop, signal.SIGTERM),
             signal.SIGINT: self._on_interrupt,
             signal.SIGHUP: self._on_hang_up,
             signal.SIGTTIN: self._on_more,
@@ -78,6 +83,7 @@ class Supervisor:
             while self._workers or not self._stopping:
                 self._wait(inbox)
                 self._tend()
+                self._announce()
             self._say("ended", "no worker is left; exit code %d", self._code)
         return self._code
 
@@ -102,9 +108,6 @@ class Supervisor:
         if self._successor is not None:
             instants.append(self._successor.started_at + START_PERIOD)
         return min(instants, default=math.inf)
-
-    def _on_term(self) -> None:
-        self._stop(signal.SIGTERM)
 
     def _on_interrupt(self) -> None:
         """Ctrl+C: stop without a lame duck; again: cancel; again: end."""
@@ -138,13 +141,10 @@ class Supervisor:
         self._stopping = True
         self._say("stopping", "%s: stops %d workers", number.name, len(self._workers))
         # Nobody accepts here: what the kernel completed for these copies alone would be lost.
-        self._close_sockets()
-        for worker in self._workers:
-            worker.stop(number, service_stops=True, margin=EXIT_MARGIN)
-
-    def _close_sockets(self) -> None:
         for sock in self._sockets:
             sock.close()
+        for worker in self._workers:
+            worker.stop(number, service_stops=True, margin=EXIT_MARGIN)
 
     # What is due
 
@@ -233,6 +233,11 @@ class Supervisor:
     def _give_up_replacing(self) -> None:
         self._successor, self._outdated = None, []
         self._warn("not_replaced", "the replacement has failed: the workers there are go on")
+
+    def _announce(self) -> None:
+        if self._announcer is not None:
+            now = time.monotonic()
+            self._announcer.look(state_of(self._workers, now), stopping=self._stopping, now=now)
 
     def _say(self, event: str, message: str, *args: object, level: int = logging.INFO) -> None:
         journal.supervision(event, message, *args, level=level)

@@ -1,4 +1,4 @@
-"""Telling systemd how a service stands: `Notifier` speaks its protocol, `Announcer` says what.
+"""Telling systemd how a service stands: `Notifier` speaks its protocol, announcers say what.
 
 A service of `Type=notify` is said to be ready once it listens, and to be stopping once a stop has
 come. It asks for more time only while its drain makes progress. See sd_notify(3).
@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from . import journal
@@ -172,3 +173,53 @@ class Announcer:
         more = f", {left:.0f} s left" if math.isfinite(left) else ", waiting for a stop"
         count = len(drainer.in_flight)
         return f"{drainer.phase.value} ({drainer.reason}): {count} in flight{more}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceState:
+    """How a service of several workers stands, as their parent sees it."""
+
+    workers: int
+    serving: int
+    """How many of the workers serve."""
+    in_flight: int
+    ended: int
+    """How much work has ended since the stop."""
+    left: float
+    """Seconds until the last worker is gone, at the longest."""
+
+
+class ServiceAnnouncer:
+    """Says how a service of several workers stands. For their parent: nothing runs here by itself.
+
+    Args:
+        notifier: what systemd is told by.
+        wanted: with how many workers the service is ready.
+    """
+
+    def __init__(self, notifier: Notifier, *, wanted: int) -> None:
+        self._notifier = notifier
+        self._wanted = wanted
+        self._is_ready = self._has_said_it_stops = False
+        self._extend_at = self._status_at = -math.inf
+        self._seen: object = None
+
+    def look(self, state: ServiceState, *, stopping: bool, now: float) -> None:
+        """Say what there is to say. Call it after whatever has happened, as often as you like."""
+        if stopping and not self._has_said_it_stops:
+            self._has_said_it_stops = True
+            self._notifier.stopping()
+        if not (stopping or self._is_ready) and state.serving >= self._wanted:
+            self._is_ready = True
+            self._notifier.ready()
+        if stopping and now >= self._extend_at:
+            seen = (state.workers, state.in_flight, state.ended)
+            if seen != self._seen:
+                self._seen, self._extend_at = seen, now + REPEAT
+                self._notifier.extend(min(EXTENSION, state.left))
+        if now >= self._status_at:
+            self._status_at = now + STATUS_PERIOD
+            how = "stopping" if stopping else "serving"
+            self._notifier.status(
+                f"{how}: {state.serving} of {state.workers} workers, {state.in_flight} in flight"
+            )

@@ -66,6 +66,31 @@ def test_a_server_says_that_it_is_ready_that_it_stops_and_how_it_comes_on(
     assert all(0 < seconds <= server.hard_deadline for seconds in asked)
 
 
+def test_the_parent_of_workers_speaks_for_the_service(
+    tmp_path: Path, systemd: NotifySocket, beside: ThreadPoolExecutor
+) -> None:
+    env = {"NOTIFY_SOCKET": systemd.address}
+    run = ("graceful_asgi", "run")
+    with uvicorn(
+        tmp_path, "--workers", "2", program=run, env=env, ready=None, lame_duck=0.5, grace=10
+    ) as server:
+        eventually(lambda: systemd.told("READY"), "READY=1")
+        assert server.count("Application startup complete") == 2
+        slow = beside.submit(get, server.port, "/slow?s=2&name=old")
+        server.wait_for("slow began old")
+        server.signal(signal.SIGTERM)
+        eventually(lambda: systemd.told("STOPPING"), "STOPPING=1")
+        eventually(
+            lambda: "stopping: 1 of 1 workers, 1 in flight" in systemd.told("STATUS"), "a status"
+        )
+        assert slow.result().status == 200
+        assert server.exit_code() == 0
+    assert (systemd.told("READY"), systemd.told("STOPPING")) == (["1"], ["1"])
+    asked = [int(value) / 1e6 for value in systemd.told("EXTEND_TIMEOUT_USEC")]
+    assert asked
+    assert all(0 < seconds <= server.hard_deadline + 1 for seconds in asked)
+
+
 def test_uvicorns_workers_do_not_speak_for_the_service(
     tmp_path: Path, systemd: NotifySocket
 ) -> None:

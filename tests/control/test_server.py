@@ -101,7 +101,10 @@ async def test_work_that_outlasts_the_grace_period_is_forced_and_nothing_is_canc
         assert len(opened.drainer.in_flight) == 1
 
 
-async def test_who_waits_hears_that_the_drain_was_called_off(tmp_path: Path) -> None:
+async def test_who_waits_hears_at_once_that_the_drain_was_called_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graceful_asgi.control.desk.PROGRESS_PERIOD", 600)
     with control(tmp_path / "c") as opened, opened.connect() as peer:
         peer.sendall(WAIT)
         lines = peer.makefile()
@@ -118,6 +121,7 @@ async def test_who_waits_hears_how_it_came_out_before_the_server_has_gone(
         peer.sendall(WAIT)
         lines = peer.makefile()
         lines.readline()
+        opened.say(STATUS)  # by now the server is done with the first of them
         if outcome == "forced":
             TrackedWork(opened.drainer.in_flight, "export").__enter__()
             opened.drainer.abort()
@@ -167,7 +171,10 @@ async def test_a_thousand_malformed_lines_get_an_error_each_and_change_nothing(
         assert opened.say(STATUS)[0]["reply"] == "status"
 
 
-async def test_clients_that_say_nothing_do_not_use_it_up(tmp_path: Path) -> None:
+async def test_clients_that_say_nothing_do_not_use_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_PERIOD", 600)
     with control(tmp_path / "c") as opened:
         idle = [opened.connect() for _ in range(server.MAX_CONNECTIONS + 8)]
         assert opened.say(STATUS)[0]["reply"] == "status"

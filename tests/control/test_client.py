@@ -17,7 +17,8 @@ from graceful_asgi import Phase
 from graceful_asgi.control import client
 from graceful_asgi.control.client import Answer, ask
 from graceful_asgi.control.directory import ControlDirectory, SocketName
-from graceful_asgi.control.protocol import MAX_REPLY, Request, build_reply
+from graceful_asgi.control.line import connected
+from graceful_asgi.control.protocol import MAX_REPLY, Request, build_reply, parse_reply
 from graceful_asgi.control.siblings import ControlSiblings, NoSiblings
 from graceful_asgi.place import ServerId
 
@@ -161,6 +162,17 @@ async def test_a_process_that_stops_talking_is_given_up_when_it_would_have(tmp_p
         ("answered", ""),
         ("silent", "it does not answer"),
     ]
+
+
+async def test_a_refusal_is_heard_though_it_came_before_the_question(tmp_path: Path) -> None:
+    with ControlDirectory(str(tmp_path / "c"), create=True) as directory:
+        name = SocketName(SERVER, 99)
+        with directory.listen(name) as listener:
+            async with connected(directory.address(name)) as line:
+                with await accept(listener) as peer:
+                    peer.sendall(build_reply("error", error="not you"))
+                await line.send(b"{}\n")
+                assert parse_reply(await line.receive()).fields == {"error": "not you"}
 
 
 async def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:

@@ -80,9 +80,8 @@ async def test_who_waits_hears_of_the_progress_and_of_work_that_ends(tmp_path: P
     with control(tmp_path / "c", QUICK) as opened:
         work = TrackedWork(opened.drainer.in_flight, "export")
         work.__enter__()
-        with opened.connect() as peer:
+        with opened.connect() as peer, peer.makefile() as lines:
             peer.sendall(WAIT)
-            lines = peer.makefile()
             said = [json.loads(lines.readline()) for _ in range(3)]
             assert [each["reply"] for each in said] == ["drain", "progress", "progress"]
             assert [each["process"]["in_flight"] for each in said] == [1, 1, 1]
@@ -105,9 +104,12 @@ async def test_who_waits_hears_at_once_that_the_drain_was_called_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graceful_asgi.control.desk.PROGRESS_PERIOD", 600)
-    with control(tmp_path / "c") as opened, opened.connect() as peer:
+    with (
+        control(tmp_path / "c") as opened,
+        opened.connect() as peer,
+        peer.makefile() as lines,
+    ):
         peer.sendall(WAIT)
-        lines = peer.makefile()
         lines.readline()
         opened.drainer.resume()
         assert [json.loads(line) for line in lines][-1]["outcome"] == "resumed"
@@ -117,9 +119,12 @@ async def test_who_waits_hears_at_once_that_the_drain_was_called_off(
 async def test_who_waits_hears_how_it_came_out_before_the_server_has_gone(
     tmp_path: Path, outcome: str
 ) -> None:
-    with control(tmp_path / "c") as opened, opened.connect() as peer:
+    with (
+        control(tmp_path / "c") as opened,
+        opened.connect() as peer,
+        peer.makefile() as lines,
+    ):
         peer.sendall(WAIT)
-        lines = peer.makefile()
         lines.readline()
         opened.say(STATUS)  # by now the server is done with the first of them
         if outcome == "forced":
@@ -133,9 +138,11 @@ async def test_who_waits_hears_how_it_came_out_before_the_server_has_gone(
 
 async def test_a_drain_that_no_stop_follows_undoes_itself(tmp_path: Path) -> None:
     with control(tmp_path / "c") as opened:
-        drain = b'{"v": 1, "command": "drain", "resume_after": 0.2}\n'
-        left = opened.say(drain)[0]["process"]["undone_in"]
-        assert 0 < left <= 0.2
+        drain = b'{"v": 1, "command": "drain", "resume_after": %s}\n'
+        left = opened.say(drain % b"600")[0]["process"]["undone_in"]
+        assert 500 < left <= 600
+        opened.say(RESUME)
+        assert opened.say(drain % b"0.2")[0]["began"]
         await eventually(lambda: opened.drainer.phase is Phase.SERVING)
 
 

@@ -109,6 +109,7 @@ def test_a_pods_end_loses_nothing(tmp_path: Path, hook: Hook, workers: int) -> N
     sockets = tmp_path / "sockets"
     with run_workers(tmp_path, sockets, workers=workers) as server:
         server.wait_for("Application startup complete", count=workers)
+        server.wait_for("Uvicorn running on")  # of one process that is the last to come
         result, said, code, killed = anyio.run(terminate_pod, hook, server, sockets)
     assert (code, killed) == (0, False), server.log
     assert said.count(": drained\n") == workers if hook == "exec" else said == "200 clean"

@@ -48,7 +48,9 @@ def attend(drainer: Drainer) -> None:
     Raises:
         GracefulError: an attendant was asked for with what it cannot work with.
     """
-    attendants = [made for make in _MAKERS if (made := make(drainer)) is not None]
+    attendants = [
+        made for make in (*_MAKERS, *drainer.makers) if (made := make(drainer)) is not None
+    ]
     if not attendants:
         return
 

@@ -133,7 +133,7 @@ class Interruptible:
         """
         self.waiting = True
         try:
-            if (task := _current_task()) is not None:
+            if (task := current_task()) is not None:
                 return await self._watch(awaitable, task)
             with anyio.CancelScope() as self._blocked_on:
                 return await awaitable
@@ -173,7 +173,7 @@ class Interruptible:
             raise Interrupted from None
 
 
-def _current_task() -> asyncio.Task[Any] | None:
+def current_task() -> asyncio.Task[Any] | None:
     """Return the asyncio task that the caller runs in, or None where there is none."""
     try:
         return asyncio.current_task()

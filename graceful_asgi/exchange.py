@@ -57,6 +57,9 @@ class Exchange(Work):
         "scope",
     )
 
+    _last: Message
+    """The piece that completes the body. Not there before: each request would pay for a None."""
+
     def __init__(self, drainer: Drainer, scope: Scope, receive: Receive, send: Send) -> None:
         # What Work.__init__ does, spelled out: the call is a tenth of what a request costs here.
         in_flight = self._in_flight = drainer.in_flight
@@ -83,7 +86,6 @@ class Exchange(Work):
         self._events: EventStream | None = None
         self._sent = 0
         """Bytes of the body, but for the last piece; that may be on its way for long."""
-        self._last: Message | None = None
         self._listening: Interruptible | None = None
 
     @property

@@ -45,8 +45,8 @@ class HTTPExchange(Exchange):
 
     @property
     def sent(self) -> int:
-        last = self._last
-        return self._sent + (0 if last is None else len(last.get("body", b"")))
+        last: Message = getattr(self, "_last", {})
+        return self._sent + len(last.get("body", b""))
 
     async def receive(self) -> Message:
         if self._body_read:

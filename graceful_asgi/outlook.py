@@ -50,12 +50,12 @@ class Outlook:
         """Return the state of this moment.
 
         Args:
-            leave_out: a task whose work is not counted: whoever asks from within a request, and
-                does not mean that one.
+            leave_out: a task whose request is not counted: that of somebody who asks from
+                within one, and does not mean that one.
         """
         works, now = tuple(self.in_flight), self.now()
         if leave_out is not None:
-            works = tuple(work for work in works if work.task is not leave_out)
+            works = tuple(w for w in works if w.task is not leave_out or w.kind != "http")
         oldest = min(works, key=lambda work: work.began, default=None)
         tally = self._tally
         return DrainStatistics(

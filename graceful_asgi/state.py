@@ -24,6 +24,8 @@ from .timeline import Timeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .attendants import Attendant
+    from .drainer import Drainer
     from .edge import Edge
     from .report import StuckWork
 
@@ -41,6 +43,8 @@ class DrainState(Outlook):
         self.pulse = None
         self.on_stop: list[Callable[[], object]] = []
         """Called where the first stop comes from: any thread, a signal handler. For edges."""
+        self.makers: list[Callable[[Drainer], Attendant | None]] = []
+        """Of attendants that this drainer has besides the usual ones."""
         self.on_open: list[Callable[[], object]] = []
         """Called on the event loop when the server listens. For attendants."""
         # Re-entrant: a signal handler interrupts the very thread that may be holding it.

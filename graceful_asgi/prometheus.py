@@ -1,0 +1,209 @@
+"""Metrics of a drain for Prometheus: `DrainCollector`. The one place for `prometheus_client`.
+
+Figures are read when they are scraped; nothing is on the way of a request. Where several processes
+share one scrape (`PROMETHEUS_MULTIPROC_DIR`), custom collectors are not collected. There each
+process writes its figures into the files that are: every second, as a phase changes, and when it is
+scraped itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from prometheus_client import Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from . import journal
+from .backend import current_task, spawn
+from .inflight import Kind, Outcome
+from .phase import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client.core import Metric
+
+    from .drainer import Drainer
+    from .phase import PhaseChange
+    from .report import DrainStatistics
+
+WRITE_PERIOD: Final = 1.0
+"""Seconds between two writes for other processes: how old a sibling's figures may be."""
+
+Mode = Literal["liveall", "livesum", "livemax", "livemin"]
+"""How `prometheus_client` puts one gauge of several processes together, of those that live."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """One metric: what it is called and means, and its label if it has one."""
+
+    name: str
+    meaning: str
+    label: str = ""
+    mode: Mode | None = None
+    """For a gauge; None: a counter."""
+
+    def family(self) -> CounterMetricFamily | GaugeMetricFamily:
+        """Return it without values."""
+        make = CounterMetricFamily if self.mode is None else GaugeMetricFamily
+        return make(self.name, self.meaning, labels=self._labels())
+
+    def shared(self) -> Counter | Gauge:
+        """Return what writes it where other processes read it."""
+        if self.mode is None:
+            return Counter(self.name, self.meaning, self._labels(), registry=None)
+        return Gauge(
+            self.name, self.meaning, self._labels(), registry=None, multiprocess_mode=self.mode
+        )
+
+    def _labels(self) -> list[str]:
+        return [self.label] if self.label else []
+
+
+PHASE: Final = _Figure(
+    "graceful_asgi_phase", "1 for the phase that the server is in, 0 for others", "phase", "liveall"
+)
+IN_FLIGHT: Final = _Figure(
+    "graceful_asgi_in_flight", "Work in flight now, by its kind", "kind", "livesum"
+)
+OLDEST: Final = _Figure(
+    "graceful_asgi_oldest_in_flight_age_seconds",
+    "Age of the work that has been in flight longest; 0 where there is none",
+    mode="livemax",
+)
+DRAINS: Final = _Figure("graceful_asgi_drains_total", "Drains begun, those called off included")
+WORK: Final = _Figure(
+    "graceful_asgi_drain_work_total", "Work that ended during a drain, by its outcome", "outcome"
+)
+ELAPSED: Final = _Figure(
+    "graceful_asgi_drain_elapsed_seconds",
+    "Time since the drain began; 0 while serving",
+    mode="livemax",
+)
+TIME_LEFT: Final = _Figure(
+    "graceful_asgi_drain_time_left_seconds",
+    "Time until work in flight is cancelled; +Inf where no stop has come",
+    mode="livemin",
+)
+FIGURES: Final = (PHASE, IN_FLIGHT, OLDEST, DRAINS, WORK, ELAPSED, TIME_LEFT)
+
+Value = tuple[_Figure, str, float]
+"""A metric, the value of its label, and its own."""
+
+
+def _values(now: DrainStatistics) -> Iterator[Value]:
+    for phase in Phase:
+        yield PHASE, phase.value, float(phase is now.phase)
+    for kind in get_args(Kind):
+        if kind != "lifespan":
+            yield IN_FLIGHT, kind, now.kinds.get(kind, 0)
+    yield OLDEST, "", 0.0 if now.oldest is None else now.oldest.age
+    yield DRAINS, "", now.drains
+    for outcome in get_args(Outcome):
+        yield WORK, outcome, now.totals.get(outcome, 0)
+    yield ELAPSED, "", now.elapsed
+    yield TIME_LEFT, "", now.time_left
+
+
+class DrainCollector(Collector):
+    """Has a drainer's figures collected with a registry's others.
+
+    Register it once in each process: `REGISTRY.register(DrainCollector(drainer))`, where the app is
+    made. The scrape itself is not counted as in flight where it is an async call on asyncio, as
+    `prometheus_client.make_asgi_app()` is.
+
+    Args:
+        drainer: whose figures. Give the same one to the middleware (`drainer=`).
+    """
+
+    def __init__(self, drainer: Drainer) -> None:
+        self._drainer = drainer
+        self._shared: _Shared | None = None
+        # The library's own rule. It reads the lower case as well.
+        if {"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"} & os.environ.keys():
+            self._shared = _Shared()
+            drainer.makers.append(lambda drainer: _Writer(self, drainer))
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the metrics without values: their names, for the registry."""
+        return [figure.family() for figure in FIGURES]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the figures of this moment. Safe from any thread.
+
+        Where several processes share a scrape they are written for `MultiProcessCollector`, and
+        nothing is returned: that one returns them, if it is registered after this.
+        """
+        if self._shared is not None:
+            self.write()
+            return []
+        families = {figure: figure.family() for figure in FIGURES}
+        for figure, label, value in self._values():
+            families[figure].add_metric([label] if label else [], value)
+        return families.values()
+
+    def write(self) -> None:
+        """Write the figures for other processes, where there are any. Safe from any thread."""
+        if self._shared is not None:
+            self._shared.write(self._values())
+
+    def _values(self) -> Iterator[Value]:
+        return _values(self._drainer.statistics(leave_out=current_task()))
+
+
+class _Shared:
+    """The figures of this process in files that the others read."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[_Figure, Any] = {figure: figure.shared() for figure in FIGURES}
+        self._counted: dict[tuple[_Figure, str], float] = {}
+        self._lock = threading.Lock()
+
+    def write(self, values: Iterable[Value]) -> None:
+        with self._lock:
+            for figure, label, value in values:
+                metric = self._metrics[figure].labels(label) if label else self._metrics[figure]
+                if figure.mode is not None:
+                    metric.set(value)
+                else:  # it can only be added to
+                    metric.inc(value - self._counted.get((figure, label), 0.0))
+                    self._counted[figure, label] = value
+
+
+class _Writer:
+    """Writes while the server runs. An attendant; lives on the event loop."""
+
+    def __init__(self, collector: DrainCollector, drainer: Drainer) -> None:
+        self._collector = collector
+        self._drainer = drainer
+        self._closed = False
+        self._running = spawn(self._run)
+
+    def phase_changed(self, change: PhaseChange) -> None:
+        """Have the others know at once."""
+        self._write()
+
+    def close(self) -> None:
+        """Write no more. The last figures are those of a server that has stopped."""
+        self._closed = True
+        self._drainer.bulletin.wake()
+
+    def _write(self) -> None:
+        try:
+            self._collector.write()
+        except Exception:
+            journal.failed("the metrics cannot be written; the server goes on")
+
+    async def _run(self) -> None:
+        write_at = self._drainer.now()
+        with self._drainer.bulletin.listening() as listener:
+            while not self._closed:
+                if self._drainer.now() >= write_at:
+                    write_at = self._drainer.now() + WRITE_PERIOD
+                    self._write()
+                await listener.wait(write_at - self._drainer.now())

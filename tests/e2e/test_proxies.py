@@ -22,13 +22,13 @@ from ports import free_port
 from graceful_asgi.check.load import Load
 from graceful_asgi.check.plan import LoadPlan
 
-from .client import Client, CutError, get
+from .client import Client, CutError, Response, get
 from .server import Server, uvicorn
 from .waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
     from graceful_asgi.check.counts import LoadResult
@@ -136,10 +136,11 @@ def test_both_servers_restart_in_turn_and_nobody_notices(
             return False
 
         eventually(proxied, "an answer through the proxy")
-        slow: list[object] = []
+        slow: list[Future[Response]] = []
 
         def restart(name: str) -> None:
-            slow.extend(beside.submit(get, proxy.port, "/slow?s=1.2") for _ in range(4))
+            # So many that some go to this server, whatever the proxy's way to choose is.
+            slow.extend(beside.submit(get, proxy.port, "/slow?s=1.2") for _ in range(12))
             server = servers[name]
             server.wait_for("slow began")
             server.signal(signal.SIGTERM)
@@ -165,7 +166,9 @@ def test_both_servers_restart_in_turn_and_nobody_notices(
             result = anyio.run(run_load)
         assert result.total.lost_total == 0, result
         assert not result.total.errors
-        assert result.refused == 0
         assert result.after.served > 100
         assert list(posted) == [(200, b"4")]
-        assert [answer.result().status for answer in slow] == [200] * 8  # type: ignore[attr-defined]
+        answers = [answer.result() for answer in slow]
+        assert [answer.status for answer in answers] == [200] * 24
+        # The server's "Connection: close" is for the proxy; what the client has goes on.
+        assert not any(answer.closes for answer in answers)

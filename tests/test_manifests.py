@@ -17,7 +17,7 @@ from need import need
 from graceful_asgi import DrainPolicy, Probes, budget
 from graceful_asgi.cli import drain, run
 from graceful_asgi.servers.uvicorn import MARGIN
-from graceful_asgi.supervisor import EXIT_MARGIN
+from graceful_asgi.worker import EXIT_MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -61,5 +61,5 @@ $(VENV)/bench: pyproject.toml | $(VENV)/dev
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev
+	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev --group manifests
 	@touch $@

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parent
 
+_MANIFEST = re.compile(r"(<!-- (manifests/[\w.-]+) -->\n).*?(<!-- /\2 -->)", re.S)
+
 
 def phases() -> str:
     """Return the transition table as a table: phase by event."""
@@ -114,7 +116,19 @@ def generated() -> dict[Path, str]:
         page = path.read_text(encoding="utf-8")
         part = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
         pages[path] = part.sub(lambda found, text=text: f"{found[1]}{text}\n{found[2]}", page)  # type: ignore[misc]
+    for path in sorted((DOCS / "how-to").glob("*.md")):
+        page = path.read_text(encoding="utf-8")
+        if _MANIFEST.search(page):
+            pages[path] = _MANIFEST.sub(_include, page)
     return pages
+
+
+def _include(found: re.Match[str]) -> str:
+    """Return a file's text between its marks."""
+    path = DOCS / "how-to" / found[2]
+    language = {".yaml": "yaml", ".conf": "nginx"}.get(path.suffix, "")
+    text = path.read_text(encoding="utf-8")
+    return f"{found[1]}`{path.name}`:\n\n```{language}\n{text}```\n{found[3]}"
 
 
 if __name__ == "__main__":

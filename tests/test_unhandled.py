@@ -227,7 +227,11 @@ class Unspeakable(Exception):
         raise Boom
 
 
-@pytest.mark.parametrize("exc", [Unspeakable(), Boom("x" * 1000), Boom("a\x1b[31m\nb")], ids=id)
+@pytest.mark.parametrize(
+    "exc",
+    [Unspeakable(), Boom("x" * 1000), Boom("a\x1b[31m\nb")],
+    ids=["without a repr", "long", "control codes"],
+)
 @pytest.mark.anyio
 async def test_the_reason_fits_into_a_line_whatever_the_exception(
     heard: Heard, exc: Exception

@@ -1,0 +1,174 @@
+"""Two servers behind nginx and behind HAProxy, restarted in turn: the client sees none of it.
+
+The proxies' configurations are those of the how-to page, with other ports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from documentation import ROOT
+from need import need_program
+from ports import free_port
+
+from graceful_asgi.check.load import Load
+from graceful_asgi.check.plan import LoadPlan
+
+from .client import Client, CutError, Response, get
+from .server import Server, uvicorn
+from .waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future, ThreadPoolExecutor
+    from pathlib import Path
+
+    from graceful_asgi.check.counts import LoadResult
+
+MANIFESTS = ROOT / "docs" / "how-to" / "manifests"
+PLAN = LoadPlan(keep_alive_clients=10, fresh_clients=5, think_period=0.02)
+
+
+def with_ports(directory: Path, name: str, ports: dict[str, int]) -> Path:
+    """Write the how-to's configuration with these ports in the place of its own."""
+    text = (MANIFESTS / name).read_text(encoding="utf-8")
+    for given, port in ports.items():
+        text, count = re.subn(rf"\b{given}\b", str(port), text)
+        assert count == 1, given
+    path = directory / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def nginx(directory: Path, ports: dict[str, int]) -> Server:
+    path = with_ports(directory, "nginx.conf", ports)
+    main = f"daemon off; pid {directory}/nginx.pid; error_log stderr crit;"
+    command = [need_program("nginx"), "-e", "stderr", "-c", str(path), "-g", main]
+    subprocess.run([*command, "-t"], check=True, capture_output=True)
+    return Server(command, directory, port=ports["8080"])
+
+
+def haproxy(directory: Path, ports: dict[str, int]) -> Server:
+    path = with_ports(directory, "haproxy.cfg", ports)
+    command = [need_program("haproxy"), "-f", str(path)]
+    subprocess.run([*command, "-c"], check=True, capture_output=True)
+    return Server([*command, "-db"], directory, port=ports["8080"])
+
+
+def served_by(directory: Path, port: int) -> Server:
+    return uvicorn(
+        directory,
+        "--port",
+        str(port),
+        "--no-access-log",
+        lame_duck=0.8,
+        grace=5,
+    )
+
+
+@contextlib.contextmanager
+def posting(port: int) -> Iterator[Counter[object]]:
+    """Post without a pause, on kept-alive connections; count what comes of it."""
+    seen: Counter[object] = Counter()
+    over = threading.Event()
+
+    def post() -> None:
+        while not over.is_set():
+            with Client(port) as client, contextlib.suppress(StopIteration):
+                while not over.is_set():
+                    client.request("/echo", method="POST", body=b"four")
+                    try:
+                        answer = client.response()
+                    except CutError as error:
+                        seen[repr(error)] += 1
+                        break
+                    seen[answer.status, answer.body] += 1
+                    if answer.closes:
+                        break
+
+    threads = [threading.Thread(target=post) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(20)
+
+
+def is_up(proxy: Server, name: str) -> Callable[[], bool]:
+    """Say whether HAProxy has seen server *name* come up after it was down."""
+    told = re.compile(rf"Server app/{name} is (UP|DOWN)")
+
+    def look() -> bool:
+        states = told.findall(proxy.log)
+        return "DOWN" in states and states[-1] == "UP"
+
+    return look
+
+
+@pytest.mark.parametrize("start", [nginx, haproxy])
+def test_both_servers_restart_in_turn_and_nobody_notices(
+    tmp_path: Path,
+    start: Callable[[Path, dict[str, int]], Server],
+    beside: ThreadPoolExecutor,
+) -> None:
+    ports = {"8001": free_port(), "8002": free_port(), "8080": free_port()}
+    with contextlib.ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(served_by(tmp_path, ports[name])) for name in ("8001", "8002")
+        }
+        proxy = stack.enter_context(start(tmp_path, ports))
+
+        def proxied() -> bool:
+            assert proxy.running
+            with contextlib.suppress(OSError, CutError):
+                return get(proxy.port, "/").status == 200
+            return False
+
+        eventually(proxied, "an answer through the proxy")
+        slow: list[Future[Response]] = []
+
+        def restart(name: str) -> None:
+            # So many that some go to this server, whatever the proxy's way to choose is.
+            slow.extend(beside.submit(get, proxy.port, "/slow?s=1.2") for _ in range(12))
+            server = servers[name]
+            server.wait_for("slow began")
+            server.signal(signal.SIGTERM)
+            assert server.exit_code() == 0
+            assert server.count("clean after") == 1
+            servers[name] = stack.enter_context(served_by(tmp_path, ports[name]))
+            if start is haproxy:
+                eventually(is_up(proxy, "a" if name == "8001" else "b"), "the check sees it")
+
+        async def run_load() -> LoadResult:
+            load = Load(PLAN, port=proxy.port)
+
+            async def restart_both() -> None:
+                await anyio.sleep(0.5)
+                load.mark_signalled()
+                for name in ("8001", "8002"):
+                    await anyio.to_thread.run_sync(restart, name)
+                await anyio.sleep(0.3)
+
+            return await load.run(until=restart_both, within=60)
+
+        with posting(proxy.port) as posted:
+            result = anyio.run(run_load)
+        assert result.total.lost_total == 0, result
+        assert not result.total.errors
+        assert result.after.served > 100
+        assert list(posted) == [(200, b"4")]
+        answers = [answer.result() for answer in slow]
+        assert [answer.status for answer in answers] == [200] * 24
+        # The server's "Connection: close" is for the proxy; what the client has goes on.
+        assert not any(answer.closes for answer in answers)

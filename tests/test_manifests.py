@@ -1,0 +1,220 @@
+"""The manifests of the how-to pages: valid for Kubernetes, and of use.
+
+What is said of the periods is added up from the manifests themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from documentation import ROOT
+from need import need
+
+from graceful_asgi import DrainPolicy, Probes, budget
+from graceful_asgi.cli import drain, run
+from graceful_asgi.servers.uvicorn import MARGIN
+from graceful_asgi.worker import EXIT_MARGIN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import click
+
+MANIFESTS = ROOT / "docs" / "how-to" / "manifests"
+KUBERNETES = ("1.29", "1.33", "1.37")
+DEPLOYMENTS = ("deployment.yaml", "deployment-http.yaml")
+
+FIELDS = {
+    f"GRACEFUL_{name.upper()}"
+    for name in (
+        *(each.name for each in dataclasses.fields(DrainPolicy)),
+        *(each.name for each in dataclasses.fields(Probes)),
+        "control_dir",
+    )
+}
+
+
+def load(module: str) -> Any:
+    """Import what has no type hints."""
+    need(module)
+    return importlib.import_module(module)
+
+
+def documents(name: str) -> list[Any]:
+    return list(load("yaml").safe_load_all((MANIFESTS / name).read_text(encoding="utf-8")))
+
+
+def of_kind(name: str, kind: str) -> Any:
+    (found,) = [each for each in documents(name) if each["kind"] == kind]
+    return found
+
+
+def pod(name: str) -> Any:
+    return of_kind(name, "Deployment")["spec"]["template"]["spec"]
+
+
+def environment(name: str) -> dict[str, str]:
+    """The container's environment, Secrets looked up."""
+    found = {}
+    for variable in pod(name)["containers"][0]["env"]:
+        if "value" in variable:
+            found[variable["name"]] = variable["value"]
+        else:
+            key = variable["valueFrom"]["secretKeyRef"]
+            secret = of_kind(name, "Secret")
+            assert secret["metadata"]["name"] == key["name"]
+            found[variable["name"]] = secret["stringData"][key["key"]]
+    return found
+
+
+def options(command: list[str], parser: click.Command) -> dict[str, Any]:
+    """Read *command* as our command line does; an option that there is not is an error."""
+    assert command[0] == "graceful-asgi"
+    return parser.make_context(command[1], command[2:]).params
+
+
+def margin(command: list[str]) -> float:
+    workers = options(command, run.command)["workers"]
+    return MARGIN + (EXIT_MARGIN if workers and workers > 1 else 0.0)
+
+
+def fits(environ: Mapping[str, str], command: list[str], given: float) -> bool:
+    policy = dataclasses.replace(DrainPolicy.from_env(environ), termination_grace_period=given)
+    return budget.shortfall(policy, margin(command)) is None
+
+
+# -- Kubernetes
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_manifest_is_valid_by_the_schema_of_kubernetes(name: str, version: str) -> None:
+    validate = load("kubernetes_validate").validate
+    for document in documents(name):
+        validate(document, version, strict=True)
+
+
+def test_a_misspelt_key_would_be_noticed() -> None:
+    kubernetes = load("kubernetes_validate")
+    deployment = of_kind("deployment.yaml", "Deployment")
+    pod_spec = deployment["spec"]["template"]["spec"]
+    pod_spec["terminationGracePeriod"] = pod_spec.pop("terminationGracePeriodSeconds")
+    with pytest.raises(kubernetes.ValidationError, match="terminationGracePeriod"):
+        kubernetes.validate(deployment, KUBERNETES[-1], strict=True)
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_every_variable_is_one_that_is_read(name: str) -> None:
+    assert set(environment(name)) <= FIELDS
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_probes_ask_where_the_server_answers(name: str) -> None:
+    container, environ = pod(name)["containers"][0], environment(name)
+    (port,) = container["ports"]
+    given = options(container["command"], run.command)
+    assert given["app"] == "main:app"
+    assert given["port"] == port["containerPort"]
+    assert given["host"] == "0.0.0.0"
+    for probe, variable in (
+        ("startupProbe", "GRACEFUL_LIVENESS"),
+        ("readinessProbe", "GRACEFUL_READINESS"),
+        ("livenessProbe", "GRACEFUL_LIVENESS"),
+    ):
+        if probe in container:
+            assert container[probe]["httpGet"] == {"path": environ[variable], "port": port["name"]}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_periods_fit_into_what_kubernetes_gives_with_the_hook(name: str) -> None:
+    """The hook waits up to the grace period's end, and the stop after it for a grace period."""
+    container, environ = pod(name)["containers"][0], environment(name)
+    given = float(pod(name)["terminationGracePeriodSeconds"])
+    assert environ["GRACEFUL_TERMINATION_GRACE_PERIOD"] == f"{given:g}"
+    hook = DrainPolicy.from_env(environ).grace_period
+    assert fits(environ, container["command"], given - hook)
+    assert not fits(environ, container["command"], given - hook - 5)  # nor is it far too long
+
+
+def test_the_sum_in_the_page_is_that_of_the_manifest() -> None:
+    environ, container = environment("deployment.yaml"), pod("deployment.yaml")["containers"][0]
+    policy = DrainPolicy.from_env(environ)
+    needed = policy.grace_period + policy.total_period + margin(container["command"])
+    page = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text(encoding="utf-8")
+    assert f"| **together** | | **{needed:g}** |" in page
+    without_hook = DrainPolicy().total_period + MARGIN + EXIT_MARGIN
+    assert f"the defaults need {without_hook:g} s" in page
+
+
+def test_the_hook_that_runs_a_command_finds_the_control_directory_and_undoes_itself() -> None:
+    spec = pod("deployment.yaml")
+    (container,) = spec["containers"]
+    (mount,) = container["volumeMounts"]
+    (volume,) = spec["volumes"]
+    assert volume["name"] == mount["name"]
+    assert volume["emptyDir"]["medium"] == "Memory"
+    directory = environment("deployment.yaml")["GRACEFUL_CONTROL_DIR"]
+    assert directory.rpartition("/")[0] == mount["mountPath"]  # in it: its own mode is open
+    given = options(container["lifecycle"]["preStop"]["exec"]["command"], drain.command)
+    assert given["resume_after"] >= spec["terminationGracePeriodSeconds"]
+
+
+def test_the_hook_that_is_a_request_has_the_token_of_the_secret() -> None:
+    environ = environment("deployment-http.yaml")
+    (container,) = pod("deployment-http.yaml")["containers"]
+    hook = container["lifecycle"]["preStop"]["httpGet"]
+    probes = Probes(drain=environ["GRACEFUL_DRAIN"], drain_token=environ["GRACEFUL_DRAIN_TOKEN"])
+    (header,) = hook["httpHeaders"]
+    assert hook["path"] == probes.drain
+    assert hook["port"] == container["ports"][0]["name"]
+    assert header == {"name": "Authorization", "value": f"Bearer {probes.drain_token}"}
+
+
+def test_the_budget_selects_the_pods_of_the_deployment() -> None:
+    labels = of_kind("deployment.yaml", "Deployment")["spec"]["template"]["metadata"]["labels"]
+    disruption = of_kind("deployment.yaml", "PodDisruptionBudget")
+    assert disruption["spec"]["selector"]["matchLabels"] == labels
+
+
+# -- docker compose
+
+COMPOSE = {
+    "image",
+    "command",
+    "init",
+    "stop_signal",
+    "stop_grace_period",
+    "environment",
+    "healthcheck",
+    "ports",
+}
+"""Of the keys of a service in the Compose specification those that are used here."""
+
+
+def test_the_compose_file_gives_the_server_the_time_it_needs() -> None:
+    (compose,) = documents("compose.yaml")
+    assert set(compose) == {"services"}
+    (service,) = compose["services"].values()
+    assert set(service) <= COMPOSE
+    environ = service["environment"]
+    assert set(environ) <= FIELDS
+    given = float(service["stop_grace_period"].removesuffix("s"))
+    assert environ["GRACEFUL_TERMINATION_GRACE_PERIOD"] == f"{given:g}"
+    assert fits(environ, service["command"], given)
+    assert environ["GRACEFUL_LIVENESS"] in service["healthcheck"]["test"][-1]
+    assert service["stop_signal"] == "SIGTERM"
+
+
+def test_every_command_is_a_list_so_that_no_shell_keeps_the_signal() -> None:
+    (compose,) = documents("compose.yaml")
+    commands = [
+        *(pod(name)["containers"][0]["command"] for name in DEPLOYMENTS),
+        compose["services"]["app"]["command"],
+    ]
+    for command in commands:
+        assert isinstance(command, list), shlex.join(command)
+        assert options(command, run.command)["app"] == "main:app"

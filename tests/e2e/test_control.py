@@ -34,21 +34,6 @@ WORKERS = 4
 PATIENT_PARENT = ("--timeout-worker-healthcheck", "60")
 """It kills what has not answered it for 5 s: a worker that a test has frozen, on a slow machine."""
 NOBODY = 65534
-STATUS = b'{"v": 1, "command": "status"}\n'
-
-
-def say(path: Path, data: bytes) -> list[dict[str, Any]]:
-    """Say *data* on the control socket at *path*; return the lines that come back."""
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(10)
-        here = os.open(path.parent, os.O_RDONLY)
-        try:
-            peer.connect(f"/proc/self/fd/{here}/{path.name}")  # a path may be too long
-        finally:
-            os.close(here)
-        peer.sendall(data)
-        with peer.makefile() as lines:
-            return [json.loads(line) for line in lines]
 
 
 def command(name: str, directory: Path, *arguments: str) -> Ended:

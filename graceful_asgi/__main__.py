@@ -11,6 +11,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Final
 
+from graceful_asgi.cli.commands import COMMANDS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
@@ -24,14 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     SIGTERM and SIGHUP interrupt it as Ctrl+C does, so that it ends what it has started.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         import click
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
+        command = COMMANDS.get(arguments[0]) if arguments else None
+        extra = "all" if command is None else command.extra
         sys.stderr.write(
             "graceful-asgi: its commands need click, which is not installed: "
-            "pip install 'graceful-asgi[check]'\n"
+            f"pip install 'graceful-asgi[{extra}]'\n"
         )
         return _COULD_NOT
     from graceful_asgi.cli.group import group

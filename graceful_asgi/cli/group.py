@@ -1,58 +1,17 @@
-"""``graceful-asgi``: the table of commands. A command's module is imported when it is called.
-
-A command is added by a line in `COMMANDS` and a module with a `click.Command` named ``command``.
-"""
+"""``graceful-asgi``: the group of commands. A command's module is imported when it is called."""
 
 from __future__ import annotations
 
 import importlib
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
+from graceful_asgi.cli.commands import COMMANDS
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where a command is, what it needs, and what it does in half a line."""
-
-    module: str
-    extra: str
-    """Of ``graceful-asgi[...]``: what installs all that the module imports."""
-    summary: str
-
-
-COMMANDS: Final[Mapping[str, Entry]] = {
-    "run": Entry(
-        "graceful_asgi.cli.run",
-        "run",
-        "Run an app under uvicorn, with workers or without, and lose no request at its stop.",
-    ),
-    "check": Entry(
-        "graceful_asgi.cli.check",
-        "check",
-        "Stop a server under load, and count the requests it loses.",
-    ),
-    "status": Entry(
-        "graceful_asgi.cli.status",
-        "control",
-        "Show the processes of a server: phase, what is in flight, seconds left.",
-    ),
-    "drain": Entry(
-        "graceful_asgi.cli.drain",
-        "control",
-        "Drain a server that goes on running; for a preStop hook.",
-    ),
-    "resume": Entry(
-        "graceful_asgi.cli.resume",
-        "control",
-        "Call a drain off: the server serves as before.",
-    ),
-}
+    from collections.abc import Iterator
 
 
 class MissingExtraError(click.ClickException):

@@ -42,6 +42,29 @@ def test_a_missing_extra_is_named_with_what_installs_it(missing: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "missing", "extra"),
+    [
+        ("run", "click", "run"),
+        ("run", "uvicorn", "run"),
+        ("status", "click", "control"),
+        ("drain", "rich", "control"),
+        ("--help", "click", "all"),
+    ],
+)
+def test_each_command_names_its_own_extra(command: str, missing: str, extra: str) -> None:
+    ended = run_python(
+        f"""
+        import sys
+        sys.modules[{missing!r}] = None
+        from graceful_asgi.__main__ import main
+        print(main([{command!r}]))
+        """
+    )
+    assert ended.stdout.splitlines()[-1] == "2"
+    assert f"pip install 'graceful-asgi[{extra}]'" in ended.stderr
+
+
 def test_a_missing_matplotlib_is_named_before_the_check_is_run() -> None:
     ended = run_python(
         """

@@ -135,7 +135,8 @@ def _wrapped(awaitable: object) -> object:
                 return referent
     elif type(awaitable).__name__ == "FutureIter":
         for referent in gc.get_referents(awaitable):
-            return _coroutine_of(referent)
+            if isinstance(referent, asyncio.Future):  # its type is one of them, from 3.13 on
+                return _coroutine_of(referent)
     return None
 
 

@@ -96,27 +96,26 @@ class UvicornHook:
             signal.raise_signal(signum)
             return
         if signum not in QUICK_STOPS:
-            self._stop(signal.Signals(signum).name)
+            self.drainer.stop(signal.Signals(signum).name)
         elif self._hurries.is_new(signum):
             self._hurry(signal.Signals(signum).name)
 
     def _hurry(self, reason: str) -> None:
         if not self.drainer.stopping:
             # Somebody is waiting, and there is no router that needs time to notice.
-            self._stop(reason, lame_duck=False)
+            self.drainer.stop(reason, lame_duck=False)
         elif not self._has_hurried:
             self._has_hurried = True
             self.drainer.abort()
         else:
             self._watchdog.expire()
 
-    def _stop(self, reason: str, *, lame_duck: bool = True) -> None:
-        self.drainer.stop(reason, lame_duck=lame_duck and not self._server.config.reload)
-
     def _on_stop(self) -> None:
         """See to it that the server ends, whoever has stopped the drainer, and wherever."""
         if self.drainer.pulse is not None:
             self.drainer.pulse.expect()
+        if self._server.config.reload:  # somebody has just saved a file
+            self.drainer.timeline.cut_lame_duck(self.drainer.now())
         if self._owns_process:
             self._watchdog.arm(self.drainer.whole_time_left() + MARGIN)
         # Not in the midst of uvicorn's signal handler: it takes the flag for that of a stop before.
@@ -131,7 +130,7 @@ class UvicornHook:
             await self._uvicorn_main_loop()
         except asyncio.CancelledError:
             # uvicorn would leave the listener open, and the lifespan without its shutdown.
-            self._stop("serve() cancelled", lame_duck=False)
+            self.drainer.stop("serve() cancelled", lame_duck=False)
             with anyio.CancelScope(shield=True):
                 await self.shutdown()
             raise
@@ -160,7 +159,7 @@ class UvicornHook:
         if not self.drainer.stopping:
             code_asked = "should_exit" if server.should_exit else "shutdown()"
             limited = not server.should_exit and server.config.limit_max_requests is not None
-            self._stop("limit_max_requests" if limited else code_asked)
+            self.drainer.stop("limit_max_requests" if limited else code_asked)
         if sockets is not None:
             self._edge.share_sockets(stopped_by_signal=bool(server._captured_signals))
         server.should_exit = True  # sse-starlette reads it; `on_tick` says less with it

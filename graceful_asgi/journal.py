@@ -114,7 +114,7 @@ def progress(statistics: DrainStatistics) -> None:
 def finished(report: DrainReport) -> None:
     """Say what the drain came to, in one line."""
     _say(
-        logging.INFO if report.clean else logging.WARNING,
+        logging.WARNING if report.exit_code else logging.INFO,
         "%s after %.1f s (%s): %d completed, %d cancelled, %d aborted, %d rejected",
         "clean" if report.clean else "forced",
         report.elapsed,
@@ -131,6 +131,7 @@ def finished(report: DrainReport) -> None:
         aborted=report.aborted,
         rejected=report.rejected,
         elapsed=report.elapsed,
+        exit_code=report.exit_code,
     )
 
 

@@ -105,6 +105,14 @@ def test_of_a_little_stuck_work_every_one_is_named(log: pytest.LogCaptureFixture
     assert [vars(record)["event"] for record in log.records] == ["drain.stuck"] * 20
 
 
+def test_a_drain_that_an_exception_began_is_a_warning_however_clean(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    journal.finished(report(failed=True))
+    record = only(log)
+    assert (record.levelname, record.clean, record.exit_code) == ("WARNING", True, 1)
+
+
 def statistics(oldest: StuckWork | None) -> DrainStatistics:
     return DrainStatistics(
         phase=Phase.DRAINING,

@@ -15,9 +15,9 @@ import pytest
 from helpers import PATIENCE, eventually
 
 from graceful_asgi import Drainer
+from graceful_asgi.awaiting import await_chain
 from graceful_asgi.stacks import (
     ThreadStack,
-    await_chain,
     compressed,
     frames_of,
     innermost,

@@ -13,8 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
+from ..awaiting import await_chain
 from ..backend import running_asyncio_loop
-from ..stacks import await_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -68,7 +68,7 @@ async def test_a_server_that_ends_between_its_deadline_and_the_kill_counts_as_ki
     kill = process.kill
 
     def kill_late() -> None:
-        process.wait(10)
+        process.wait(60)
         kill()
 
     process.kill = kill_late  # type: ignore[method-assign]

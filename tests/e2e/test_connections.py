@@ -310,7 +310,7 @@ def test_a_client_that_leaves_during_the_drain_ends_its_request(tmp_path: Path) 
 def test_a_flood_of_connections_at_the_listener_close_does_not_keep_it_open(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
-    with uvicorn(tmp_path, lame_duck=0.2, grace=1) as server:
+    with uvicorn(tmp_path, lame_duck=0.2, grace=10) as server:
         server.terminate()
 
         def flood() -> int:

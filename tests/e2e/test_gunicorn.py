@@ -122,6 +122,13 @@ def test_no_request_is_lost_as_the_service_stops(tmp_path: Path, number: signal.
     assert verdict.exit_code == 0
 
 
+async def logged(server: ServerProcess, lines: dict[str, int]) -> None:
+    """Wait until its log has so many of each."""
+    with anyio.fail_after(60):
+        while any(server.log_path.read_text().count(line) < n for line, n in lines.items()):  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("number", "args", "gone", "started"),
     [
@@ -143,15 +150,11 @@ def test_no_request_is_lost_as_workers_come_and_go(
 
         async def change_and_stop() -> None:
             await anyio.sleep(0.6)
+            await logged(server, {"startup complete": 2})
             load.mark_signalled()
             if number is not None:
                 server.signal(number)
-            with anyio.fail_after(30):
-                while not all(  # noqa: ASYNC110
-                    server.log_path.read_text().count(text) >= count
-                    for text, count in (("Worker exiting", gone), ("startup complete", started))
-                ):
-                    await anyio.sleep(0.02)
+            await logged(server, {"Worker exiting": gone, "startup complete": started})
             server.signal(signal.SIGTERM)
             await server.wait_exit()
 

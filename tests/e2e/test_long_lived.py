@@ -47,9 +47,9 @@ def test_with_end_event_streams_are_ended_between_two_events_within_the_lame_duc
 ) -> None:
     need("sse_starlette", "zttp")
     env = {"GRACEFUL_EVENT_STREAMS": "end"}
-    with uvicorn(tmp_path, http=http, env=env, lame_duck=1, grace=20) as server:
+    with uvicorn(tmp_path, http=http, env=env, lame_duck=2, grace=20) as server:
         crowd = drained(server, 50, path)
-        assert server.exit_code(within=8) == 0
+        assert server.exit_code(within=9) == 0
     assert crowd.how() == {"whole": 50}
     assert "50 completed, 0 cancelled, 0 aborted" in server.log
     if path != "/events":  # sse-starlette ends them all by itself, when it sees uvicorn's flag

@@ -120,19 +120,22 @@ def test_no_request_is_lost_while_workers_are_replaced(
     tmp_path: Path, program: Sequence[str], app: str
 ) -> None:
     server = under_load(tmp_path, program, app)
-    replaced = re.compile(r"drain \[\d+\]: clean after")
+
+    async def logged(pattern: str, count: int) -> None:
+        with anyio.fail_after(60):
+            while len(re.findall(pattern, server.log_path.read_text())) < count:  # noqa: ASYNC110
+                await anyio.sleep(0.05)
 
     async def run_load() -> LoadResult:
         load = Load(PLAN, port=server.port)
 
         async def replace_and_stop() -> None:
+            await logged(r"Application startup complete", 2)
             await anyio.sleep(0.5)
             load.mark_signalled()
             for turn in (1, 2):
                 server.signal(signal.SIGHUP)
-                with anyio.fail_after(30):
-                    while len(replaced.findall(server.log_path.read_text())) < 2 * turn:  # noqa: ASYNC110
-                        await anyio.sleep(0.05)
+                await logged(r"drain \[\d+\]: clean after", 2 * turn)
             server.signal(signal.SIGTERM)
             await server.wait_exit()
 

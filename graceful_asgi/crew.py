@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from uvicorn._subprocess import get_subprocess
 
+from . import journal
 from .systemd import ServiceState
 from .worker import Leaving, Pong, Ready, run_worker
 
@@ -167,6 +168,14 @@ class Worker:
         """Let go of one that has ended."""
         self.connection.close()
         self.process.close()
+        try:
+            from .prometheus import forget_process
+
+            forget_process(self.pid)
+        except ModuleNotFoundError:
+            pass  # without that extra it has left no figures
+        except OSError as exc:
+            journal.caution("the metrics of worker %d cannot be removed: %s", self.pid, exc)
 
     def _leave(self, period: float) -> None:
         self.leaving = True

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from prometheus_client import Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.registry import Collector
 
 from . import journal
@@ -110,6 +111,21 @@ def _values(now: DrainStatistics) -> Iterator[Value]:
     yield TIME_LEFT, "", now.time_left
 
 
+def processes_share_a_scrape() -> bool:
+    """Say whether the environment has `prometheus_client` put several processes together."""
+    # The library's own rule: it reads the lower case as well.
+    return bool({"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"} & os.environ.keys())
+
+
+def forget_process(pid: int) -> None:
+    """Have the gauges of a process that has ended collected no more. For parents of workers.
+
+    Does nothing where processes do not share a scrape.
+    """
+    if processes_share_a_scrape():
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
 class DrainCollector(Collector):
     """Has a drainer's figures collected with a registry's others.
 
@@ -124,8 +140,7 @@ class DrainCollector(Collector):
     def __init__(self, drainer: Drainer) -> None:
         self._drainer = drainer
         self._shared: _Shared | None = None
-        # The library's own rule. It reads the lower case as well.
-        if {"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"} & os.environ.keys():
+        if processes_share_a_scrape():
             self._shared = _Shared()
             drainer.makers.append(lambda drainer: _Writer(self, drainer))
 

@@ -109,6 +109,32 @@ def test_the_scrape_shows_the_true_count_at_every_stage_of_a_drain(
         assert all(request.result().body == b"let go" for request in requests)
 
 
+def test_a_parent_of_ours_has_the_figures_of_a_killed_worker_forgotten(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(directory)}
+    program = ("graceful_asgi", "run")
+    with uvicorn(
+        tmp_path, "--workers", "2", app=APP, env=env, program=program, lame_duck=0.1, grace=15
+    ) as server:
+        server.wait_for("Application startup complete", count=2)
+        beside.submit(get, server.port, "/hold").add_done_callback(lambda cut: cut.exception())
+        server.wait_for("held")
+        eventually(lambda: Scrape(server.port).in_flight()["http"] == 1, "its count")
+        pids = {path.stem.rpartition("_")[2] for path in directory.glob("gauge_live*.db")}
+        assert len(pids) == 2
+        for pid in pids:
+            os.kill(int(pid), signal.SIGKILL)
+        server.wait_for("Application startup complete", count=4)
+        eventually(lambda: Scrape(server.port).in_flight()["http"] == 0, "no count of the dead")
+        left = {path.stem.rpartition("_")[2] for path in directory.glob("gauge_live*.db")}
+        assert left.isdisjoint(pids)
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
 def test_two_workers_are_one_to_the_scrape(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
     directory = tmp_path / "metrics"
     directory.mkdir()

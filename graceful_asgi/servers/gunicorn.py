@@ -18,6 +18,8 @@ from .hurries import QUICK_STOPS
 from .signals import CapturedSignals
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .touchpoints import Server
 
 
@@ -26,6 +28,10 @@ class WorkerConfig(Protocol):
 
     graceful_timeout: float
     """Seconds from the stop until the parent kills what is left."""
+    address: Sequence[object]
+    """Where it listens; a number is a descriptor that came from outside."""
+    reuse_port: bool
+    """Whether each worker has a socket of its own, on one port."""
 
 
 class Worker(Protocol):
@@ -46,6 +52,24 @@ def worker_of(server: Server) -> Worker | None:
     if module is None or not isinstance(worker, module.Worker):
         return None
     return cast("Worker", worker)
+
+
+def shares_sockets_with_siblings_only(worker: Worker) -> bool:
+    """Say whether all who have the listening sockets are children of the worker's parent.
+
+    Not where that one got them from systemd or from a gunicorn before it (USR2), which it says in
+    the environment it was started with. Where that is not to be read the answer is no.
+    """
+    if worker.cfg.reuse_port or any(isinstance(place, int) for place in worker.cfg.address):
+        return False
+    if "setproctitle" in sys.modules:  # it writes over that environment
+        return False
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            names = {entry.partition(b"=")[0] for entry in file.read().split(b"\0")}
+    except OSError:
+        return False
+    return names.isdisjoint((b"LISTEN_FDS", b"GUNICORN_FD"))
 
 
 def hear_quick_stops(server: Server) -> None:

@@ -1,8 +1,8 @@
 """Whether another process still serves from a listening socket that several have.
 
-A worker of `uvicorn --workers` is not told whether it alone is to stop, or all of them. But each
-that stops can leave word, and the kernel says who has the socket. Linux only; where anything is
-unclear the answer is that somebody serves.
+A worker of `uvicorn --workers` or of gunicorn is not told whether it alone is to stop, or all of
+them. But each that stops can leave word, and the kernel says who has the socket. Linux only; where
+anything is unclear the answer is that somebody serves.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
+from .gunicorn import shares_sockets_with_siblings_only, worker_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -24,10 +26,12 @@ MOST_SIBLINGS: Final = 128
 
 
 def may_have_siblings(server: Server) -> bool:
-    """Say whether *server* is a worker of uvicorn's own parent, which made the sockets itself.
+    """Say whether *server* is a worker of a parent which made the sockets itself.
 
     Only then is everybody who has them to be seen: not with a socket that came from outside.
     """
+    if (worker := worker_of(server)) is not None:
+        return shares_sockets_with_siblings_only(worker)
     config = server.config
     parent = multiprocessing.parent_process()
     return parent is not None and config.fd is None and config.workers > 1 and not config.reload

@@ -75,7 +75,8 @@ def test_a_request_in_flight_makes_the_difference(behaviour: str, lost: int) -> 
 
 def test_the_standard_library_server_loses_what_is_in_flight() -> None:
     command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
-    ended = run("check", *QUICK, "--keep-alive", "20", "--think", "0", "--json", "--", *command)
+    load = ["--keep-alive", "3", "--fresh", "2", "--think", "0"]  # its queue holds five
+    ended = run("check", *QUICK, *load, "--json", "--", *command)
     assert ended.code == 1, ended.out + ended.err
     total = ended.server["requests"]["total"]
     assert total["lost"] > 0

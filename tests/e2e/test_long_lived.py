@@ -38,6 +38,7 @@ def drained(server: Server, count: int, path: str) -> Crowd:
     return crowd
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("http", "path"),
     [*(("httptools", path) for path in STREAMS), ("h11", STREAMS[3]), ("zttp", STREAMS[3])],

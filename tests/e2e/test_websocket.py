@@ -198,6 +198,7 @@ def test_a_peer_that_ignores_the_close_does_not_hold_the_server_past_its_periods
         assert "hard deadline" not in server.log
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("loop", "path"), [("asyncio", "/ws/work"), ("uvloop", "/ws/apart")])
 @pytest.mark.parametrize("ws", WS)
 def test_every_message_that_a_handler_got_is_answered_and_the_closes_are_spread(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,6 +60,40 @@ def test_its_process_belongs_to_the_server_of_its_parent(worker: Any) -> None:
 
 def test_the_worker_says_what_its_parent_gives(worker: Any) -> None:
     assert worker.cfg.graceful_timeout == 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
+@pytest.mark.parametrize(
+    ("environ", "settings", "alone"),
+    [
+        ({}, {}, True),
+        ({"LISTEN_FDS": "1"}, {}, False),
+        ({"GUNICORN_FD": "5"}, {}, False),
+        ({}, {"bind": ["fd://3"]}, False),
+        ({}, {"reuse_port": True}, False),
+    ],
+)
+def test_sockets_that_came_from_outside_are_known(
+    environ: dict[str, str], settings: dict[str, object], alone: bool
+) -> None:
+    """By what the process was started with; gunicorn takes that out of `os.environ`."""
+    code = (
+        "from types import SimpleNamespace\n"
+        "from gunicorn.config import Config\n"
+        "from graceful_asgi.servers.gunicorn import shares_sockets_with_siblings_only\n"
+        "cfg = Config()\n"
+        f"for name, value in {settings!r}.items():\n"
+        "    cfg.set(name, value)\n"
+        "print(shares_sockets_with_siblings_only(SimpleNamespace(cfg=cfg)))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.strip() == str(alone)
 
 
 def test_the_parent_sends_sigquit_when_it_is_to_hurry() -> None:

@@ -91,7 +91,9 @@ def main(behaviour: str, port: int) -> None:
         if behaviour == "drains":
             drain(server)
     while True:
-        time.sleep(60)
+        # Not longer: a signal that the kernel gives to another thread does not end it, and Python
+        # runs the handler in this one.
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

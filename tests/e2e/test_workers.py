@@ -70,6 +70,11 @@ def pids_that_serve(server: Server) -> set[str]:
     return {get(server.port, "/pid").body.decode() for _ in range(40)}
 
 
+def two_that_serve(server: Server) -> set[str] | None:
+    pids = pids_that_serve(server)
+    return pids if len(pids) == 2 else None
+
+
 def ask_for_the_gil(server: Server) -> bool:
     """Have a worker hold its GIL; say whether the connection was cut in the end."""
     with Client(server.port) as client:
@@ -152,6 +157,23 @@ def test_a_worker_that_has_had_its_requests_is_replaced_and_nothing_is_lost(tmp_
         eventually(lambda: len(pids_that_serve(server) - before) >= 2, "two new workers")
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "app"), [(RUN, "e2e.app:bare"), (("uvicorn",), "e2e.app:app")], ids=lambda v: v[0]
+)
+def test_workers_without_a_lifespan_that_stop_at_once_leave_no_deaf_listener(
+    tmp_path: Path, program: Sequence[str], app: str
+) -> None:
+    """Those in their place have to hear a connection before they know of any drain."""
+    args = ("--workers", "2", "--lifespan", "off")
+    with uvicorn(tmp_path, *args, app=app, program=program, lame_duck=0.1) as server:
+        server.wait_for("Started server process", count=2)
+        for pid in eventually(lambda: two_that_serve(server), "an answer from each"):
+            os.kill(int(pid), signal.SIGTERM)
+        server.wait_for("Finished server process", count=2)
+        server.wait_for("Started server process", count=4)
+        assert get(server.port, "/").status == 200
 
 
 # -- the deadline

@@ -61,8 +61,7 @@ class UvicornEdge:
 
     async def close_listener(self) -> None:
         """Close every listener, and take over what its queue holds."""
-        shared = not self._is_last()
-        async for connection in close_listeners(self._server.servers, shared=shared):
+        async for connection in close_listeners(self._server.servers, is_last=self._is_last):
             task = asyncio.ensure_future(self._take(connection))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)

@@ -12,7 +12,7 @@ from uvicorn.supervisors import ChangeReload
 
 from .overrides import Overrides
 from .policy import DrainPolicy
-from .stand_in import StandIn
+from .stand_in import StandIn, without_lifespan
 from .supervisor import Supervisor
 from .worker import STARTUP_FAILURE
 
@@ -49,11 +49,14 @@ class DrainedConfig(uvicorn.Config):
 
     def load(self) -> None:
         """Load the app as uvicorn does, and put the drain around it."""
+        has_lifespan = self.lifespan != "off"
+        self.lifespan = self.lifespan if has_lifespan else "on"  # for the drain, not for the app
         try:
             super().load()
         except SystemExit as failure:  # older releases of uvicorn say 1
             raise SystemExit(STARTUP_FAILURE) from failure
-        self.loaded_app = StandIn(self.loaded_app, self.overrides)
+        app = self.loaded_app if has_lifespan else without_lifespan(self.loaded_app)
+        self.loaded_app = StandIn(app, self.overrides)
 
 
 def serve(config: DrainedConfig) -> int:

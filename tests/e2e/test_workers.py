@@ -150,13 +150,31 @@ def test_no_request_is_lost_while_workers_are_replaced(
     assert server.exit_code == 0
 
 
-def test_a_worker_that_has_had_its_requests_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
-    with run(tmp_path, "--limit-max-requests", "20", lame_duck=0.2) as server:
-        wait_until_up(server)
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+def test_a_worker_that_has_had_its_requests_is_replaced_and_nothing_is_lost(
+    tmp_path: Path, lifespan: str
+) -> None:
+    """One that knows of no lifespan says that it leaves, too: its end is no loss."""
+    args = ("--limit-max-requests", "20", "--lifespan", lifespan)
+    with run(tmp_path, *args, lame_duck=0.2) as server:
+        server.wait_for("Started server process", count=2)
         before = pids_that_serve(server)  # an answer to each of 40 requests
         eventually(lambda: len(pids_that_serve(server) - before) >= 2, "two new workers")
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
+        assert "unasked" not in server.log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_without_lifespan_drains_before_its_first_request(
+    tmp_path: Path, workers: int
+) -> None:
+    with run(tmp_path, "--lifespan", "off", workers=workers, lame_duck=0.3) as server:
+        server.wait_for("drain .* hooked", count=workers)
+        server.signal(signal.SIGTERM)
+        server.wait_for(r"lame duck \(SIGTERM\)", count=workers)
+        assert server.exit_code() == 0
+        assert "lifespan startup" not in server.log, "the app is told of none"
 
 
 @pytest.mark.parametrize(

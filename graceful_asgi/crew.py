@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from uvicorn._subprocess import get_subprocess
 
 from .systemd import ServiceState
-from .worker import Leaving, Pong, Ready, run_worker
+from .worker import EXIT_MARGIN, Leaving, Pong, Ready, run_worker
 
 if TYPE_CHECKING:
     import socket
@@ -88,7 +88,7 @@ class Worker:
         self.pong = Pong(0, 0)
         self.started_at = time.monotonic()
         self.kill_at = math.inf
-        """The instant (monotonic) at which it has to be gone."""
+        """The instant (monotonic) at which it has to be gone: after its own hard deadline."""
         self._ping_at = math.inf  # until it serves: an import may take its time
         self._no_answer_at = math.inf
 
@@ -134,8 +134,8 @@ class Worker:
 
     # To the worker
 
-    def stop(self, number: signal.Signals, *, service_stops: bool, margin: float) -> None:
-        """Have it drain as for signal *number*, and be gone in what it is allowed and *margin*.
+    def stop(self, number: signal.Signals, *, service_stops: bool) -> None:
+        """Have it drain as for signal *number*, and be gone in what it is allowed.
 
         One that leaves already is left to it. It may be past handling a signal; and it closes its
         listener before the others, which still accept.
@@ -144,7 +144,7 @@ class Worker:
             return
         if service_stops:
             self._order("service stops")
-        whole = self._allowance.whole + margin
+        whole = self._allowance.whole
         if number == signal.SIGINT and self.ready:
             self._order("interrupt")
             whole -= self._allowance.lame_duck
@@ -152,10 +152,10 @@ class Worker:
             self._send_signal(signal.SIGTERM)
         self._leave(whole)
 
-    def interrupt(self, *, last: bool, margin: float) -> None:
+    def interrupt(self, *, last: bool) -> None:
         """Have it wait for nothing any more; *last*: have it end."""
         self._order("interrupt")
-        self._leave(margin if last else self._allowance.after_cancel + margin)
+        self._leave(0.0 if last else self._allowance.after_cancel)
 
     def kill(self) -> None:
         """End it on the spot."""
@@ -170,7 +170,7 @@ class Worker:
 
     def _leave(self, period: float) -> None:
         self.leaving = True
-        self.kill_at = min(self.kill_at, time.monotonic() + period)
+        self.kill_at = min(self.kill_at, time.monotonic() + period + EXIT_MARGIN)
 
     def _send_signal(self, number: signal.Signals) -> None:
         if not self.gone:  # its pid is nobody else's: it has not been waited for

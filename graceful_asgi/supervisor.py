@@ -19,7 +19,7 @@ from .crew import Backoff, Worker, state_of
 from .servers.signals import log_where_uvicorn_does
 from .signal_inbox import SignalInbox
 from .systemd import Notifier, ServiceAnnouncer
-from .worker import EXIT_MARGIN, STARTUP_FAILURE, Allowance
+from .worker import STARTUP_FAILURE, Allowance
 
 if TYPE_CHECKING:
     import socket
@@ -116,7 +116,7 @@ class Supervisor:
             return
         self._interrupts += 1
         for worker in self._workers:
-            worker.interrupt(last=self._interrupts > 1, margin=EXIT_MARGIN)
+            worker.interrupt(last=self._interrupts > 1)
 
     def _on_hang_up(self) -> None:
         if self._stopping:
@@ -144,7 +144,7 @@ class Supervisor:
         for sock in self._sockets:
             sock.close()
         for worker in self._workers:
-            worker.stop(number, service_stops=True, margin=EXIT_MARGIN)
+            worker.stop(number, service_stops=True)
 
     # What is due
 
@@ -160,7 +160,7 @@ class Supervisor:
             return
         self._replace()
         for worker in self._staying()[self._wanted :]:
-            worker.stop(signal.SIGTERM, service_stops=False, margin=EXIT_MARGIN)
+            worker.stop(signal.SIGTERM, service_stops=False)
         while self._is_missing_some() and time.monotonic() >= self._backoff.until:
             self._start()
 
@@ -225,7 +225,7 @@ class Supervisor:
         elif successor.ready:
             self._successor = None
             for worker in self._outdated[:1]:
-                worker.stop(signal.SIGTERM, service_stops=False, margin=EXIT_MARGIN)
+                worker.stop(signal.SIGTERM, service_stops=False)
         elif time.monotonic() >= successor.started_at + START_PERIOD:
             self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
             successor.kill()

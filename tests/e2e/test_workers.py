@@ -233,6 +233,19 @@ def test_a_worker_that_does_not_run_at_all_is_killed_and_the_others_finish(
         assert is_refused(server.port)
 
 
+def test_a_worker_that_stops_by_itself_has_time_for_its_last_words_too(tmp_path: Path) -> None:
+    with run(tmp_path) as server:
+        wait_until_up(server)
+        stopped = int(min(pids_that_serve(server)))
+        began = time.monotonic()
+        os.kill(stopped, signal.SIGTERM)
+        server.wait_for(r"lame duck \(SIGTERM\)")
+        os.kill(stopped, signal.SIGSTOP)
+        server.wait_for(f"worker {stopped} is past its deadline: SIGKILL")
+        assert time.monotonic() - began > server.hard_deadline + EXIT_MARGIN - 0.1
+        server.wait_for(f"worker {stopped} ended, exit code -9")
+
+
 def test_a_worker_that_holds_the_gil_while_serving_is_replaced(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:

@@ -145,7 +145,7 @@ class Worker:
         if service_stops:
             self._order("service stops")
         whole = self._allowance.whole
-        if number == signal.SIGINT and self.ready:
+        if number == signal.SIGINT:
             self._order("interrupt")
             whole -= self._allowance.lame_duck
         else:

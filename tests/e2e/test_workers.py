@@ -289,6 +289,15 @@ def test_ctrl_c_again_cancels_and_again_ends(tmp_path: Path, beside: ThreadPoolE
             assert server.exit_code(within=EXIT_MARGIN + ROOM) == 1
 
 
+def test_ctrl_c_skips_the_lame_duck_of_workers_that_start(tmp_path: Path) -> None:
+    """What they have said last is not what counts: they may serve by now."""
+    with run(tmp_path, env={"APP_STARTUP": "sleep 1"}, lame_duck=60.0) as server:  # type: ignore[arg-type]
+        server.wait_for("lifespan startup", count=2)
+        server.signal(signal.SIGINT)
+        assert server.exit_code(within=1 + ROOM) == 0
+        assert server.count("lifespan ended") == 2
+
+
 def test_a_stop_in_the_middle_of_a_replacement_is_obeyed_at_once(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:

@@ -118,7 +118,10 @@ class Worker:
     def instants(self) -> Iterator[float]:
         """Yield when something is due about it."""
         yield self.kill_at
-        yield self._no_answer_at if self._no_answer_at < math.inf else self._ping_at
+        if self._no_answer_at == math.inf:
+            yield self._ping_at
+        elif not self.leaving:  # then its deadline is what counts
+            yield self._no_answer_at
 
     def overdue(self, now: float) -> str | None:
         """Say why it has to be killed, if it has to; else see whether it is still there."""

@@ -229,6 +229,7 @@ class Supervisor:
         elif time.monotonic() >= successor.started_at + START_PERIOD:
             self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
             successor.kill()
+            self._give_up_replacing()
 
     def _give_up_replacing(self) -> None:
         self._successor, self._outdated = None, []

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -31,7 +32,6 @@ from .waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import ThreadPoolExecutor
-    from pathlib import Path
 
     from graceful_asgi.check.counts import LoadResult
 
@@ -73,6 +73,12 @@ def pids_that_serve(server: Server) -> set[str]:
 def two_that_serve(server: Server) -> set[str] | None:
     pids = pids_that_serve(server)
     return pids if len(pids) == 2 else None
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what a process has had of a processor. Linux only."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def ask_for_the_gil(server: Server) -> bool:
@@ -220,14 +226,18 @@ def test_a_worker_that_does_not_run_at_all_is_killed_and_the_others_finish(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
     """Neither its signal handler nor its watchdog ever runs: SIGKILL is the one answer."""
-    with run(tmp_path, lame_duck=0.3, grace=3.0) as server:
+    args = ("--timeout-worker-healthcheck", "3")
+    with run(tmp_path, *args, lame_duck=0.3, grace=3.0) as server:
         wait_until_up(server)
         stopped = int(min(pids_that_serve(server)))
         os.kill(stopped, signal.SIGSTOP)
+        spent = cpu_seconds(server.process.pid)
         slow = beside.submit(get, server.port, "/slow?s=2")
         server.wait_for("slow began")
         server.signal(signal.SIGTERM)
         assert slow.result().status == 200
+        server.wait_for(f"worker {stopped} is past its deadline")
+        assert cpu_seconds(server.process.pid) - spent < 0.5, "the parent waits, and does not poll"
         assert server.exit_code(within=server.hard_deadline + EXIT_MARGIN + ROOM) == 1
         assert f"worker {stopped} is past its deadline: SIGKILL" in server.log
         assert is_refused(server.port)
@@ -329,6 +339,25 @@ def test_a_replacement_that_does_not_start_leaves_the_workers_as_they_are(tmp_pa
         assert pids_that_serve(server) == before
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
+
+
+def test_a_replacement_that_never_serves_is_killed_once_and_given_up(tmp_path: Path) -> None:
+    module = tmp_path / "deployed.py"
+    module.write_text("from e2e.app import bare as app\n")
+    program = ("e2e.impatient",)
+    args = ("--workers", "2")
+    with uvicorn(tmp_path, *args, app="deployed:app", program=program, lame_duck=0.1) as server:
+        wait_until_up(server)
+        before = pids_that_serve(server)
+        module.write_text("import time\ntime.sleep(60)\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("the replacement has failed")
+        server.wait_for(r"worker \d+ ended.*, exit code -9")
+        assert server.count("does not start: SIGKILL") == 1
+        assert pids_that_serve(server) == before
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert server.count("unasked") == 0
 
 
 def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:

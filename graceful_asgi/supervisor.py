@@ -123,7 +123,8 @@ class Supervisor:
             self._say("ignored", "SIGHUP ignored, already stopping")
             return
         self._say("replacing", "SIGHUP: replaces %d workers, one at a time", len(self._staying()))
-        self._outdated = self._staying()
+        # Those that leave stay on the list: the next one waits until they have gone.
+        self._outdated = [worker for worker in self._outdated if worker.leaving] + self._staying()
         if self._successor is not None:  # it may have loaded what has been replaced by now
             self._outdated.append(self._successor)
 

@@ -341,6 +341,18 @@ def test_a_replacement_that_does_not_start_leaves_the_workers_as_they_are(tmp_pa
         assert server.exit_code() == 0
 
 
+def test_workers_are_replaced_one_at_a_time_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    with run(tmp_path, lame_duck=1.0) as server:
+        wait_until_up(server)
+        for turn in range(1, 4):
+            server.signal(signal.SIGHUP)
+            server.wait_for("replaces 2 workers", count=turn)
+            server.wait_for(r"lame duck \(SIGTERM\)", count=turn)
+            assert server.count(": lame duck (SIGTERM)") - server.count("exit code 0") == 1
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
 def test_a_replacement_that_never_serves_is_killed_once_and_given_up(tmp_path: Path) -> None:
     module = tmp_path / "deployed.py"
     module.write_text("from e2e.app import bare as app\n")

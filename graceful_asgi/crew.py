@@ -84,6 +84,8 @@ class Worker:
         """Whether it has served."""
         self.leaving = False
         """Whether it has been told to stop, or has said that it does."""
+        self.failed = False
+        """Whether it stops because something has gone wrong in it."""
         self.talks = True
         self.pong = Pong(0, 0)
         self.started_at = time.monotonic()
@@ -108,6 +110,7 @@ class Worker:
                     self.ready, self._allowance = True, news.allowance
                     self._ping_at = time.monotonic()
                 elif isinstance(news, Leaving):
+                    self.failed = news.failed
                     self._leave(self._allowance.whole)
                 else:
                     self.pong, self._no_answer_at = news, math.inf

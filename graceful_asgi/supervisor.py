@@ -98,8 +98,12 @@ class Supervisor:
         for number in inbox.take():
             self._handlers[number]()
         for worker in self._workers:
+            had_failed = worker.failed
             worker.listen()
             self._has_served |= worker.ready
+            if worker.failed and not had_failed:
+                self._warn("worker_failed", "worker %d stops after a failure", worker.pid)
+                self._backoff.note_loss(time.monotonic())
 
     def _next_instant(self) -> float:
         instants = [instant for worker in self._workers for instant in worker.instants()]

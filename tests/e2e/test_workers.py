@@ -383,6 +383,30 @@ def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
         assert server.exit_code() == 0
 
 
+FAILS_BESIDE = """
+import asyncio, contextlib
+from starlette.applications import Starlette
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    asyncio.get_running_loop().call_later(0.1, lambda: 1 / 0)
+    yield
+
+app = Starlette(lifespan=lifespan)
+"""
+
+
+def test_workers_that_stop_by_a_failure_are_started_again_with_pauses(tmp_path: Path) -> None:
+    """They drain, which takes its time: without pauses there would be more and more of them."""
+    (tmp_path / "failing.py").write_text(FAILS_BESIDE)
+    args = ("--drain-on-unhandled-exception",)
+    with run(tmp_path, *args, app="failing:app", lame_duck=60.0) as server:
+        server.wait_for(r"worker \d+ stops after a failure", count=4)
+        began = time.monotonic()
+        server.wait_for(r"worker \d+ stops after a failure", count=6)
+        assert time.monotonic() - began > 2.0, "the pauses after the third and fourth loss"
+
+
 def test_more_and_fewer_workers_on_request(tmp_path: Path) -> None:
     with run(tmp_path, workers=2, lame_duck=0.1) as server:
         wait_until_up(server)

@@ -64,6 +64,9 @@ def serve(config: DrainedConfig) -> int:
 
     0 after a clean drain, 1 after a forced one, 3 (uvicorn's) where the app did not start. A server
     without workers that ends by a signal raises `SystemExit` with that code.
+
+    Until the app is loaded the signals are the caller's, who should take them: by default a process
+    that is number 1 in its container hears of none, and would serve after it was told to stop.
     """
     with _socket_file_removed(config):
         if config.should_reload:
@@ -74,6 +77,7 @@ def serve(config: DrainedConfig) -> int:
             return Supervisor(config, [config.bind_socket()]).run()
         if hasattr(config, "load_app"):
             config.load_app()  # outside of the event loop, as uvicorn does from 0.47 on
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what uvicorn leaves behind in the end
         # A terminal that is closed says so: uvicorn alone would be gone on the spot.
         signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
         server = uvicorn.Server(config)

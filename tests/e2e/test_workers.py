@@ -476,6 +476,17 @@ def test_a_terminal_that_is_closed_is_a_stop(tmp_path: Path, beside: ThreadPoolE
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_is_heard_while_the_app_is_imported(tmp_path: Path, workers: int) -> None:
+    """By the one process as well, which may be the first of its container: the kernel keeps from
+    that one what it has no handler for."""
+    importing = "print('importing', flush=True)\nimport time\ntime.sleep(60)\n"
+    (tmp_path / "slow_module.py").write_text(importing)
+    with run(tmp_path, app="slow_module:app", workers=workers, ready="importing") as server:
+        server.signal(signal.SIGTERM)
+        assert server.exit_code(within=ROOM + 5) == (130 if workers == 1 else 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_the_apps_own_middleware_is_the_one_that_drains(tmp_path: Path, workers: int) -> None:
     """Its policy wins over the defaults, what is given for this server wins over its policy."""
     options = ["--cleanup-period", "0.4", "--liveness", "/livez"]

@@ -78,8 +78,9 @@ def serve(config: DrainedConfig) -> int:
         if hasattr(config, "load_app"):
             config.load_app()  # outside of the event loop, as uvicorn does from 0.47 on
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what uvicorn leaves behind in the end
-        # A terminal that is closed says so: uvicorn alone would be gone on the spot.
-        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # A terminal that is closed says so: uvicorn alone would be gone on the spot.
+            signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
         server = uvicorn.Server(config)
         server.run()
         return 0 if server.started else STARTUP_FAILURE

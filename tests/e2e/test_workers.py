@@ -5,6 +5,7 @@ The app is one that has never heard of a drain.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -472,6 +473,27 @@ def test_a_terminal_that_is_closed_is_a_stop(tmp_path: Path, beside: ThreadPoolE
         server.wait_for("slow began")
         server.signal(signal.SIGHUP)
         assert slow.result().status == 200
+        assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminal_that_is_closed_is_none_to_what_runs_under_nohup(
+    tmp_path: Path, workers: int
+) -> None:
+    server = run(tmp_path, workers=workers, lame_duck=0.1)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        server.__enter__()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with contextlib.ExitStack() as stack:
+        stack.push(server)
+        wait_until_up(server, workers=workers)
+        server.signal(signal.SIGHUP)
+        if workers > 1:
+            server.wait_for("clean after", count=workers)
+        assert not get(server.port, "/").closes, "no drain has begun"
+        server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
 
 

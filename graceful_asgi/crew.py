@@ -28,6 +28,9 @@ CALM_PERIOD: Final = 60.0
 
 LONGEST_PAUSE: Final = 30.0
 
+PING_PERIOD: Final = 1.0
+"""Seconds between two questions whether a worker is there."""
+
 
 class Backoff:
     """When the next worker may be started: at once after one loss, later and later after more."""
@@ -52,7 +55,6 @@ class Worker:
         config: what it serves.
         sockets: the listening sockets; it gets copies.
         allowance: how long it may take to stop, until it says so itself.
-        ping_period: seconds between two questions whether it is there.
 
     Raises:
         OSError: its process could not be started.
@@ -63,11 +65,8 @@ class Worker:
         config: DrainedConfig,
         sockets: Sequence[socket.socket],
         allowance: Allowance,
-        *,
-        ping_period: float,
     ) -> None:
         self._allowance = allowance
-        self._ping_period = ping_period
         self._answer_period = float(config.timeout_worker_healthcheck)
         self.connection, theirs = multiprocessing.Pipe()
         target = partial(run_worker, config, theirs)
@@ -84,8 +83,6 @@ class Worker:
         """Whether it has served."""
         self.leaving = False
         """Whether it has been told to stop, or has said that it does."""
-        self.failed = False
-        """Whether it stops because something has gone wrong in it."""
         self.talks = True
         self.pong = Pong(0, 0)
         self.started_at = time.monotonic()
@@ -101,8 +98,9 @@ class Worker:
         """Whether its process has ended."""
         return self.process.exitcode is not None
 
-    def listen(self) -> None:
-        """Take in what it has said."""
+    def listen(self) -> bool:
+        """Take in what it has said; say whether that was that a failure stops it."""
+        failed = False
         try:
             while self.talks and self.connection.poll():
                 news = self.connection.recv()
@@ -110,13 +108,14 @@ class Worker:
                     self.ready, self._allowance = True, news.allowance
                     self._ping_at = time.monotonic()
                 elif isinstance(news, Leaving):
-                    self.failed = news.failed
+                    failed |= news.failed
                     self._leave(self._allowance.whole)
                 else:
                     self.pong, self._no_answer_at = news, math.inf
         except (EOFError, OSError):  # on its way out
             self.talks = False
             self._no_answer_at = math.inf
+        return failed
 
     def instants(self) -> Iterator[float]:
         """Yield when something is due about it."""
@@ -133,7 +132,7 @@ class Worker:
         if now >= self._no_answer_at and not self.leaving:
             return f"has not answered for {self._answer_period:g} s"
         if now >= self._ping_at:
-            self._ping_at = now + self._ping_period
+            self._ping_at = now + PING_PERIOD
             if self._no_answer_at == math.inf and self._order("ping"):
                 self._no_answer_at = now + self._answer_period
         return None

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 START_PERIOD: Final = 60.0
 """Seconds a replacement may take until it serves; the worker that it was to replace goes on."""
 
-PING_PERIOD: Final = 1.0
-"""Seconds between two questions whether a worker is there."""
-
 
 class Supervisor:
     """Keeps as many workers as wanted, replaces them, and ends them by a deadline.
@@ -98,10 +95,9 @@ class Supervisor:
         for number in inbox.take():
             self._handlers[number]()
         for worker in self._workers:
-            had_failed = worker.failed
-            worker.listen()
+            failed = worker.listen()
             self._has_served |= worker.ready
-            if worker.failed and not had_failed:
+            if failed:
                 self._warn("worker_failed", "worker %d stops after a failure", worker.pid)
                 self._backoff.note_loss(time.monotonic())
 
@@ -184,7 +180,7 @@ class Supervisor:
     def _start(self) -> Worker | None:
         allowance = Allowance.of(self._config.policy)
         try:
-            worker = Worker(self._config, self._sockets, allowance, ping_period=PING_PERIOD)
+            worker = Worker(self._config, self._sockets, allowance)
         except OSError as exc:  # no memory, no process, no descriptor to be had: later, perhaps
             self._warn("not_started", "a worker could not be started: %s", exc)
             self._backoff.note_loss(time.monotonic())
@@ -200,10 +196,8 @@ class Supervisor:
         code = worker.process.exitcode
         worker.close()
         if worker.leaving:
-            level = logging.INFO if code == 0 else logging.WARNING
-            self._say(
-                "worker_ended", "worker %d ended, exit code %s", worker.pid, code, level=level
-            )
+            say = self._say if code == 0 else self._warn
+            say("worker_ended", "worker %d ended, exit code %s", worker.pid, code)
             if self._stopping and worker.ready and code != 0:
                 self._code = 1
             return

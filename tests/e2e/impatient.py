@@ -1,4 +1,4 @@
-"""`python -m e2e.impatient`: `graceful-asgi run` with a parent that waits a second for a replacement."""
+"""`python -m e2e.impatient`: `graceful-asgi run`, whose replacements have a second to start."""
 
 from __future__ import annotations
 

@@ -71,9 +71,9 @@ def pids_that_serve(server: Server) -> set[str]:
     return {get(server.port, "/pid").body.decode() for _ in range(40)}
 
 
-def two_that_serve(server: Server) -> set[str] | None:
+def two_that_serve(server: Server) -> set[str]:
     pids = pids_that_serve(server)
-    return pids if len(pids) == 2 else None
+    return pids if len(pids) == 2 else set()
 
 
 def cpu_seconds(pid: int) -> float:

@@ -76,6 +76,14 @@ def two_that_serve(server: Server) -> set[str]:
     return pids if len(pids) == 2 else set()
 
 
+def refuses(path: Path) -> bool:
+    try:
+        with Client(str(path)):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
 def cpu_seconds(pid: int) -> float:
     """Return what a process has had of a processor. Linux only."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -155,6 +163,21 @@ def test_no_request_is_lost_while_workers_are_replaced(
     assert result.total.lost_total == 0, result
     assert result.after.served > 100
     assert server.exit_code == 0
+
+
+def test_the_port_refuses_while_workers_finish(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+    """A copy of the socket in the parent would take connections that nobody ever serves."""
+    path = tmp_path / "socket"
+    with run(tmp_path, "--uds", str(path), lame_duck=0.1, grace=10.0) as server:
+        server.wait_for("Application startup complete", count=2)
+        with Client(str(path)) as client:
+            client.request("/slow?s=2")
+            server.wait_for("slow began")
+            server.signal(signal.SIGTERM)
+            server.wait_for(r"draining \(SIGTERM\)", count=2)
+            eventually(lambda: refuses(path), "a closed listener", within=1.5)
+            assert client.response().status == 200
+        assert server.exit_code() == 0
 
 
 @pytest.mark.parametrize("lifespan", ["on", "off"])

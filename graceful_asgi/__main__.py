@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A shell without job control has it ignored for what it starts in the background. The event
     # loop takes it over from Python's own handler, and from no other.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         code = group.main(arguments, prog_name="graceful-asgi", standalone_mode=False)
     except click.ClickException as error:

@@ -15,7 +15,7 @@ from uvicorn._subprocess import get_subprocess
 
 from . import journal
 from .systemd import ServiceState
-from .worker import Leaving, Pong, Ready, run_worker
+from .worker import EXIT_MARGIN, Leaving, Pong, Ready, run_worker
 
 if TYPE_CHECKING:
     import socket
@@ -28,6 +28,9 @@ CALM_PERIOD: Final = 60.0
 """Seconds without a loss after which the next one counts as the first."""
 
 LONGEST_PAUSE: Final = 30.0
+
+PING_PERIOD: Final = 1.0
+"""Seconds between two questions whether a worker is there."""
 
 
 class Backoff:
@@ -53,7 +56,6 @@ class Worker:
         config: what it serves.
         sockets: the listening sockets; it gets copies.
         allowance: how long it may take to stop, until it says so itself.
-        ping_period: seconds between two questions whether it is there.
 
     Raises:
         OSError: its process could not be started.
@@ -64,11 +66,8 @@ class Worker:
         config: DrainedConfig,
         sockets: Sequence[socket.socket],
         allowance: Allowance,
-        *,
-        ping_period: float,
     ) -> None:
         self._allowance = allowance
-        self._ping_period = ping_period
         self._answer_period = float(config.timeout_worker_healthcheck)
         self.connection, theirs = multiprocessing.Pipe()
         target = partial(run_worker, config, theirs)
@@ -89,7 +88,7 @@ class Worker:
         self.pong = Pong(0, 0)
         self.started_at = time.monotonic()
         self.kill_at = math.inf
-        """The instant (monotonic) at which it has to be gone."""
+        """The instant (monotonic) at which it has to be gone: after its own hard deadline."""
         self._ping_at = math.inf  # until it serves: an import may take its time
         self._no_answer_at = math.inf
 
@@ -100,8 +99,9 @@ class Worker:
         """Whether its process has ended."""
         return self.process.exitcode is not None
 
-    def listen(self) -> None:
-        """Take in what it has said."""
+    def listen(self) -> bool:
+        """Take in what it has said; say whether that was that a failure stops it."""
+        failed = False
         try:
             while self.talks and self.connection.poll():
                 news = self.connection.recv()
@@ -109,17 +109,22 @@ class Worker:
                     self.ready, self._allowance = True, news.allowance
                     self._ping_at = time.monotonic()
                 elif isinstance(news, Leaving):
+                    failed |= news.failed
                     self._leave(self._allowance.whole)
                 else:
                     self.pong, self._no_answer_at = news, math.inf
         except (EOFError, OSError):  # on its way out
             self.talks = False
             self._no_answer_at = math.inf
+        return failed
 
     def instants(self) -> Iterator[float]:
         """Yield when something is due about it."""
         yield self.kill_at
-        yield self._no_answer_at if self._no_answer_at < math.inf else self._ping_at
+        if self._no_answer_at == math.inf:
+            yield self._ping_at
+        elif not self.leaving:  # then its deadline is what counts
+            yield self._no_answer_at
 
     def overdue(self, now: float) -> str | None:
         """Say why it has to be killed, if it has to; else see whether it is still there."""
@@ -128,15 +133,15 @@ class Worker:
         if now >= self._no_answer_at and not self.leaving:
             return f"has not answered for {self._answer_period:g} s"
         if now >= self._ping_at:
-            self._ping_at = now + self._ping_period
+            self._ping_at = now + PING_PERIOD
             if self._no_answer_at == math.inf and self._order("ping"):
                 self._no_answer_at = now + self._answer_period
         return None
 
     # To the worker
 
-    def stop(self, number: signal.Signals, *, service_stops: bool, margin: float) -> None:
-        """Have it drain as for signal *number*, and be gone in what it is allowed and *margin*.
+    def stop(self, number: signal.Signals, *, service_stops: bool) -> None:
+        """Have it drain as for signal *number*, and be gone in what it is allowed.
 
         One that leaves already is left to it. It may be past handling a signal; and it closes its
         listener before the others, which still accept.
@@ -145,18 +150,18 @@ class Worker:
             return
         if service_stops:
             self._order("service stops")
-        whole = self._allowance.whole + margin
-        if number == signal.SIGINT and self.ready:
+        whole = self._allowance.whole
+        if number == signal.SIGINT:
             self._order("interrupt")
             whole -= self._allowance.lame_duck
         else:
             self._send_signal(signal.SIGTERM)
         self._leave(whole)
 
-    def interrupt(self, *, last: bool, margin: float) -> None:
+    def interrupt(self, *, last: bool) -> None:
         """Have it wait for nothing any more; *last*: have it end."""
         self._order("interrupt")
-        self._leave(margin if last else self._allowance.after_cancel + margin)
+        self._leave(0.0 if last else self._allowance.after_cancel)
 
     def kill(self) -> None:
         """End it on the spot."""
@@ -179,7 +184,7 @@ class Worker:
 
     def _leave(self, period: float) -> None:
         self.leaving = True
-        self.kill_at = min(self.kill_at, time.monotonic() + period)
+        self.kill_at = min(self.kill_at, time.monotonic() + period + EXIT_MARGIN)
 
     def _send_signal(self, number: signal.Signals) -> None:
         if not self.gone:  # its pid is nobody else's: it has not been waited for

@@ -12,7 +12,7 @@ from uvicorn.supervisors import ChangeReload
 
 from .overrides import Overrides
 from .policy import DrainPolicy
-from .stand_in import StandIn
+from .stand_in import StandIn, without_lifespan
 from .supervisor import Supervisor
 from .worker import STARTUP_FAILURE
 
@@ -49,11 +49,14 @@ class DrainedConfig(uvicorn.Config):
 
     def load(self) -> None:
         """Load the app as uvicorn does, and put the drain around it."""
+        has_lifespan = self.lifespan != "off"
+        self.lifespan = self.lifespan if has_lifespan else "on"  # for the drain, not for the app
         try:
             super().load()
         except SystemExit as failure:  # older releases of uvicorn say 1
             raise SystemExit(STARTUP_FAILURE) from failure
-        self.loaded_app = StandIn(self.loaded_app, self.overrides)
+        app = self.loaded_app if has_lifespan else without_lifespan(self.loaded_app)
+        self.loaded_app = StandIn(app, self.overrides)
 
 
 def serve(config: DrainedConfig) -> int:
@@ -61,6 +64,9 @@ def serve(config: DrainedConfig) -> int:
 
     0 after a clean drain, 1 after a forced one, 3 (uvicorn's) where the app did not start. A server
     without workers that ends by a signal raises `SystemExit` with that code.
+
+    Until the app is loaded the signals are the caller's, who should take them: by default a process
+    that is number 1 in its container hears of none, and would serve after it was told to stop.
     """
     with _socket_file_removed(config):
         if config.should_reload:
@@ -71,8 +77,10 @@ def serve(config: DrainedConfig) -> int:
             return Supervisor(config, [config.bind_socket()]).run()
         if hasattr(config, "load_app"):
             config.load_app()  # outside of the event loop, as uvicorn does from 0.47 on
-        # A terminal that is closed says so: uvicorn alone would be gone on the spot.
-        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what uvicorn leaves behind in the end
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # A terminal that is closed says so: uvicorn alone would be gone on the spot.
+            signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
         server = uvicorn.Server(config)
         server.run()
         return 0 if server.started else STARTUP_FAILURE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from .exchange import DRAINER_KEY
@@ -12,13 +12,14 @@ from .policy import DrainPolicy
 
 if TYPE_CHECKING:
     from .asgi import ASGIApp, Message, Receive, Scope, Send
+    from .drainer import Drainer
 
 
 class StandIn(GracefulMiddleware):
     """The middleware of an app that may have its own: for one that has, it steps aside.
 
     Whether it has shows in its lifespan: the app's middleware is called before the app receives
-    the first message. Without a lifespan this one stays, and the one further in does nothing.
+    the first message, or fails for want of a lifespan.
 
     Args:
         app: the ASGI app.
@@ -48,12 +49,35 @@ class StandIn(GracefulMiddleware):
         hearing: Receive | None = None
         with ExitStack() as stack:
 
+            def look() -> Drainer | None:
+                self._aside = DRAINER_KEY in state
+                return None if self._aside else stack.enter_context(self.serving(scope))
+
             async def receive_after_the_app_has_shown() -> Message:
                 nonlocal hearing
                 if hearing is None:
-                    self._aside = DRAINER_KEY in state
-                    serving = nullcontext() if self._aside else self.serving(scope)
-                    hearing = hear_stop(receive, stack.enter_context(serving))
+                    hearing = hear_stop(receive, look())
                 return await hearing()
 
-            return await self.app(scope, receive_after_the_app_has_shown, send)
+            try:
+                return await self.app(scope, receive_after_the_app_has_shown, send)
+            finally:
+                if hearing is None:  # it has no lifespan; the server goes on without
+                    look()
+
+
+def without_lifespan(app: ASGIApp) -> ASGIApp:
+    """Return *app* with a lifespan in which nothing happens, and of which it hears nothing.
+
+    `StandIn` is to know of the server before the first request, as of any other.
+    """
+
+    async def whole(scope: Scope, receive: Receive, send: Send) -> Any:
+        if scope["type"] != "lifespan":
+            return await app(scope, receive, send)
+        for event in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{event}.complete"})
+        return None
+
+    return whole

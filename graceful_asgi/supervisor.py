@@ -19,7 +19,7 @@ from .crew import Backoff, Worker, state_of
 from .servers.signals import log_where_uvicorn_does
 from .signal_inbox import SignalInbox
 from .systemd import Notifier, ServiceAnnouncer
-from .worker import EXIT_MARGIN, STARTUP_FAILURE, Allowance
+from .worker import STARTUP_FAILURE, Allowance
 
 if TYPE_CHECKING:
     import socket
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 START_PERIOD: Final = 60.0
 """Seconds a replacement may take until it serves; the worker that it was to replace goes on."""
-
-PING_PERIOD: Final = 1.0
-"""Seconds between two questions whether a worker is there."""
 
 
 class Supervisor:
@@ -98,8 +95,11 @@ class Supervisor:
         for number in inbox.take():
             self._handlers[number]()
         for worker in self._workers:
-            worker.listen()
+            failed = worker.listen()
             self._has_served |= worker.ready
+            if failed:
+                self._warn("worker_failed", "worker %d stops after a failure", worker.pid)
+                self._backoff.note_loss(time.monotonic())
 
     def _next_instant(self) -> float:
         instants = [instant for worker in self._workers for instant in worker.instants()]
@@ -116,14 +116,15 @@ class Supervisor:
             return
         self._interrupts += 1
         for worker in self._workers:
-            worker.interrupt(last=self._interrupts > 1, margin=EXIT_MARGIN)
+            worker.interrupt(last=self._interrupts > 1)
 
     def _on_hang_up(self) -> None:
         if self._stopping:
             self._say("ignored", "SIGHUP ignored, already stopping")
             return
         self._say("replacing", "SIGHUP: replaces %d workers, one at a time", len(self._staying()))
-        self._outdated = self._staying()
+        # Those that leave stay on the list: the next one waits until they have gone.
+        self._outdated = [worker for worker in self._outdated if worker.leaving] + self._staying()
         if self._successor is not None:  # it may have loaded what has been replaced by now
             self._outdated.append(self._successor)
 
@@ -144,7 +145,7 @@ class Supervisor:
         for sock in self._sockets:
             sock.close()
         for worker in self._workers:
-            worker.stop(number, service_stops=True, margin=EXIT_MARGIN)
+            worker.stop(number, service_stops=True)
 
     # What is due
 
@@ -160,7 +161,7 @@ class Supervisor:
             return
         self._replace()
         for worker in self._staying()[self._wanted :]:
-            worker.stop(signal.SIGTERM, service_stops=False, margin=EXIT_MARGIN)
+            worker.stop(signal.SIGTERM, service_stops=False)
         while self._is_missing_some() and time.monotonic() >= self._backoff.until:
             self._start()
 
@@ -179,7 +180,7 @@ class Supervisor:
     def _start(self) -> Worker | None:
         allowance = Allowance.of(self._config.policy)
         try:
-            worker = Worker(self._config, self._sockets, allowance, ping_period=PING_PERIOD)
+            worker = Worker(self._config, self._sockets, allowance)
         except OSError as exc:  # no memory, no process, no descriptor to be had: later, perhaps
             self._warn("not_started", "a worker could not be started: %s", exc)
             self._backoff.note_loss(time.monotonic())
@@ -195,10 +196,8 @@ class Supervisor:
         code = worker.process.exitcode
         worker.close()
         if worker.leaving:
-            level = logging.INFO if code == 0 else logging.WARNING
-            self._say(
-                "worker_ended", "worker %d ended, exit code %s", worker.pid, code, level=level
-            )
+            say = self._say if code == 0 else self._warn
+            say("worker_ended", "worker %d ended, exit code %s", worker.pid, code)
             if self._stopping and worker.ready and code != 0:
                 self._code = 1
             return
@@ -225,10 +224,11 @@ class Supervisor:
         elif successor.ready:
             self._successor = None
             for worker in self._outdated[:1]:
-                worker.stop(signal.SIGTERM, service_stops=False, margin=EXIT_MARGIN)
+                worker.stop(signal.SIGTERM, service_stops=False)
         elif time.monotonic() >= successor.started_at + START_PERIOD:
             self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
             successor.kill()
+            self._give_up_replacing()
 
     def _give_up_replacing(self) -> None:
         self._successor, self._outdated = None, []

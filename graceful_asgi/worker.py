@@ -83,6 +83,9 @@ class Pong:
 class Leaving:
     """It stops, and may do so of its own accord: another is needed in its place."""
 
+    failed: bool
+    """Whether an exception that nobody handled is the reason."""
+
 
 News = Ready | Pong | Leaving
 
@@ -146,7 +149,7 @@ class WorkerServer(uvicorn.Server):
         hook = UvicornHook.of(self)
         if hook is not None and hook.drainer.stopping and not self._has_said_it_leaves:
             self._has_said_it_leaves = True
-            self._tell(Leaving())
+            self._tell(Leaving(hook.failed))
 
     def _obey(self) -> None:
         """Take orders, in a thread: a blocked event loop must not be the end of obedience."""

@@ -82,12 +82,22 @@ async def test_a_middleware_that_gets_no_lifespan_leaves_the_drain_to_the_outer_
         assert inner.drainer.phase is Phase.SERVING
 
 
-async def test_an_app_that_knows_no_lifespan_is_drained_from_its_first_request_on() -> None:
-    async def http_only(scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError("only HTTP")
-        await answer(scope, receive, send)
+async def http_only(scope: Any, receive: Receive, send: Send) -> None:
+    if scope["type"] != "http":
+        raise RuntimeError("only HTTP")
+    await answer(scope, receive, send)
 
+
+async def test_the_middleware_of_an_app_that_knows_no_lifespan_takes_its_place_too() -> None:
+    own = Drainer(DrainPolicy(grace_period=9))
+    app = GracefulMiddleware(http_only, drainer=own, probes=Probes(readiness="/own"))
+    async with serving(StandIn(app, GIVEN)) as server:
+        assert drainer_of(server) is own
+        assert (await server.get("/own")).message("http.response.body")["body"] == b"serving"
+        assert (await server.get("/livez")).message("http.response.body")["body"] == b"alive"
+
+
+async def test_an_app_that_knows_no_lifespan_is_drained() -> None:
     async with serving(StandIn(http_only, GIVEN)) as server:
         assert str(server.error) == "only HTTP"
         assert (await server.get()).status == 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,8 +66,6 @@ def run(*, app: str, app_dir: str, control_dir: str | None, **values: Any) -> in
         config = DrainedConfig(app, policy=policy, probes=probes, **_for_config(values))
     except PolicyError as error:
         raise click.UsageError(str(error)) from error
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)  # until uvicorn, or the supervisor, takes them
     return serve(config)
 
 

@@ -29,20 +29,26 @@ class UvicornEdge:
         self._taking: set[asyncio.Task[Any]] = set()
         self._settled_at = 0.0
         self._siblings: Siblings | None = None
+        self._ends_deafness = False
         # A socket that came from somewhere may be going on elsewhere: sibling workers, the
         # successor in a socket activation.
         self._shared = server.config.fd is not None or server.config.reload
 
     def start_listening(self) -> None:
-        """Note that the listeners are open. A worker before this one may have left them deaf."""
+        """Note that the listeners are about to accept, where that can be known.
+
+        A worker before this one may have left them deaf.
+        """
         if may_have_siblings(self._server):
+            self._ends_deafness = True
             end_deafness(self._server.servers)
 
     def share_sockets(self, *, stopped_by_signal: bool) -> None:
         """Note that the server was started with sockets that somebody else has made."""
         self._shared = True
-        # Workers that stop of their own accord, all at once even, are followed by others.
-        if stopped_by_signal and may_have_siblings(self._server):
+        # Workers that stop of their own accord, all at once even, are followed by others. So may be
+        # those that are told to; without a lifespan these see no request before they can hear one.
+        if stopped_by_signal and self._ends_deafness:
             listening = [each for server in self._server.servers for each in server.sockets]
             self._siblings = Siblings(listening)
             self._siblings.leave_word()
@@ -55,8 +61,7 @@ class UvicornEdge:
 
     async def close_listener(self) -> None:
         """Close every listener, and take over what its queue holds."""
-        shared = not self._is_last()
-        async for connection in close_listeners(self._server.servers, shared=shared):
+        async for connection in close_listeners(self._server.servers, is_last=self._is_last):
             task = asyncio.ensure_future(self._take(connection))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)

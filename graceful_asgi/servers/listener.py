@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from .. import journal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 DEAF_PERIOD: Final = 0.25
 """Seconds from deaf to closed: longer than the round trip of the handshakes under way."""
@@ -36,7 +36,7 @@ _MIN_TTL: Final = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
 
 
 async def close_listeners(
-    servers: Sequence[asyncio.base_events.Server], *, shared: bool = True
+    servers: Sequence[asyncio.base_events.Server], *, is_last: Callable[[], bool] = lambda: False
 ) -> AsyncIterator[socket.socket]:
     """Close the listeners of *servers*; yield the connections that were still in their queues.
 
@@ -45,8 +45,8 @@ async def close_listeners(
 
     Args:
         servers: as `loop.create_server` returns them.
-        shared: another process may go on serving from the same sockets. Then they are not made
-            deaf: that holds for every process that has them.
+        is_last: says whether no other process goes on serving from the same sockets. Only then are
+            they made deaf: that holds for every process that has them.
     """
     listeners = [
         socket.fromfd(listening.fileno(), listening.family, listening.type)
@@ -59,7 +59,8 @@ async def close_listeners(
     with contextlib.ExitStack() as stack:
         for listener in listeners:
             stack.enter_context(listener)
-        deaf = [listener for listener in listeners if not shared and _set_min_ttl(listener, 255)]
+        # No await between these two: whoever comes to the sockets later lets them hear again.
+        deaf = [each for each in listeners if _set_min_ttl(each, 255)] if is_last() else []
         for _ in range(round(DEAF_PERIOD / POLL_PERIOD) if deaf else 0):
             for connection in _accept_all(listeners):
                 yield connection

@@ -5,12 +5,14 @@ The app is one that has never heard of a drain.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -31,7 +33,6 @@ from .waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import ThreadPoolExecutor
-    from pathlib import Path
 
     from graceful_asgi.check.counts import LoadResult
 
@@ -68,6 +69,25 @@ def wait_until_up(server: Server, workers: int = 2) -> None:
 def pids_that_serve(server: Server) -> set[str]:
     """Ask often enough to be answered by each worker."""
     return {get(server.port, "/pid").body.decode() for _ in range(40)}
+
+
+def two_that_serve(server: Server) -> set[str]:
+    pids = pids_that_serve(server)
+    return pids if len(pids) == 2 else set()
+
+
+def refuses(path: Path) -> bool:
+    try:
+        with Client(str(path)):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what a process has had of a processor. Linux only."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def ask_for_the_gil(server: Server) -> bool:
@@ -148,13 +168,63 @@ def test_no_request_is_lost_while_workers_are_replaced(
     assert server.exit_code == 0
 
 
-def test_a_worker_that_has_had_its_requests_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
-    with run(tmp_path, "--limit-max-requests", "20", lame_duck=0.2) as server:
-        wait_until_up(server)
+def test_the_port_refuses_while_workers_finish(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+    """A copy of the socket in the parent would take connections that nobody ever serves."""
+    path = tmp_path / "socket"
+    with run(tmp_path, "--uds", str(path), lame_duck=0.1, grace=10.0) as server:
+        server.wait_for("Application startup complete", count=2)
+        with Client(str(path)) as client:
+            client.request("/slow?s=2")
+            server.wait_for("slow began")
+            server.signal(signal.SIGTERM)
+            server.wait_for(r"draining \(SIGTERM\)", count=2)
+            eventually(lambda: refuses(path), "a closed listener", within=1.5)
+            assert client.response().status == 200
+        assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+def test_a_worker_that_has_had_its_requests_is_replaced_and_nothing_is_lost(
+    tmp_path: Path, lifespan: str
+) -> None:
+    """One that knows of no lifespan says that it leaves, too: its end is no loss."""
+    args = ("--limit-max-requests", "20", "--lifespan", lifespan)
+    with run(tmp_path, *args, lame_duck=0.2) as server:
+        server.wait_for("Started server process", count=2)
         before = pids_that_serve(server)  # an answer to each of 40 requests
         eventually(lambda: len(pids_that_serve(server) - before) >= 2, "two new workers")
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
+        assert "unasked" not in server.log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_without_lifespan_drains_before_its_first_request(
+    tmp_path: Path, workers: int
+) -> None:
+    with run(tmp_path, "--lifespan", "off", workers=workers, lame_duck=0.3) as server:
+        server.wait_for("drain .* hooked", count=workers)
+        server.signal(signal.SIGTERM)
+        server.wait_for(r"lame duck \(SIGTERM\)", count=workers)
+        assert server.exit_code() == 0
+        assert "lifespan startup" not in server.log, "the app is told of none"
+
+
+@pytest.mark.parametrize(
+    ("program", "app"), [(RUN, "e2e.app:bare"), (("uvicorn",), "e2e.app:app")], ids=lambda v: v[0]
+)
+def test_workers_without_a_lifespan_that_stop_at_once_leave_no_deaf_listener(
+    tmp_path: Path, program: Sequence[str], app: str
+) -> None:
+    """Those in their place have to hear a connection before they know of any drain."""
+    args = ("--workers", "2", "--lifespan", "off")
+    with uvicorn(tmp_path, *args, app=app, program=program, lame_duck=0.1) as server:
+        server.wait_for("Started server process", count=2)
+        for pid in eventually(lambda: two_that_serve(server), "an answer from each"):
+            os.kill(int(pid), signal.SIGTERM)
+        server.wait_for("Finished server process", count=2)
+        server.wait_for("Started server process", count=4)
+        assert get(server.port, "/").status == 200
 
 
 # -- the deadline
@@ -183,17 +253,34 @@ def test_a_worker_that_does_not_run_at_all_is_killed_and_the_others_finish(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
     """Neither its signal handler nor its watchdog ever runs: SIGKILL is the one answer."""
-    with run(tmp_path, lame_duck=0.3, grace=3.0) as server:
+    args = ("--timeout-worker-healthcheck", "3")
+    with run(tmp_path, *args, lame_duck=0.3, grace=3.0) as server:
         wait_until_up(server)
         stopped = int(min(pids_that_serve(server)))
         os.kill(stopped, signal.SIGSTOP)
+        spent = cpu_seconds(server.process.pid)
         slow = beside.submit(get, server.port, "/slow?s=2")
         server.wait_for("slow began")
         server.signal(signal.SIGTERM)
         assert slow.result().status == 200
+        server.wait_for(f"worker {stopped} is past its deadline")
+        assert cpu_seconds(server.process.pid) - spent < 0.5, "the parent waits, and does not poll"
         assert server.exit_code(within=server.hard_deadline + EXIT_MARGIN + ROOM) == 1
         assert f"worker {stopped} is past its deadline: SIGKILL" in server.log
         assert is_refused(server.port)
+
+
+def test_a_worker_that_stops_by_itself_has_time_for_its_last_words_too(tmp_path: Path) -> None:
+    with run(tmp_path) as server:
+        wait_until_up(server)
+        stopped = int(min(pids_that_serve(server)))
+        began = time.monotonic()
+        os.kill(stopped, signal.SIGTERM)
+        server.wait_for(r"lame duck \(SIGTERM\)")
+        os.kill(stopped, signal.SIGSTOP)
+        server.wait_for(f"worker {stopped} is past its deadline: SIGKILL")
+        assert time.monotonic() - began > server.hard_deadline + EXIT_MARGIN - 0.1
+        server.wait_for(f"worker {stopped} ended, exit code -9")
 
 
 def test_a_worker_that_holds_the_gil_while_serving_is_replaced(
@@ -239,6 +326,15 @@ def test_ctrl_c_again_cancels_and_again_ends(tmp_path: Path, beside: ThreadPoolE
             assert server.exit_code(within=EXIT_MARGIN + ROOM) == 1
 
 
+def test_ctrl_c_skips_the_lame_duck_of_workers_that_start(tmp_path: Path) -> None:
+    """What they have said last is not what counts: they may serve by now."""
+    with run(tmp_path, env={"APP_STARTUP": "sleep 1"}, lame_duck=60.0) as server:  # type: ignore[arg-type]
+        server.wait_for("lifespan startup", count=2)
+        server.signal(signal.SIGINT)
+        assert server.exit_code(within=1 + ROOM) == 0
+        assert server.count("lifespan ended") == 2
+
+
 def test_a_stop_in_the_middle_of_a_replacement_is_obeyed_at_once(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
@@ -272,6 +368,37 @@ def test_a_replacement_that_does_not_start_leaves_the_workers_as_they_are(tmp_pa
         assert server.exit_code() == 0
 
 
+def test_workers_are_replaced_one_at_a_time_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    with run(tmp_path, lame_duck=1.0) as server:
+        wait_until_up(server)
+        for turn in range(1, 4):
+            server.signal(signal.SIGHUP)
+            server.wait_for("replaces 2 workers", count=turn)
+            server.wait_for(r"lame duck \(SIGTERM\)", count=turn)
+            assert server.count(": lame duck (SIGTERM)") - server.count("exit code 0") == 1
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+def test_a_replacement_that_never_serves_is_killed_once_and_given_up(tmp_path: Path) -> None:
+    module = tmp_path / "deployed.py"
+    module.write_text("from e2e.app import bare as app\n")
+    program = ("e2e.impatient",)
+    args = ("--workers", "2")
+    with uvicorn(tmp_path, *args, app="deployed:app", program=program, lame_duck=0.1) as server:
+        wait_until_up(server)
+        before = pids_that_serve(server)
+        module.write_text("import time\ntime.sleep(60)\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("the replacement has failed")
+        server.wait_for(r"worker \d+ ended.*, exit code -9")
+        assert server.count("does not start: SIGKILL") == 1
+        assert pids_that_serve(server) == before
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert server.count("unasked") == 0
+
+
 def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
     with run(tmp_path) as server:
         wait_until_up(server)
@@ -281,6 +408,30 @@ def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
         server.wait_for("Application startup complete", count=3)
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
+
+
+FAILS_BESIDE = """
+import asyncio, contextlib
+from starlette.applications import Starlette
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    asyncio.get_running_loop().call_later(0.1, lambda: 1 / 0)
+    yield
+
+app = Starlette(lifespan=lifespan)
+"""
+
+
+def test_workers_that_stop_by_a_failure_are_started_again_with_pauses(tmp_path: Path) -> None:
+    """They drain, which takes its time: without pauses there would be more and more of them."""
+    (tmp_path / "failing.py").write_text(FAILS_BESIDE)
+    args = ("--drain-on-unhandled-exception",)
+    with run(tmp_path, *args, app="failing:app", lame_duck=60.0) as server:
+        server.wait_for(r"worker \d+ stops after a failure", count=4)
+        began = time.monotonic()
+        server.wait_for(r"worker \d+ stops after a failure", count=6)
+        assert time.monotonic() - began > 2.0, "the pauses after the third and fourth loss"
 
 
 def test_more_and_fewer_workers_on_request(tmp_path: Path) -> None:
@@ -349,6 +500,38 @@ def test_a_terminal_that_is_closed_is_a_stop(tmp_path: Path, beside: ThreadPoolE
         server.signal(signal.SIGHUP)
         assert slow.result().status == 200
         assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminal_that_is_closed_is_none_to_what_runs_under_nohup(
+    tmp_path: Path, workers: int
+) -> None:
+    server = run(tmp_path, workers=workers, lame_duck=0.1)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        server.__enter__()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with contextlib.ExitStack() as stack:
+        stack.push(server)
+        wait_until_up(server, workers=workers)
+        server.signal(signal.SIGHUP)
+        if workers > 1:
+            server.wait_for("clean after", count=workers)
+        assert not get(server.port, "/").closes, "no drain has begun"
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_is_heard_while_the_app_is_imported(tmp_path: Path, workers: int) -> None:
+    """By the one process as well, which may be the first of its container: the kernel keeps from
+    that one what it has no handler for."""
+    importing = "print('importing', flush=True)\nimport time\ntime.sleep(60)\n"
+    (tmp_path / "slow_module.py").write_text(importing)
+    with run(tmp_path, app="slow_module:app", workers=workers, ready="importing") as server:
+        server.signal(signal.SIGTERM)
+        assert server.exit_code(within=ROOM + 5) == (130 if workers == 1 else 0)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

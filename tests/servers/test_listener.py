@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -137,3 +139,22 @@ async def test_a_copy_of_the_listener_in_another_process_stays_open(tmp_path: Pa
         parents.close()
     with pytest.raises(ConnectionRefusedError):
         connect(address)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other kernel has deaf listeners")
+@pytest.mark.parametrize("is_followed", [True, False])
+async def test_a_listener_is_not_made_deaf_to_who_has_come_in_the_meantime(
+    is_followed: bool, tmp_path: Path
+) -> None:
+    """Other things run on the loop while it closes, and may hold it up for as long as they like."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        pytest.skip("uvloop closes without going round")
+    server, _, _ = await listen("tcp", tmp_path)
+    followers: list[bool] = []
+    loop.call_soon(followers.append, is_followed)
+    with socket.socket(fileno=os.dup(server.sockets[0].fileno())) as listener:
+        assert not [
+            taken async for taken in close_listeners([server], is_last=lambda: not any(followers))
+        ]
+        assert (listener.getsockopt(socket.IPPROTO_IP, 21) == 0) is is_followed

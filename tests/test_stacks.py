@@ -414,6 +414,29 @@ async def test_tasks_that_wait_for_each_other_are_followed_once_around() -> None
     assert names == ["one", "other"]
 
 
+class Proxy:
+    """Stands for something else that is not there now, like the current request of a library."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name} outside of a request")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_variables_of_the_app_are_not_asked_for_anything() -> None:
+    async def handler(self: Proxy, worker: Proxy) -> None:
+        func_call = Proxy()
+        await waits_here()
+        del func_call
+
+    coroutine = handler(Proxy(), Proxy())
+    coroutine.send(None)
+    frames = frames_of(coroutine)
+    coroutine.close()
+    assert innermost(frames) == line_of(waits_here, "here")
+    assert working_thread(frames) is None
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("run", [anyio.to_thread.run_sync, asyncio.to_thread])

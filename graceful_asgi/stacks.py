@@ -159,7 +159,9 @@ def thread_stacks() -> Iterator[ThreadStack]:
 
 def thread_name(ident: int | None) -> str:
     """Return the name of a thread; empty where there is no such thread."""
-    return next((t.name for t in threading.enumerate() if t.ident == ident and ident), "")
+    if ident is None:
+        return ""
+    return next((t.name for t in threading.enumerate() if t.ident == ident), "")
 
 
 # In words

@@ -16,12 +16,17 @@ def await_chain(awaitable: object) -> Iterator[FrameType]:
     """Yield the frames of what a coroutine awaits, outermost first.
 
     Coroutines, generators and async generators name what they await under different names. What
-    has none of them (a future) ends the chain, and a task leads on into its coroutine.
+    has none of them (a future) ends the chain, and a task leads on into its coroutine. Tasks that
+    wait for each other, for ever, are a circle: it ends where it would come round.
     """
+    seen: set[FrameType] = set()
     while awaitable is not None:
         for prefix in ("cr", "gi", "ag"):
             frame = getattr(awaitable, f"{prefix}_frame", None)
             if frame is not None:
+                if frame in seen:
+                    return
+                seen.add(frame)
                 yield frame
                 inner = "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await"
                 awaitable = getattr(awaitable, inner)

@@ -46,7 +46,8 @@ class HTTPExchange(Exchange):
     @property
     def sent(self) -> int:
         last: Message = getattr(self, "_last", {})
-        return self._sent + len(last.get("body", b""))
+        earlier: int = getattr(self, "_sent", 0)
+        return earlier + len(last.get("body", b""))
 
     async def receive(self) -> Message:
         if self._body_read:
@@ -86,7 +87,7 @@ class HTTPExchange(Exchange):
         elif kind in _BODIES:
             if not message.get("more_body", False):
                 return self._complete(message)
-            self._sent += len(message.get("body", b""))
+            self._sent = getattr(self, "_sent", 0) + len(message.get("body", b""))
             if (events := self._event_stream()) is not None:
                 return self._send_event(message, events)
         return self._send(message)

@@ -32,6 +32,8 @@ PLATFORM_PERIOD: Final = 30.0
 class Probes:
     """Paths answered by the middleware, for the platform. Immutable.
 
+    They are those of the app's own, without the root path (uvicorn's `--root-path`, a mount).
+
     Raises:
         PolicyError: (a `ValueError`) a path does not begin with `/` or is given twice, or `drain`
             comes without a token of 16 characters or more.
@@ -68,7 +70,9 @@ class Probes:
 
     async def answers(self, drainer: Drainer, scope: Scope, send: Send) -> bool:
         """Answer the request if its path is one of these; say whether it was."""
-        path = scope["path"]
+        # The path includes the root path: what a proxy takes off it, and the platform's probes,
+        # which go past the proxy, never had. Or what the app is mounted at.
+        path = scope["path"].removeprefix(scope.get("root_path") or "")
         if path == self.readiness:
             serving = drainer.phase is Phase.SERVING
             await _answer(drainer, scope, send, 200 if serving else 503, drainer.phase.value)

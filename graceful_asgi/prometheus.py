@@ -130,8 +130,9 @@ class DrainCollector(Collector):
     """Has a drainer's figures collected with a registry's others.
 
     Register it once in each process: `REGISTRY.register(DrainCollector(drainer))`, where the app is
-    made. The scrape itself is not counted as in flight where it is an async call on asyncio, as
-    `prometheus_client.make_asgi_app()` is.
+    made. The scrape itself is not counted as in flight where it is an async call on asyncio in the
+    request's own task, as `prometheus_client.make_asgi_app()` is (not behind starlette's
+    `BaseHTTPMiddleware`, which has a task of its own).
 
     Args:
         drainer: whose figures. Give the same one to the middleware (`drainer=`).

@@ -73,7 +73,8 @@ class DrainReport:
     elapsed: float
     """Seconds from the drain's beginning to now, or to its end."""
     stuck: tuple[StuckWork, ...] = ()
-    """What was still in flight when its deadline passed."""
+    """What was still in flight when its deadline passed. Where it waits is known of the oldest 20
+    pieces of work."""
     failed: bool = False
     """Whether the stop came from an exception that nobody handled."""
 

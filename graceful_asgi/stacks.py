@@ -2,6 +2,9 @@
 
 Everything here is safe from any thread. Frames of this package are left out, those of libraries
 are told in a word: "waiting in anyio/_backends" helps nobody at three in the morning.
+
+Of a frame's variables only those are asked for anything whose type is known: an app's own may run
+code for any attribute (a context's proxy raises, a remote object calls its server).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import sys
 import sysconfig
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .awaiting import await_chain
 
@@ -79,7 +82,8 @@ def _tasks_of(frame: FrameType) -> list[asyncio.Task[object]]:
     groups = [
         group
         for value in tuple(frame.f_locals.values())
-        if isinstance(group := getattr(value, "_tasks", None), (set, frozenset))
+        if type(value).__name__ == "TaskGroup"
+        and isinstance(group := getattr(value, "_tasks", None), (set, frozenset))
     ]
     tasks = [task for group in groups for task in tuple(group) if isinstance(task, asyncio.Task)]
     return [task for task in tasks if not task.done()]
@@ -115,9 +119,10 @@ def working_thread(frames: Sequence[FrameType]) -> int | None:
     """
     for frame in reversed(frames):
         variables = frame.f_locals
-        worker = variables.get("worker")
-        if isinstance(worker, threading.Thread):
-            return worker.ident
+        worker: Any = variables.get("worker")
+        if issubclass(type(worker), threading.Thread):
+            ident: int | None = worker.ident
+            return ident
         call = variables.get("func_call")
         if call is not None:
             return next(
@@ -132,7 +137,8 @@ def working_thread(frames: Sequence[FrameType]) -> int | None:
 
 
 def _calls(frame: FrameType, function: object) -> bool:
-    return getattr(frame.f_locals.get("self"), "fn", None) is function
+    item = frame.f_locals.get("self")
+    return type(item).__name__ == "_WorkItem" and getattr(item, "fn", None) is function
 
 
 def thread_frames(ident: int | None) -> list[FrameType]:
@@ -153,7 +159,9 @@ def thread_stacks() -> Iterator[ThreadStack]:
 
 def thread_name(ident: int | None) -> str:
     """Return the name of a thread; empty where there is no such thread."""
-    return next((t.name for t in threading.enumerate() if t.ident == ident and ident), "")
+    if ident is None:
+        return ""
+    return next((t.name for t in threading.enumerate() if t.ident == ident), "")
 
 
 # In words

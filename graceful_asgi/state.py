@@ -17,7 +17,7 @@ from .inflight import InFlight, Work
 from .outlook import Outlook
 from .phase import Event, Phase, PhaseChange, advance
 from .policy import DrainPolicy
-from .stuck import stuck_report, stuck_work
+from .stuck import MOST, stuck_report, stuck_work
 from .tally import Tally
 from .timeline import Timeline
 
@@ -208,9 +208,11 @@ class DrainState(Outlook):
 
     def note_stuck(self, works: Iterable[Work]) -> None:
         """Remember, and say in the log, what *works* were at when their deadline passed."""
-        stuck = self._tally.stuck
-        fresh = [work for work in works if work not in stuck]
-        stuck.update((work, stuck_work(work, self.now())) for work in fresh)
+        stuck, now = self._tally.stuck, self.now()
+        fresh = sorted((work for work in works if work not in stuck), key=lambda work: work.began)
+        for place, work in enumerate(fresh):
+            # All of their stacks would take seconds, which are those that they have to unwind.
+            stuck[work] = stuck_work(work, now, closely=place < MOST)
         journal.all_stuck([stuck[work] for work in fresh])
 
     def report_stuck(self) -> None:

@@ -133,6 +133,22 @@ async def test_other_paths_and_websockets_go_to_the_app() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("root_path", "path"),
+    [
+        ("/api", "/api/readyz"),  # uvicorn: what has come was /readyz
+        ("/api", "/readyz"),  # hypercorn, and an app that says so itself
+        (None, "/readyz"),
+    ],
+)
+async def test_probes_are_found_below_a_root_path(root_path: str | None, path: str) -> None:
+    async with serving(graceful()) as server:
+        call = await server.get(path, root_path=root_path)
+    assert call.status == 200
+    assert text(call) == "serving"
+
+
+@pytest.mark.anyio
 async def test_without_probes_every_path_is_the_apps() -> None:
     middleware = GracefulMiddleware(with_lifespan(app), policy=DrainPolicy())
     async with serving(middleware) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import threading
 import types
 from pathlib import Path
@@ -385,6 +386,55 @@ async def test_a_task_that_knows_its_own_group_is_followed_once() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert len(found) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_tasks_that_wait_for_each_other_are_followed_once_around() -> None:
+    """It is what work may be stuck at, and a look that never ends would hold up its server."""
+
+    way_out: asyncio.Future[Any]
+
+    async def one() -> None:
+        first = asyncio.current_task()
+        assert first is not None
+
+        async def other() -> None:
+            nonlocal way_out
+            await (way_out := asyncio.gather(first))
+
+        await asyncio.create_task(other())
+
+    task = asyncio.ensure_future(one())
+    await anyio.wait_all_tasks_blocked()
+    chain = itertools.islice(await_chain(task.get_coro()), 100)  # without an end, it takes all
+    names = [frame.f_code.co_name for frame in chain]
+    way_out.set_result([])  # asyncio cannot cancel such a circle: it goes around, too
+    await task
+    assert names == ["one", "other"]
+
+
+class Proxy:
+    """Stands for something else that is not there now, like the current request of a library."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name} outside of a request")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_variables_of_the_app_are_not_asked_for_anything() -> None:
+    async def handler(self: Proxy, worker: Proxy) -> None:
+        func_call = Proxy()
+        await waits_here()
+        del func_call
+
+    coroutine = handler(Proxy(), Proxy())
+    coroutine.send(None)
+    frames = frames_of(coroutine)
+    coroutine.close()
+    assert innermost(frames) == line_of(waits_here, "here")
+    assert working_thread(frames) is None
 
 
 @pytest.mark.anyio

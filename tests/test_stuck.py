@@ -230,6 +230,31 @@ def test_of_very_much_work_the_oldest_is_told_of_and_the_rest_counted(count: int
 
 
 @pytest.mark.anyio
+async def test_of_very_much_work_only_the_oldest_is_looked_at_closely(
+    anyio_backend_name: str,
+) -> None:
+    """The work has to unwind in the seconds that all of the stacks would take."""
+    clock = ManualClock()
+    drainer = Drainer(LONG, clock=clock)
+
+    async def work(name: str) -> None:
+        with drainer.track(name):
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(MOST + 5):
+            tasks.start_soon(work, str(number))
+            await anyio.wait_all_tasks_blocked()
+            clock.move(1)
+        drainer.note_stuck(drainer.in_flight)
+        tasks.cancel_scope.cancel()
+    stuck = sorted(drainer.report().stuck, key=lambda work: int(work.path))
+    assert len(stuck) == MOST + 5
+    known = anyio_backend_name == "asyncio"  # elsewhere work has no task to look at
+    assert [bool(work.where) for work in stuck] == [known] * MOST + [False] * 5
+
+
+@pytest.mark.anyio
 async def test_it_is_plain_enough_for_a_json_formatter() -> None:
     async with anyio.create_task_group() as tasks:
         _, drainer = await begin(tasks, http_scope("/reports/7"))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Sequence
 
-    from .launch import DrainedConfig
+    from .config import DrainedConfig
     from .worker import Allowance, Order
 
 CALM_PERIOD: Final = 60.0

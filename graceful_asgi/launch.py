@@ -1,62 +1,20 @@
-"""From uvicorn's options to a running server with the drain put around its app."""
+"""Runs a server as its configuration says: in one process, with workers, or under a reloader."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.supervisors import ChangeReload
 
-from .overrides import Overrides
-from .policy import DrainPolicy
-from .stand_in import StandIn, without_lifespan
+from .config import STARTUP_FAILURE, DrainedConfig
 from .supervisor import Supervisor
-from .worker import STARTUP_FAILURE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-
-class DrainedConfig(uvicorn.Config):
-    """uvicorn's configuration, whose app drains. It travels to workers as uvicorn's does.
-
-    Args:
-        app: the app's import string.
-        policy: fields of the policy that were given for this server.
-        probes: fields of the probes, likewise.
-        options: what `uvicorn.Config` takes.
-
-    Raises:
-        PolicyError: (a `ValueError`) the environment gives what is not allowed, or the probes do
-            not go together.
-    """
-
-    def __init__(
-        self, app: str, *, policy: Mapping[str, Any], probes: Mapping[str, str], **options: Any
-    ) -> None:
-        super().__init__(app, **options)
-        # Not before: `env_file` is in the environment only now.
-        self.overrides = Overrides.from_env().updated(policy=policy, probes=probes)
-        self.overrides.probes_over(None)
-
-    @property
-    def policy(self) -> DrainPolicy:
-        """How it drains, if the app says nothing else."""
-        return self.overrides.policy_over(DrainPolicy())
-
-    def load(self) -> None:
-        """Load the app as uvicorn does, and put the drain around it."""
-        has_lifespan = self.lifespan != "off"
-        self.lifespan = self.lifespan if has_lifespan else "on"  # for the drain, not for the app
-        try:
-            super().load()
-        except SystemExit as failure:  # older releases of uvicorn say 1
-            raise SystemExit(STARTUP_FAILURE) from failure
-        app = self.loaded_app if has_lifespan else without_lifespan(self.loaded_app)
-        self.loaded_app = StandIn(app, self.overrides)
+    from collections.abc import Iterator
 
 
 def serve(config: DrainedConfig) -> int:

@@ -15,17 +15,18 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final
 
 from . import journal
+from .config import STARTUP_FAILURE
 from .crew import Backoff, Worker, state_of
 from .servers.signals import log_where_uvicorn_does
 from .signal_inbox import SignalInbox
 from .systemd import Notifier, ServiceAnnouncer
-from .worker import STARTUP_FAILURE, Allowance
+from .worker import Allowance
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from .launch import DrainedConfig
+    from .config import DrainedConfig
 
 START_PERIOD: Final = 60.0
 """Seconds a replacement may take until it serves; the worker that it was to replace goes on."""

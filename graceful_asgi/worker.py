@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import uvicorn
 
+from .config import STARTUP_FAILURE, DrainedConfig
 from .servers import UvicornHook
 from .servers.uvicorn import MARGIN
 
@@ -25,15 +26,11 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from .launch import DrainedConfig
     from .phase import PhaseChange
     from .policy import DrainPolicy
 
 Order = Literal["ping", "service stops", "interrupt"]
 """What the parent says: are you there; your siblings are told to stop as well; Ctrl+C."""
-
-STARTUP_FAILURE: Final = 3
-"""uvicorn's exit code for an app that does not start. Its parents take it for final."""
 
 EXIT_MARGIN: Final = 1.0
 """Seconds from a worker's own hard deadline to its SIGKILL: it says better what is stuck."""

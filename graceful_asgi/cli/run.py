@@ -10,9 +10,10 @@ import click
 from uvicorn.main import main as uvicorn_command
 
 from graceful_asgi.cli.run_options import POLICY_FIELDS, PROBE_FIELDS, drain_options
+from graceful_asgi.config import DrainedConfig
 from graceful_asgi.control.directory import VARIABLE
 from graceful_asgi.errors import PolicyError
-from graceful_asgi.launch import DrainedConfig, serve
+from graceful_asgi.launch import serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,12 +15,12 @@ from ports import free_port
 
 from graceful_asgi.check.load import Load
 from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.process import ServerProcess
 from graceful_asgi.check.trial import Trial, run_trial
 from graceful_asgi.check.verdict import judge
 
 from .client import Client, get, is_refused
-from .server import PACKAGE_ROOT, ROOM, TESTS, Server
+from .loaded import loaded
+from .server import ROOM, Server
 from .waiting import eventually
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from graceful_asgi.check.counts import LoadResult
+    from graceful_asgi.check.process import ServerProcess
 
 WORKER = ("-k", "uvicorn_worker.UvicornWorker")
 PLAN = LoadPlan(
@@ -54,21 +55,8 @@ def gunicorn(directory: Path, *args: str, **periods: float) -> Server:
 
 def under_load(directory: Path, *args: str) -> ServerProcess:
     need("gunicorn", "uvicorn_worker")
-    port = free_port()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
-        "GRACEFUL_LAME_DUCK_PERIOD": "0.5",
-        "GRACEFUL_GRACE_PERIOD": "10",
-    }
-    command = [sys.executable, "-m", "gunicorn", *WORKER, "-b", f"127.0.0.1:{port}", *args]
-    return ServerProcess(
-        [*command, "--no-control-socket", "e2e.app:app"],
-        port=port,
-        log_path=directory / f"{port}.log",
-        env=environment,
-        cwd=directory,
-    )
+    command = ["gunicorn", *WORKER, "-b", "127.0.0.1:{port}", *args, "--no-control-socket"]
+    return loaded(directory, [*command, "e2e.app:app"])
 
 
 # -- one worker

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from ports import free_port
 
 from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.process import ServerProcess
 from graceful_asgi.check.trial import Trial, run_trial
 from graceful_asgi.check.verdict import judge
 
-from .server import PACKAGE_ROOT, TESTS
+from .loaded import loaded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,21 +29,8 @@ PLAN = LoadPlan(
 
 
 def trial(directory: Path, *, loop: str, lame_duck: float, number: int) -> Trial:
-    port = free_port()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
-        "GRACEFUL_LAME_DUCK_PERIOD": str(lame_duck),
-        "GRACEFUL_GRACE_PERIOD": "10",
-    }
-    command = [sys.executable, "-m", "uvicorn", "e2e.app:app", "--loop", loop, "--no-access-log"]
-    server = ServerProcess(
-        [*command, "--port", str(port)],
-        port=port,
-        log_path=directory / f"{port}.log",
-        env=environment,
-        cwd=directory,
-    )
+    options = ("--loop", loop, "--no-access-log", "--port", "{port}")
+    server = loaded(directory, ["uvicorn", "e2e.app:app", *options], lame_duck=lame_duck)
 
     async def run() -> Trial:
         return await run_trial(server, PLAN, signal_after=0.6, exit_period=30, number=number)

@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import signal
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -17,16 +16,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from ports import free_port
 
 from graceful_asgi.check.load import Load
 from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.process import ServerProcess
 from graceful_asgi.check.trial import Trial, run_trial
 from graceful_asgi.check.verdict import judge
 
 from .client import Client, get, is_refused
-from .server import PACKAGE_ROOT, ROOM, TESTS, Server, uvicorn
+from .loaded import loaded
+from .server import ROOM, Server, uvicorn
 from .test_deadline import is_cut
 from .waiting import eventually
 
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from graceful_asgi.check.counts import LoadResult
+    from graceful_asgi.check.process import ServerProcess
 
 RUN = ("graceful_asgi", "run")
 PLAN = LoadPlan(
@@ -98,21 +97,8 @@ def ask_for_the_gil(server: Server) -> bool:
 
 
 def under_load(directory: Path, program: Sequence[str], app: str) -> ServerProcess:
-    port = free_port()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
-        "GRACEFUL_LAME_DUCK_PERIOD": "0.5",
-        "GRACEFUL_GRACE_PERIOD": "10",
-    }
-    command = [sys.executable, "-m", *program, app, "--workers", "2", "--no-access-log"]
-    return ServerProcess(
-        [*command, "--port", str(port)],
-        port=port,
-        log_path=directory / f"{port}.log",
-        env=environment,
-        cwd=directory,
-    )
+    options = ("--workers", "2", "--no-access-log", "--port", "{port}")
+    return loaded(directory, [*program, app, *options])
 
 
 # -- nothing is lost

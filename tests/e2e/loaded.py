@@ -1,0 +1,34 @@
+"""Servers that are put under load: what is lost is counted at the client."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ports import free_port
+
+from graceful_asgi.check.process import ServerProcess
+
+from .server import PACKAGE_ROOT, TESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def loaded(directory: Path, arguments: Sequence[str], *, lame_duck: float = 0.5) -> ServerProcess:
+    """Return `python -m ...`, with `e2e` importable; `{port}` in an argument is its own port."""
+    port = free_port()
+    return ServerProcess(
+        [sys.executable, "-m", *(each.replace("{port}", str(port)) for each in arguments)],
+        port=port,
+        log_path=directory / f"{port}.log",
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
+            "GRACEFUL_LAME_DUCK_PERIOD": str(lame_duck),
+            "GRACEFUL_GRACE_PERIOD": "10",
+        },
+        cwd=directory,
+    )

@@ -396,6 +396,35 @@ def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
         assert server.exit_code() == 0
 
 
+def test_a_worker_that_cannot_be_started_again_does_not_end_the_others(tmp_path: Path) -> None:
+    """What has served once may do so again: uvicorn's own parent stops there."""
+    module = tmp_path / "deployed.py"
+    good = "from e2e.app import bare as app\n"
+    module.write_text(good)
+    with run(tmp_path, app="deployed:app") as server:
+        wait_until_up(server)
+        module.write_text("raise SystemExit(3)\n")
+        os.kill(int(min(pids_that_serve(server))), signal.SIGKILL)
+        server.wait_for(r"worker \d+ ended unasked, exit code 3")
+        assert get(server.port, "/").status == 200
+        module.write_text(good)
+        server.wait_for("Application startup complete", count=3)
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+def test_a_replacement_that_was_starting_at_a_second_sighup_is_replaced_too(tmp_path: Path) -> None:
+    """It may have loaded what is outdated by now."""
+    with run(tmp_path, env={"APP_STARTUP": "sleep 0.5"}, lame_duck=0.1) as server:  # type: ignore[arg-type]
+        wait_until_up(server)
+        server.signal(signal.SIGHUP)
+        server.wait_for("lifespan startup", count=3)
+        server.signal(signal.SIGHUP)
+        server.wait_for(r"worker \d+ ended, exit code 0", count=3, within=20)
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
 FAILS_BESIDE = """
 import asyncio, contextlib
 from starlette.applications import Starlette

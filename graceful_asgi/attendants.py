@@ -5,6 +5,7 @@ An attendant is made by a line in `_MAKERS`; most are made only where the enviro
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 from . import journal
@@ -14,7 +15,7 @@ from .systemd import announce
 from .unhandled import stop_on_unhandled_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .drainer import Drainer
     from .phase import PhaseChange
@@ -56,13 +57,24 @@ def attend(drainer: Drainer) -> None:
 
     def tell(change: PhaseChange) -> None:
         for attendant in attendants:
-            try:
+            with _going_on(attendant):
                 attendant.phase_changed(change)
-                if change.phase is Phase.STOPPED:
-                    attendant.close()
-            except Exception:
-                journal.failed("%r failed; the drain goes on", attendant)
         if change.phase is Phase.STOPPED:
-            drainer.bulletin.hooks.remove(tell)
+            close()
+
+    def close() -> None:
+        drainer.bulletin.hooks.remove(tell)
+        for attendant in attendants:
+            with _going_on(attendant):
+                attendant.close()
 
     drainer.add_hook(tell)
+    drainer.on_failure.append(close)
+
+
+@contextmanager
+def _going_on(attendant: Attendant) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        journal.failed("%r failed; the drain goes on", attendant)

@@ -137,7 +137,9 @@ class GracefulMiddleware:
         if DRAINER_KEY in (scope.get("state") or ()):  # it stands further out as well
             return await self.app(scope, receive, send)
         with self.serving(scope) as passive:
-            receive, send = hear_stop(receive, passive), hear_start(send, passive)
+            drainer = passive or scope["state"][DRAINER_KEY]
+            receive = hear_stop(receive, passive)
+            send = hear_start(send, drainer, passive=passive is not None)
             return await self.app(scope, receive, send)
 
     @property
@@ -189,15 +191,16 @@ def hear_stop(receive: Receive, drainer: Drainer | None) -> Receive:
     return receive_shutdown
 
 
-def hear_start(send: Send, drainer: Drainer | None) -> Send:
-    """Return *send*, which tells the *drainer*, where there is one, that the server listens."""
-    if drainer is None:
-        return send
+def hear_start(send: Send, drainer: Drainer, *, passive: bool) -> Send:
+    """Return *send*, which tells the *drainer* how the start has come out: that the server listens
+    where it is *passive*, and else nobody says so, and that it has failed."""
 
     async def send_startup(message: Message) -> None:
         await send(message)
-        if message["type"] == "lifespan.startup.complete":
+        if message["type"] == "lifespan.startup.complete" and passive:
             drainer.note_open()
+        elif message["type"] == "lifespan.startup.failed":
+            drainer.note_failure()
 
     return send_startup
 

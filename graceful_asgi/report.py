@@ -48,7 +48,8 @@ class StuckWork:
 
 
 def printable(text: str) -> str:
-    """Return *text* with every character escaped that a terminal would act on."""
+    """Return *text* with every character escaped that a terminal would act on. A path is what some
+    client has chosen."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 

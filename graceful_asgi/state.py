@@ -47,6 +47,8 @@ class DrainState(Outlook):
         """Of attendants that this drainer has besides the usual ones."""
         self.on_open: list[Callable[[], object]] = []
         """Called on the event loop when the server listens. For attendants."""
+        self.on_failure: list[Callable[[], object]] = []
+        """Called on the event loop when the server has failed to start, and is gone. Once."""
         # Re-entrant: a signal handler interrupts the very thread that may be holding it.
         self._lock = threading.RLock()
         # The first trigger takes it out: one step that no signal handler can come in between.
@@ -194,7 +196,16 @@ class DrainState(Outlook):
 
     def note_open(self) -> None:
         """Tell that the server listens. For edges."""
-        for told in tuple(self.on_open):
+        self.on_failure.clear()
+        self._tell(self.on_open)
+
+    def note_failure(self) -> None:
+        """Tell that the server has failed to start: whoever started it may go on. For edges."""
+        told, self.on_failure = self.on_failure, []
+        self._tell(told)
+
+    def _tell(self, listeners: Iterable[Callable[[], object]]) -> None:
+        for told in tuple(listeners):
             try:
                 told()
             except Exception:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graceful_asgi.control.selection import label, servers_of
+from graceful_asgi.report import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,11 +63,6 @@ def row(answer: Answer, among: Sequence[Answer]) -> tuple[str, ...]:
 
 def _text(fields: dict[str, Any], name: str) -> str:
     return printable(str(fields.get(name, "")))
-
-
-def printable(text: str) -> str:
-    """Return *text* without what a terminal would obey: a path is what some client has chosen."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _oldest(process: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from typing import Final
 import anyio
 import click
 
-from graceful_asgi.cli.control_display import printable
 from graceful_asgi.cli.control_options import control_options, opened, refuse_if_all_did
 from graceful_asgi.control.client import Answer, ask
 from graceful_asgi.control.protocol import Request
+from graceful_asgi.report import printable
 
 HELP: Final = """\
 Call a drain off: all processes of the server serve as before.

@@ -74,12 +74,12 @@ class UvicornHook:
         if scope["type"] == "lifespan":
             self._lifespan_task = asyncio.current_task()
         log_where_uvicorn_does(journal.logger)
-        journal.hooked(
-            f"{type(server).__module__}.{type(server).__qualname__}", self.drainer.policy
-        )
-        drainer = self.drainer
+        drainer, name = self.drainer, f"{type(server).__module__}.{type(server).__qualname__}"
+        journal.hooked(name, drainer.policy)
         drainer.pulse = Pulse(drainer.now)
         drainer.on_stop.append(self._on_stop)
+        drainer.on_failure.append(partial(setattr, drainer, "pulse", None))
+        drainer.on_failure.append(partial(drainer.on_stop.remove, self._on_stop))
         if drainer.stopping:  # by whatever else has it
             self._on_stop()
         if self._lifespan_task is None:  # in a request: `main_loop` is under way

@@ -207,15 +207,21 @@ async def test_siblings_are_those_of_the_same_server_and_not_oneself(tmp_path: P
 
 async def test_siblings_that_were_not_clean_are_named(tmp_path: Path) -> None:
     error = build_reply("error", error="refused: not you")
+    begun = build_reply("drain", began=True, process={"pid": 96})  # and then it is killed
     with (
         control(tmp_path, QUICK, server=SERVER) as own,
+        impostor(own.directory, 96, begun),
         impostor(own.directory, 98, None),
         impostor(own.directory, 99, error),
     ):
         own.directory.listen(SocketName(SERVER, 97)).close()  # it has gone, and has nothing left
         siblings = ControlSiblings(own.directory, own.name)
         faults = await siblings.drain("test", resume_after=None)
-    assert faults == ["process 98: it does not answer", "process 99: refused: not you"]
+    assert faults == [
+        "process 96: it has gone without an answer",
+        "process 98: it does not answer",
+        "process 99: refused: not you",
+    ]
     siblings._directory.close()
     [fault] = await siblings.drain("test", resume_after=None)
     assert fault.startswith("the other processes cannot be reached: ")

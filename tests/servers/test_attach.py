@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 import pytest
 import uvicorn
 
@@ -14,7 +18,9 @@ from graceful_asgi.servers import attach
 from .serving import App, get, serving
 
 if TYPE_CHECKING:
-    from graceful_asgi.asgi import Scope
+    from pathlib import Path
+
+    from graceful_asgi.asgi import Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +71,39 @@ async def test_an_app_on_a_server_that_is_left_alone_is_served(
         await get(port)
     assert [kind for kind, _ in app.seen] == ["lifespan", "http"]
     assert caplog.text.count("passive") == 1
+
+
+async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program may go on, and start another with the same app: that one's stop is not to set a
+    deadline for the failed one, which nobody would lift, and it has one control socket."""
+    monkeypatch.setenv("GRACEFUL_CONTROL_DIR", str(tmp_path / "control"))
+    drainer = Drainer(replace(QUICK, drain_on_unhandled_exception=True))
+    heard = threading.excepthook
+
+    async def no_database(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        assert list((tmp_path / "control").iterdir())
+        assert drainer.on_stop
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    app = GracefulMiddleware(no_database, drainer=drainer)
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", port=0))
+
+    def start() -> None:
+        with pytest.raises(SystemExit):
+            asyncio.run(server.serve())
+
+    await anyio.to_thread.run_sync(start)
+    assert server.lifespan.should_exit
+    assert (drainer.on_stop, drainer.on_failure, drainer.bulletin.hooks) == ([], [], [])
+    assert drainer.pulse is None
+    assert threading.excepthook is heard
+    assert not list((tmp_path / "control").iterdir())
+    async with serving(GracefulMiddleware(App(), drainer=drainer)) as (_, port):
+        await get(port)
+        assert drainer.on_failure == []  # of a server that listens, later failures are not
 
 
 async def test_a_server_is_hooked_once(caplog: pytest.LogCaptureFixture) -> None:

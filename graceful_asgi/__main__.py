@@ -6,6 +6,7 @@ command itself says 0 or 1.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     SIGTERM and SIGHUP interrupt it as Ctrl+C does, so that it ends what it has started.
     """
+    _fill_standard_descriptors()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         import click
@@ -62,6 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException:  # a group with a KeyboardInterrupt in it, or (3.10) a cancellation
         return _interrupted()
     return code if isinstance(code, int) else 0
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what was closed of descriptors 0 to 2: libuv aborts if it is given one of those."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
 
 
 def _interrupted() -> int:

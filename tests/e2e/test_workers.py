@@ -577,3 +577,14 @@ def test_seconds_since_start_are_not_what_a_stop_waits_for(tmp_path: Path) -> No
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
         assert time.monotonic() - began < 15
+
+
+def test_a_closed_standard_input_is_no_harm(tmp_path: Path) -> None:
+    """libuv aborts, at the very end, if its own descriptors are among the first three."""
+    port = free_port()
+    run_app = [sys.executable, "-m", *RUN, "e2e.app:bare", "--loop", "uvloop", "--port", str(port)]
+    with Server(
+        ["bash", "-c", 'exec "$@" <&-', "bash", *run_app], tmp_path, port=port, ready="running on"
+    ) as server:
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0

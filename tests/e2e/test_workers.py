@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from ports import free_port
 
 from graceful_asgi.check.load import Load
 from graceful_asgi.check.plan import LoadPlan

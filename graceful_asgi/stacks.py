@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _OWN: Final = os.path.join(os.path.dirname(__file__), "")
+_OWN_THREADS: Final = "graceful_asgi "
+"""What their names begin with."""
 _FROZEN: Final = "<frozen"
 
 
@@ -152,8 +154,10 @@ def thread_stacks() -> Iterator[ThreadStack]:
     main, own = threading.main_thread().ident, threading.get_ident()
     for ident, current in sys._current_frames().items():
         frames = _stack(current)
-        if ident != own and not frames[0].f_code.co_filename.startswith(_OWN):
-            name = "main thread" if ident == main else names.get(ident, f"thread {ident}")
+        name = "main thread" if ident == main else names.get(ident, f"thread {ident}")
+        # Bare threads have no name, and the others begin in `threading`.
+        is_own = name.startswith(_OWN_THREADS) or frames[0].f_code.co_filename.startswith(_OWN)
+        if ident != own and not is_own:
             yield ThreadStack(name, tuple(compressed(frames, with_source=True)))
 
 

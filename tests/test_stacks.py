@@ -324,6 +324,15 @@ def test_a_thread_without_a_line_of_the_app_is_shown_with_that_of_a_library() ->
     assert "threading.py" in line
 
 
+def test_threads_of_this_package_are_left_out() -> None:
+    drainer = Drainer()
+    drainer.hold.begin("test", resume_after=600)
+    running = {thread.name for thread in threading.enumerate()}
+    shown = {stack.name for stack in thread_stacks()}
+    drainer.hold.close()
+    assert "graceful_asgi hold" in running - shown
+
+
 # Tasks and threads that work waits for
 
 

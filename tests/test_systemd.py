@@ -21,7 +21,17 @@ from helpers import (
 from listening import NotifySocket
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
-from graceful_asgi.systemd import EXTENSION, REPEAT, VARIABLE, Announcer, Notifier, announce
+from graceful_asgi.systemd import (
+    EXTENSION,
+    REPEAT,
+    STATUS_PERIOD,
+    VARIABLE,
+    Announcer,
+    Notifier,
+    ServiceAnnouncer,
+    ServiceState,
+    announce,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,3 +290,48 @@ async def test_a_socket_that_has_gone_shortens_no_drain(
     service.drainer.finish()
     assert "clean after 5.0 s" in caplog.text
     assert caplog.text.count("systemd cannot be told") == 1
+
+
+# A service of several workers
+
+
+class Parent:
+    """What the parent of two workers has systemd hear."""
+
+    def __init__(self, systemd: NotifySocket) -> None:
+        self._systemd = systemd
+        self._announcer = ServiceAnnouncer(Notifier(systemd.address), wanted=2)
+        self._now, self._heard = 0.0, 0
+
+    def hears(self, serving: int, *, stopping: bool, ended: int = 0, after: float = 0) -> list[str]:
+        """Look *after* so many seconds; return the words, but for the status lines."""
+        self._now += after
+        state = ServiceState(workers=2, serving=serving, in_flight=3, ended=ended, left=7.0)
+        self._announcer.look(state, stopping=stopping, now=self._now)
+        words = self._systemd.heard()[self._heard :]
+        self._heard += len(words)
+        return [word for word in words if not word.startswith("STATUS=")]
+
+
+def test_a_service_is_ready_once_all_of_its_workers_serve(systemd: NotifySocket) -> None:
+    parent = Parent(systemd)
+    assert parent.hears(1, stopping=False) == []
+    assert parent.hears(2, stopping=False) == ["READY=1"]
+    assert parent.hears(1, stopping=False) == parent.hears(2, stopping=False) == []
+
+
+def test_a_service_that_was_stopped_as_it_started_is_not_ready_any_more(
+    systemd: NotifySocket,
+) -> None:
+    parent = Parent(systemd)
+    assert parent.hears(1, stopping=True)[0] == "STOPPING=1"
+    assert "READY=1" not in parent.hears(2, stopping=True, after=STATUS_PERIOD)
+
+
+def test_a_service_asks_for_more_time_only_while_its_workers_get_on(systemd: NotifySocket) -> None:
+    parent = Parent(systemd)
+    more = ["EXTEND_TIMEOUT_USEC=7000000"]  # no more than is left
+    assert parent.hears(2, stopping=True)[1:] == more
+    assert parent.hears(2, stopping=True, ended=1, after=REPEAT - 1) == []
+    assert parent.hears(2, stopping=True, ended=1, after=1) == more
+    assert parent.hears(2, stopping=True, ended=1, after=REPEAT) == []

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -293,7 +294,9 @@ async def test_without_a_descriptor_left_it_looks_away_for_a_moment(
                 return getattr(listener, name)
 
         monkeypatch.setattr(opened.socket._server, "_listener", Failing())
+        asked = time.monotonic()
         assert opened.say(STATUS)[0]["reply"] == "status"
+        assert time.monotonic() - asked >= 0.1
         assert caplog.text.count("Too many open files") == 1
 
 

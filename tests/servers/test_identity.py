@@ -14,6 +14,8 @@ from graceful_asgi.servers.identity import server_id
 from .serving import config
 
 if TYPE_CHECKING:
+    import pytest
+
     from graceful_asgi.servers.touchpoints import Server
 
 
@@ -45,6 +47,14 @@ def test_two_servers_are_told_apart_by_where_they_listen() -> None:
     assert server_id(one) == server_id(server(port=8001))
     assert server_id(one) != server_id(two)
     assert server_id(one) != server_id(server(uds="/run/a.sock"))
+
+
+def test_two_containers_with_the_same_pids_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = server_id(None)
+    monkeypatch.setattr(os, "readlink", lambda path: "pid:[another]")
+    there = server_id(None)
+    assert here.pid == there.pid
+    assert here != there
 
 
 def test_a_child_of_multiprocessing_belongs_to_its_parent() -> None:

@@ -68,10 +68,7 @@ class GracefulMiddleware:
         elif scope["type"] == "websocket":
             make = WebSocketExchange
         elif scope["type"] == "lifespan":
-            try:
-                return await self._lifespan(scope, receive, send)
-            except ControlError as error:  # raised, it would mean an app that has no lifespan
-                return await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return await self._start(scope, receive, send)
         else:
             return await self.app(scope, receive, send)
 
@@ -132,6 +129,12 @@ class GracefulMiddleware:
             if hook is not None:
                 self.drainer = hook.drainer
         return self.drainer
+
+    async def _start(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        try:
+            return await self._lifespan(scope, receive, send)
+        except ControlError as error:  # raised, it would mean an app that has no lifespan
+            return await send({"type": "lifespan.startup.failed", "message": str(error)})
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if DRAINER_KEY in (scope.get("state") or ()):  # it stands further out as well

@@ -240,8 +240,7 @@ class Supervisor:
             now = time.monotonic()
             self._announcer.look(state_of(self._workers, now), stopping=self._stopping, now=now)
 
-    def _say(self, event: str, message: str, *args: object, level: int = logging.INFO) -> None:
-        journal.supervision(event, message, *args, level=level)
+    _say = staticmethod(journal.supervision)
 
     def _warn(self, event: str, message: str, *args: object) -> None:
         self._say(event, message, *args, level=logging.WARNING)

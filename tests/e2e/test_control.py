@@ -111,7 +111,7 @@ def test_drain_drains_every_worker_and_resume_brings_all_back(
 
 
 def test_a_drain_from_the_command_line_undoes_itself(server: Server, directory: Path) -> None:
-    assert command("drain", directory, "--resume-after", "1").code == 0
+    assert command("drain", directory, "--resume-after", "5").code == 0
     assert readiness(server) == {503}
     eventually(lambda: readiness(server) == {200}, "all serve again")
 
@@ -119,7 +119,7 @@ def test_a_drain_from_the_command_line_undoes_itself(server: Server, directory: 
 def test_a_blocked_loop_still_answers(
     server: Server, directory: Path, beside: ThreadPoolExecutor
 ) -> None:
-    blocked = beside.submit(get, server.port, "/block?s=2")
+    blocked = beside.submit(get, server.port, "/block?s=6")
     server.wait_for("block began")
     [oldest] = [each["oldest"] for each in processes(directory) if each["oldest"]]
     assert not blocked.done()
@@ -132,7 +132,7 @@ def test_two_servers_in_one_directory_are_told_apart(
     server: Server, directory: Path, tmp_path: Path
 ) -> None:
     env = {"GRACEFUL_CONTROL_DIR": str(directory)}
-    with uvicorn(tmp_path, env=env, ready="startup complete", lame_duck=0.2) as other:
+    with uvicorn(tmp_path, env=env, ready="Uvicorn running on", lame_duck=0.2) as other:
         pids = sorted((server.process.pid, other.process.pid))
         for name in ("drain", "resume"):
             ended = command(name, directory)
@@ -231,7 +231,7 @@ def probe(number: int) -> tuple[bytes, tuple[int, ...]]:
 
 def test_a_thousand_malformed_probe_requests_leave_it_serving(tmp_path: Path) -> None:
     with uvicorn(
-        tmp_path, "--no-access-log", app="e2e.endpoint:app", ready="startup complete"
+        tmp_path, "--no-access-log", app="e2e.endpoint:app", ready="Uvicorn running on"
     ) as server:
         for number in range(1000):
             data, expected = probe(number)

@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.supervisors import ChangeReload
 
 from .config import STARTUP_FAILURE, DrainedConfig
@@ -33,8 +34,8 @@ def serve(config: DrainedConfig) -> int:
             return 0
         if config.workers > 1:
             return Supervisor(config, [config.bind_socket()]).run()
-        if hasattr(config, "load_app"):
-            config.load_app()  # outside of the event loop, as uvicorn does from 0.47 on
+        with contextlib.suppress(ImportFromStringError):  # which is said when it is loaded
+            import_from_string(config.app)  # outside of the event loop, and of uvicorn's handlers
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what uvicorn leaves behind in the end
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # A terminal that is closed says so: uvicorn alone would be gone on the spot.

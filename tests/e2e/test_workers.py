@@ -144,6 +144,7 @@ def test_no_request_is_lost_while_workers_are_replaced(
             for turn in (1, 2):
                 server.signal(signal.SIGHUP)
                 await logged(r"drain \[\d+\]: clean after", 2 * turn)
+                await logged(r"Application startup complete", 2 + 2 * turn)
             server.signal(signal.SIGTERM)
             await server.wait_exit()
 

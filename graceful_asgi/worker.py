@@ -117,6 +117,8 @@ class WorkerServer(uvicorn.Server):
         self._parent = parent
         self._sending = threading.Lock()
         self._has_said_it_leaves = False
+        self._interrupts: list[Order] = []
+        """The parent's Ctrl+C that are still to be taken."""
         self.service_stops = False
         """Whether no sibling goes on with the listening sockets. For the server edge."""
 
@@ -127,6 +129,7 @@ class WorkerServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, and tell the parent."""
+        self.handle_exit(signal.SIGINT, None)  # what came before uvicorn's handler was there
         await super().startup(sockets=sockets)
         hook = UvicornHook.of(self)
         if hook is not None:
@@ -138,8 +141,11 @@ class WorkerServer(uvicorn.Server):
             self._tell(Ready(Allowance.of(policy)))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal, in the signal handler. Those of a terminal come by the parent."""
+        """Take a signal, in the signal handler. One of a terminal counts as the parent says."""
         if sig not in LEFT_TO_THE_PARENT:
+            super().handle_exit(sig, frame)
+        while sig == signal.SIGINT and self._interrupts:
+            self._interrupts.pop()
             super().handle_exit(sig, frame)
 
     def _note_phase(self, change: PhaseChange) -> None:
@@ -162,7 +168,9 @@ class WorkerServer(uvicorn.Server):
             elif order == "service stops":
                 self._note_service_stops()
             else:
-                super().handle_exit(signal.SIGINT, None)
+                self._interrupts.append(order)
+                # By the main thread: uvicorn's handler looks at flags that its loop sets.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _note_service_stops(self) -> None:
         # A socket that has come from outside outlives the service (socket activation).

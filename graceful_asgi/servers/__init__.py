@@ -56,7 +56,7 @@ def _mind_parent(server: Server, hook: UvicornHook) -> None:
     """Hear what a gunicorn tells its worker, and say what of the policy is cut short."""
     worker = gunicorn.worker_of(server)
     if worker is not None:
-        gunicorn.hear_quick_stops(server)
+        hook.drainer.on_open.append(gunicorn.hear_quick_stops(server, worker))
     budget.check(
         hook.drainer.policy,
         MARGIN + getattr(server, "exit_margin", 0.0),  # a parent of ours comes after that

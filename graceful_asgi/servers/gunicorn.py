@@ -18,7 +18,7 @@ from .hurries import QUICK_STOPS
 from .signals import CapturedSignals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .touchpoints import Server
 
@@ -38,6 +38,8 @@ class Worker(Protocol):
     """`gunicorn.workers.base.Worker`."""
 
     cfg: WorkerConfig
+    alive: bool
+    """False once uvicorn-worker's own handler has heard of a quick stop. Nobody looks at it."""
     ppid: int
 
 
@@ -72,11 +74,14 @@ def shares_sockets_with_siblings_only(worker: Worker) -> bool:
     return names.isdisjoint((b"LISTEN_FDS", b"GUNICORN_FD"))
 
 
-def hear_quick_stops(server: Server) -> None:
+def hear_quick_stops(server: Server, worker: Worker) -> Callable[[], None]:
     """Have a hooked server told of SIGQUIT as of SIGINT. A worker serves in its main thread.
 
     In the place of uvicorn-worker's own handler, which only sets a flag that nobody reads. A plain
     handler, as uvicorn's are: one that the event loop runs hears nothing while the loop is blocked.
+
+    Returns what makes up for a SIGQUIT that the handler before this one was given. It is called
+    here, and has to be called again when the event loop has gone round: that one runs there.
     """
     captured = server._captured_signals
     if isinstance(captured, CapturedSignals) and (
@@ -84,3 +89,10 @@ def hear_quick_stops(server: Server) -> None:
     ):
         for signum in QUICK_STOPS:
             signal.signal(signum, captured.hear)
+
+    def make_up() -> None:
+        if isinstance(captured, CapturedSignals) and not (worker.alive or server.should_exit):
+            captured.hear(signal.SIGQUIT, None)
+
+    make_up()
+    return make_up

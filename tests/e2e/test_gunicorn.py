@@ -178,6 +178,23 @@ def test_a_quick_stop_skips_the_lame_duck_and_waits_for_what_is_in_flight(
         assert "was sent SIG" not in server.log
 
 
+def test_a_quick_stop_is_heard_by_a_worker_that_is_only_starting(tmp_path: Path) -> None:
+    """uvicorn-worker's handler takes it, and does nothing: the parent would wait, and kill."""
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", *WORKER, "-b", f"127.0.0.1:{port}"]
+    with Server(
+        [*command, "e2e.app:late"],
+        tmp_path,
+        port=port,
+        env={"APP_BEFORE_HOOK": "1"},
+        ready="not hooked yet",
+        periods={"lame_duck": 60.0},
+    ) as server:
+        server.signal(signal.SIGINT)
+        assert server.exit_code(within=10 + ROOM) == 0
+        server.wait_for(r"\]: clean after [\d.]+ s \(SIGQUIT\)")
+
+
 def test_ctrl_c_in_a_terminal_counts_once(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
     """The terminal sends SIGINT to the worker as well, and its parent adds SIGQUIT."""
     with gunicorn(tmp_path, lame_duck=60, grace=10) as server:

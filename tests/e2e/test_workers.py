@@ -64,7 +64,15 @@ def run(directory: Path, *args: str, workers: int = 2, **options: float | str) -
 
 def wait_until_up(server: Server, workers: int = 2) -> None:
     server.wait_for("Application startup complete", count=workers)
-    eventually(lambda: get(server.port, "/").status == 200, "an answer")
+    eventually(lambda: answers(server, "/"), "an answer")
+
+
+def answers(server: Server, path: str) -> bool:
+    """Say whether it does, with 200. It listens only when its lifespan has started."""
+    try:
+        return get(server.port, path).status == 200
+    except ConnectionRefusedError:
+        return False
 
 
 def pids_that_serve(server: Server) -> set[str]:
@@ -72,6 +80,8 @@ def pids_that_serve(server: Server) -> set[str]:
     pids: set[str] = set()
 
     def ask() -> bool:
+        if not answers(server, "/"):
+            return False
         pids.update(get(server.port, "/pid").body.decode() for _ in range(40))
         return len(pids) >= 2  # on a busy machine one of them may be quicker for a long time
 
@@ -564,7 +574,7 @@ def test_the_apps_own_middleware_is_the_one_that_drains(tmp_path: Path, workers:
         server.wait_for(
             r"hooked .*: lame duck 0.3 s, grace 0.7 s, cancel 0.2 s, cleanup 0.4 s", count=workers
         )
-        eventually(lambda: get(server.port, "/own").status == 200, "its own readiness")
+        eventually(lambda: answers(server, "/own"), "its own readiness")
         assert get(server.port, "/livez").status == 200
         server.signal(signal.SIGTERM)
         server.wait_for("the app's own hook: lame duck", count=workers)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import graceful_asgi
+from graceful_asgi.cli.meanings import meanings
 from graceful_asgi.phase import TRANSITIONS, Event, Phase
 
 if TYPE_CHECKING:
@@ -91,10 +92,9 @@ def _signature(function: object) -> str:
 
 def _fields(thing: type) -> Iterator[str]:
     """Yield a line per field; what it means is the string below it in the source."""
-    source = inspect.getsource(thing)
+    known = meanings(thing)
     for field in dataclasses.fields(thing):
-        found = re.search(rf'^    {field.name}: [^\n]*\n(?:    """(.*?)""")?', source, re.M | re.S)
-        meaning = " ".join((found.group(1) or "").split()) if found else ""
+        meaning = known.get(field.name, "")
         yield f"- `{field.name}: {field.type}`" + (f": {meaning}" if meaning else "")
 
 

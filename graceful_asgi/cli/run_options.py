@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
 from graceful_asgi import policy as policies
+from graceful_asgi.cli.meanings import meanings
 from graceful_asgi.cli.values import ParamType
 from graceful_asgi.errors import PolicyError
 from graceful_asgi.policy import ENV_PREFIX, DrainPolicy, parse_field
@@ -41,9 +41,9 @@ class _PolicyField(ParamType):
 
 def drain_options() -> list[click.Option]:
     """Return an option per field of `DrainPolicy` and `Probes`, and `--control-dir`."""
-    meanings = _meanings(DrainPolicy)
+    of_policy = _meanings(DrainPolicy)
     options = [
-        _policy_option(field, meanings[field.name]) for field in dataclasses.fields(DrainPolicy)
+        _policy_option(field, of_policy[field.name]) for field in dataclasses.fields(DrainPolicy)
     ]
     for name, meaning in _meanings(Probes).items():
         metavar = "TOKEN" if name == "drain_token" else "PATH"
@@ -82,7 +82,5 @@ def _flag(name: str) -> str:
 
 
 def _meanings(owner: type) -> Mapping[str, str]:
-    """Return what each field means: the first sentence below it in the source."""
-    source = inspect.getsource(owner)
-    found = re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', source, re.M | re.S)
-    return {name: re.split(r"(?<=\.)\s", " ".join(text.split()))[0] for name, text in found}
+    """Return what each field means, in a sentence."""
+    return {name: re.split(r"(?<=\.)\s", text)[0] for name, text in meanings(owner).items()}

@@ -111,9 +111,10 @@ class WorkerServer(uvicorn.Server):
     exit_margin = EXIT_MARGIN
     """Seconds that the whole service may take beyond this server's hard deadline."""
 
+    config: DrainedConfig
+
     def __init__(self, config: DrainedConfig, parent: Connection) -> None:
         super().__init__(config)
-        self._drained_config = config
         self._parent = parent
         self._sending = threading.Lock()
         self._has_said_it_leaves = False
@@ -136,7 +137,7 @@ class WorkerServer(uvicorn.Server):
             hook.drainer.add_hook(self._note_phase)
             policy = hook.drainer.policy
         else:
-            policy = self._drained_config.policy
+            policy = self.config.policy
         if self.started:
             self._tell(Ready(Allowance.of(policy)))
 

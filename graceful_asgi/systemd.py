@@ -93,6 +93,46 @@ class Notifier:
                 journal.caution("systemd cannot be told %r: %s", message, exc)
 
 
+class Course:
+    """Tells systemd how a service comes on: each thing once, or as often as it is of use.
+
+    Args:
+        notifier: what systemd is told by.
+    """
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._has_said_it_stops = False
+        self._extend_at = self._status_at = -math.inf
+        self._seen: object = None
+
+    def hurry(self) -> None:
+        """Let the next look show a line, however soon it comes."""
+        self._status_at = -math.inf
+
+    def look(
+        self, now: float, *, status: str, stopping: bool, progress: object, left: float
+    ) -> None:
+        """Say what there is to say. Whoever calls may do so as often as it likes.
+
+        Args:
+            now: by a monotonic clock.
+            status: a line for `systemctl status`.
+            stopping: whether a stop has come.
+            progress: anything that is another thing once there has been progress.
+            left: seconds until the service is gone, at the longest.
+        """
+        if stopping and not self._has_said_it_stops:
+            self._has_said_it_stops = True
+            self._notifier.stopping()
+        if now >= self._status_at:
+            self._status_at = now + STATUS_PERIOD
+            self._notifier.status(status)
+        if stopping and now >= self._extend_at and progress != self._seen:
+            self._seen, self._extend_at = progress, now + REPEAT
+            self._notifier.extend(min(EXTENSION, left))
+
+
 def announce(drainer: Drainer) -> Announcer | None:
     """Return what speaks for this server, where systemd listens. An attendant's maker."""
     if not _speaks_for_the_service():
@@ -113,10 +153,8 @@ class Announcer:
     def __init__(self, drainer: Drainer, notifier: Notifier) -> None:
         self._drainer = drainer
         self._notifier = notifier
+        self._course = Course(notifier)
         self._running: object = None
-        self._has_said_it_stops = False
-        self._extend_at = self._status_at = -math.inf
-        self._seen: object = None
         drainer.on_open.append(self._opened)
 
     def _opened(self) -> None:
@@ -125,7 +163,7 @@ class Announcer:
 
     def phase_changed(self, change: PhaseChange) -> None:
         """Say it, and go on saying how the drain goes for as long as there is one."""
-        self._status_at = -math.inf
+        self._course.hurry()
         self._look()
         if self._running is None and change.phase is Phase.LAME_DUCK:
             self._running = spawn(self._run)
@@ -146,24 +184,15 @@ class Announcer:
         self._running = None
 
     def _look(self) -> None:
-        """Say what there is to say now. Whoever calls may do so as often as it likes."""
-        drainer, notifier, now = self._drainer, self._notifier, self._drainer.now()
-        if drainer.stopping and not self._has_said_it_stops:
-            self._has_said_it_stops = True
-            notifier.stopping()
-        if now >= self._status_at:
-            self._status_at = now + STATUS_PERIOD
-            notifier.status(self._in_words())
-        if drainer.stopping and now >= self._extend_at and self._has_moved():
-            self._extend_at = now + REPEAT
-            notifier.extend(min(EXTENSION, drainer.whole_time_left() + MARGIN))
-
-    def _has_moved(self) -> bool:
-        """Say whether the drain has come any further since this was asked last."""
-        report = self._drainer.report()
+        drainer, report = self._drainer, self._drainer.report()
         ended = report.completed + report.cancelled + report.aborted
-        before, self._seen = self._seen, (self._drainer.phase, ended, len(self._drainer.in_flight))
-        return self._seen != before
+        self._course.look(
+            drainer.now(),
+            status=self._in_words(),
+            stopping=drainer.stopping,
+            progress=(drainer.phase, ended, len(drainer.in_flight)),
+            left=drainer.whole_time_left() + MARGIN,
+        )
 
     def _in_words(self) -> str:
         drainer = self._drainer
@@ -199,27 +228,22 @@ class ServiceAnnouncer:
 
     def __init__(self, notifier: Notifier, *, wanted: int) -> None:
         self._notifier = notifier
+        self._course = Course(notifier)
         self._wanted = wanted
-        self._is_ready = self._has_said_it_stops = False
-        self._extend_at = self._status_at = -math.inf
-        self._seen: object = None
+        self._is_ready = False
 
     def look(self, state: ServiceState, *, stopping: bool, now: float) -> None:
         """Say what there is to say. Call it after whatever has happened, as often as you like."""
-        if stopping and not self._has_said_it_stops:
-            self._has_said_it_stops = True
-            self._notifier.stopping()
         if not (stopping or self._is_ready) and state.serving >= self._wanted:
             self._is_ready = True
             self._notifier.ready()
-        if stopping and now >= self._extend_at:
-            seen = (state.workers, state.in_flight, state.ended)
-            if seen != self._seen:
-                self._seen, self._extend_at = seen, now + REPEAT
-                self._notifier.extend(min(EXTENSION, state.left))
-        if now >= self._status_at:
-            self._status_at = now + STATUS_PERIOD
-            how = "stopping" if stopping else "serving"
-            self._notifier.status(
+        how = "stopping" if stopping else "serving"
+        self._course.look(
+            now,
+            status=(
                 f"{how}: {state.serving} of {state.workers} workers, {state.in_flight} in flight"
-            )
+            ),
+            stopping=stopping,
+            progress=(state.workers, state.in_flight, state.ended),
+            left=state.left,
+        )

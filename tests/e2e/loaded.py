@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import anyio
 from ports import free_port
 
+from graceful_asgi.check.plan import LoadPlan
 from graceful_asgi.check.process import ServerProcess
 
 from .server import PACKAGE_ROOT, TESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+
+PLAN: Final = LoadPlan(
+    keep_alive_clients=20,
+    fresh_clients=10,
+    think_period=0.01,
+    slow_path="/slow?s=1",
+    single_after=0.3,
+)
+
+
+async def logged(server: ServerProcess, lines: Mapping[str, int]) -> None:
+    """Wait until its log has so many of each."""
+    with anyio.fail_after(60):
+        while any(server.log_path.read_text().count(line) < n for line, n in lines.items()):  # noqa: ASYNC110  # a file
+            await anyio.sleep(0.02)
 
 
 def loaded(directory: Path, arguments: Sequence[str], *, lame_duck: float = 0.5) -> ServerProcess:

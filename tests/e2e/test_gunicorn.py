@@ -14,12 +14,11 @@ from need import need
 from ports import free_port
 
 from graceful_asgi.check.load import Load
-from graceful_asgi.check.plan import LoadPlan
 from graceful_asgi.check.trial import Trial, run_trial
 from graceful_asgi.check.verdict import judge
 
 from .client import Client, get, is_refused
-from .loaded import loaded
+from .loaded import PLAN, loaded, logged
 from .server import ROOM, Server
 from .waiting import eventually
 
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
     from graceful_asgi.check.process import ServerProcess
 
 WORKER = ("-k", "uvicorn_worker.UvicornWorker")
-PLAN = LoadPlan(
-    keep_alive_clients=20,
-    fresh_clients=10,
-    think_period=0.01,
-    slow_path="/slow?s=1",
-    single_after=0.3,
-)
 
 
 def gunicorn(directory: Path, *args: str, **periods: float) -> Server:
@@ -108,13 +100,6 @@ def test_no_request_is_lost_as_the_service_stops(tmp_path: Path, number: signal.
     assert verdict.served_before > 50
     assert verdict.slow == "200 complete"
     assert verdict.exit_code == 0
-
-
-async def logged(server: ServerProcess, lines: dict[str, int]) -> None:
-    """Wait until its log has so many of each."""
-    with anyio.fail_after(60):
-        while any(server.log_path.read_text().count(line) < n for line, n in lines.items()):  # noqa: ASYNC110
-            await anyio.sleep(0.02)
 
 
 @pytest.mark.parametrize(

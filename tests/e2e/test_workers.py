@@ -20,12 +20,11 @@ import pytest
 from ports import free_port
 
 from graceful_asgi.check.load import Load
-from graceful_asgi.check.plan import LoadPlan
 from graceful_asgi.check.trial import Trial, run_trial
 from graceful_asgi.check.verdict import judge
 
 from .client import Client, get, is_refused
-from .loaded import loaded
+from .loaded import PLAN, loaded, logged
 from .server import ROOM, Server, uvicorn
 from .test_deadline import is_cut
 from .waiting import eventually
@@ -38,13 +37,6 @@ if TYPE_CHECKING:
     from graceful_asgi.check.process import ServerProcess
 
 RUN = ("graceful_asgi", "run")
-PLAN = LoadPlan(
-    keep_alive_clients=20,
-    fresh_clients=10,
-    think_period=0.01,
-    slow_path="/slow?s=1",
-    single_after=0.3,
-)
 EXIT_MARGIN = 1.0
 """Seconds from a worker's own hard deadline to its SIGKILL."""
 
@@ -141,22 +133,16 @@ def test_no_request_is_lost_while_workers_are_replaced(
 ) -> None:
     server = under_load(tmp_path, program, app)
 
-    async def logged(pattern: str, count: int) -> None:
-        with anyio.fail_after(60):
-            while len(re.findall(pattern, server.log_path.read_text())) < count:  # noqa: ASYNC110
-                await anyio.sleep(0.05)
-
     async def run_load() -> LoadResult:
         load = Load(PLAN, port=server.port)
 
         async def replace_and_stop() -> None:
-            await logged(r"Application startup complete", 2)
+            await logged(server, {"startup complete": 2})
             await anyio.sleep(0.5)
             load.mark_signalled()
             for turn in (1, 2):
                 server.signal(signal.SIGHUP)
-                await logged(r"drain \[\d+\]: clean after", 2 * turn)
-                await logged(r"Application startup complete", 2 + 2 * turn)
+                await logged(server, {"]: clean after": 2 * turn, "startup complete": 2 + 2 * turn})
             server.signal(signal.SIGTERM)
             await server.wait_exit()
 

@@ -11,8 +11,8 @@ SOURCES := graceful_asgi tests docs
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
-	$(BIN)/graceful-asgi check graceful_asgi.check.demo_app:graceful --rounds $(ROUNDS) \
-		--compare 'graceful_asgi.check.demo_app:plain' \
+	$(BIN)/graceful-asgi check graceful_asgi._check.demo_app:graceful --rounds $(ROUNDS) \
+		--compare 'graceful_asgi._check.demo_app:plain' \
 		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws \
 		--sse-path /events --deadline 10
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import graceful_asgi
-from graceful_asgi.cli.meanings import meanings
+from graceful_asgi._cli.meanings import meanings
 from graceful_asgi.phase import TRANSITIONS, Event, Phase
 
 if TYPE_CHECKING:

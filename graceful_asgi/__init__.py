@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .drainer import Drainer
-from .middleware import GracefulMiddleware
-from .notice import DrainNotice, drain_notice
+from ._asgi.health import Probes
+from ._asgi.middleware import GracefulMiddleware
+from ._asgi.notice import DrainNotice, drain_notice
+from ._core.drainer import Drainer
 from .phase import Phase
 from .policy import DrainPolicy
-from .probes import Probes
 from .report import DrainReport, StuckWork
 
 __all__ = [

@@ -12,7 +12,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Final
 
-from graceful_asgi.cli.commands import COMMANDS
+from ._cli.commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"pip install 'graceful-asgi[{extra}]'\n"
         )
         return _COULD_NOT
-    from graceful_asgi.cli.group import group
+    from ._cli.group import group
 
     # A shell without job control has it ignored for what it starts in the background. The event
     # loop takes it over from Python's own handler, and from no other.

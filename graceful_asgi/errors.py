@@ -31,7 +31,7 @@ class ControlError(GracefulError, OSError):
     """A directory, or a socket in it, is not what it has to be; the message says what is."""
 
 
-class EndedError(GracefulError, OSError):
+class ClosedError(GracefulError, OSError):
     """The drain has ended this event stream or WebSocket, and the app went on sending.
 
     An `OSError`, as ASGI has it for a send after the disconnect: frameworks take it for one.

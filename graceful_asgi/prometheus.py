@@ -18,9 +18,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.registry import Collector
 
-from . import journal
-from .backend import current_task, spawn
-from .inflight import Kind, Outcome
+from . import log
+from ._core.work import Kind, Outcome
+from .event_loop import current_task, spawn
 from .phase import Phase
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from .drainer import Drainer
+    from ._core.drainer import Drainer
     from .phase import PhaseChange
     from .report import DrainStatistics
 
@@ -207,17 +207,17 @@ class _Writer:
     def close(self) -> None:
         """Write no more. The last figures are those of a server that has stopped."""
         self._closed = True
-        self._drainer.bulletin.wake()
+        self._drainer.notifier.wake()
 
     def _write(self) -> None:
         try:
             self._collector.write()
         except Exception:
-            journal.failed("the metrics cannot be written; the server goes on")
+            log.failed("the metrics cannot be written; the server goes on")
 
     async def _run(self) -> None:
         write_at = self._drainer.now()
-        with self._drainer.bulletin.listening() as listener:
+        with self._drainer.notifier.listening() as listener:
             while not self._closed:
                 if self._drainer.now() >= write_at:
                     write_at = self._drainer.now() + WRITE_PERIOD

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .inflight import Kind, Outcome
+    from ._core.work import Kind, Outcome
     from .phase import Phase
 
 

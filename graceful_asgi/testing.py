@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from graceful_asgi.check import process
-from graceful_asgi.check.command import any_command, parse
-from graceful_asgi.check.drain_log import read_report
-from graceful_asgi.check.errors import CheckError
-from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.port import free_port
-from graceful_asgi.check.scenarios import together
-from graceful_asgi.check.trial import stop_under_load
-from graceful_asgi.check.verdict import Verdict, judge
-from graceful_asgi.errors import MisuseError
+from ._check import process
+from ._check.command import any_command, parse
+from ._check.drain_log import read_report
+from ._check.errors import CheckError
+from ._check.plan import LoadPlan
+from ._check.port import free_port
+from ._check.scenarios import together
+from ._check.trial import stop_under_load
+from ._check.verdict import Verdict, judge
+from .errors import MisuseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from graceful_asgi.report import DrainReport
+    from .report import DrainReport
 
 __all__ = ["CheckError", "LoadPlan", "ServerProcess", "Verdict"]
 

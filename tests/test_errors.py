@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
-from graceful_asgi.errors import EndedError, GracefulError
+from graceful_asgi.errors import ClosedError, GracefulError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +34,8 @@ def raised(error: Exception, *, over: Exception | None = None) -> Exception:
         return exc
 
 
-def ended() -> EndedError:
-    return EndedError("GET /events has been ended")
+def ended() -> ClosedError:
+    return ClosedError("GET /events has been ended")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def ended() -> EndedError:
     ],
 )
 def test_an_app_that_lets_the_news_out(make: Callable[[], Exception]) -> None:
-    assert EndedError.is_behind(make())
+    assert ClosedError.is_behind(make())
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_an_app_that_lets_the_news_out(make: Callable[[], Exception]) -> None:
     ],
 )
 def test_an_app_that_fails_by_itself(make: Callable[[], Exception]) -> None:
-    assert not EndedError.is_behind(make())
+    assert not ClosedError.is_behind(make())
 
 
 def test_an_error_that_is_its_own_cause_is_looked_at_once() -> None:
     error = OSError("x")
     error.__cause__ = error
-    assert not EndedError.is_behind(error)
+    assert not ClosedError.is_behind(error)

@@ -6,7 +6,7 @@ import importlib
 import importlib.resources
 import pkgutil
 
-from helpers import run_python
+from support.helpers import run_python
 
 import graceful_asgi
 

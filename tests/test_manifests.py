@@ -11,13 +11,14 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from documentation import ROOT
-from need import need
+from support.documentation import ROOT
+from support.need import need
 
-from graceful_asgi import DrainPolicy, Probes, budget
-from graceful_asgi.cli import drain, run
-from graceful_asgi.servers.uvicorn import MARGIN
-from graceful_asgi.worker import EXIT_MARGIN
+from graceful_asgi import DrainPolicy, Probes
+from graceful_asgi._cli import drain, run
+from graceful_asgi._run.worker import EXIT_MARGIN
+from graceful_asgi._servers import policy_check
+from graceful_asgi._servers.uvicorn import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,7 @@ def margin(command: list[str]) -> float:
 
 def fits(environ: Mapping[str, str], command: list[str], given: float) -> bool:
     policy = dataclasses.replace(DrainPolicy.from_env(environ), termination_grace_period=given)
-    return budget.shortfall(policy, margin(command)) is None
+    return policy_check.shortfall(policy, margin(command)) is None
 
 
 # -- Kubernetes

@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
-from helpers import FakeEdge, answer, http_scope, run_python, serving, virtual_clock, with_lifespan
 from prometheus_client import CollectorRegistry, generate_latest, make_asgi_app
 from prometheus_client.registry import REGISTRY
+from support.helpers import (
+    FakeEdge,
+    answer,
+    http_scope,
+    run_python,
+    serving,
+    virtual_clock,
+    with_lifespan,
+)
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi.prometheus import DrainCollector
 
 if TYPE_CHECKING:
-    from helpers import Receive, Send
+    from support.helpers import Receive, Send
 
 QUICK = DrainPolicy(lame_duck_period=0, grace_period=0.02, cancel_period=1)
 
@@ -167,8 +175,8 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
         from prometheus_client import CollectorRegistry
         from prometheus_client.multiprocess import MultiProcessCollector
         from graceful_asgi import Drainer, DrainPolicy
-        from graceful_asgi.attendants import attend
-        from graceful_asgi.edge import NoEdge
+        from graceful_asgi._extensions.registry import attend
+        from graceful_asgi._core.server import NoEdge
         from graceful_asgi.prometheus import DrainCollector
 
         drainer = Drainer(DrainPolicy(lame_duck_period=0))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from graceful_asgi import journal
-from graceful_asgi.check.drain_log import read_report
+from graceful_asgi import log
+from graceful_asgi._check.drain_log import read_report
 from graceful_asgi.errors import MisuseError
 from graceful_asgi.report import DrainReport, StuckWork
 from graceful_asgi.testing import CheckError, LoadPlan, ServerProcess
@@ -167,8 +167,8 @@ def test_a_report_is_read_as_it_was_logged(caplog: pytest.LogCaptureFixture, cle
         stuck=() if clean else stuck,
     )
     with caplog.at_level(logging.INFO, logger="graceful_asgi"):
-        journal.all_stuck(report.stuck)
-        journal.finished(report)
+        log.all_stuck(report.stuck)
+        log.finished(report)
     assert read_report(f"INFO: before\n{caplog.text}") == report
 
 

@@ -30,16 +30,16 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
-from graceful_asgi.check.port import free_port
-from graceful_asgi.check.process import ServerProcess
-from graceful_asgi.exchange import DRAINER_KEY
+from graceful_asgi._asgi.exchange import DRAINER_KEY
+from graceful_asgi._check.port import free_port
+from graceful_asgi._check.process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from starlette.requests import Request
 
-    from graceful_asgi.asgi import ASGIApp, Message, Receive, Scope, Send
+    from graceful_asgi.types import ASGIApp, Message, Receive, Scope, Send
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
 BODY = {"type": "http.response.body", "body": b"ok"}

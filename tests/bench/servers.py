@@ -18,13 +18,13 @@ from pathlib import Path
 import anyio
 from rich.console import Console
 
-from graceful_asgi.check.command import Command
-from graceful_asgi.check.display import ConsoleProgress
-from graceful_asgi.check.errors import CheckError
-from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.rounds import Contestant, Settings, run_rounds
-from graceful_asgi.check.scenarios import NAMES
-from graceful_asgi.check.summary import exit_code
+from graceful_asgi._check.command import Command
+from graceful_asgi._check.display import ConsoleProgress
+from graceful_asgi._check.errors import CheckError
+from graceful_asgi._check.plan import LoadPlan
+from graceful_asgi._check.rounds import Contestant, Settings, run_rounds
+from graceful_asgi._check.scenarios import NAMES
+from graceful_asgi._check.summary import exit_code
 
 from .contestants import Entrant, entrants
 

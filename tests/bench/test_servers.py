@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from check.test_verdict import trial
 
-from graceful_asgi.check.command import Command
-from graceful_asgi.check.counts import Counts
-from graceful_asgi.check.rounds import Contestant
+from graceful_asgi._check.command import Command
+from graceful_asgi._check.counts import Counts
+from graceful_asgi._check.rounds import Contestant
 
 from .contestants import Entrant
 from .servers import Line, report, table

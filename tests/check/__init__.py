@@ -1,1 +1,1 @@
-"""Tests of `graceful_asgi.check`."""
+"""Tests of `graceful_asgi._check`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graceful_asgi.check.load import Load
-from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi._check.load import Load
+from graceful_asgi._check.plan import LoadPlan
 
 if TYPE_CHECKING:
-    from graceful_asgi.check.counts import LoadResult
+    from graceful_asgi._check.counts import LoadResult
 
     from .adversary import Adversary
 

@@ -6,17 +6,17 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graceful_asgi.check.finding import Exit, Finding
-from graceful_asgi.check.load import Load
-from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi._check.finding import Exit, Finding
+from graceful_asgi._check.load import Load
+from graceful_asgi._check.plan import LoadPlan
 
 from .adversary import reset
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from graceful_asgi.check.counts import LoadResult
-    from graceful_asgi.check.scenarios.scenario import Scenario
+    from graceful_asgi._check.counts import LoadResult
+    from graceful_asgi._check.scenarios.scenario import Scenario
 
 EXIT = Exit(code=0, seconds=1.0, late=False)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graceful_asgi.check.answer import Simple, recognise
+from graceful_asgi._check.answer import Simple, recognise
 
 from .adversary import (
     CUT_CHUNKED,

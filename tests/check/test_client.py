@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from ports import free_port
+from support.ports import free_port
 
-from graceful_asgi.check.client import connect
-from graceful_asgi.check.counts import Answered, Lost, Unsent
-from graceful_asgi.check.request import Request as ToSend
+from graceful_asgi._check.client import connect
+from graceful_asgi._check.counts import Answered, Lost, Unsent
+from graceful_asgi._check.request import Request as ToSend
 
 from .adversary import OK, OK_AND_CLOSE, OK_CHUNKED, Adversary, Request, first, reset
 from .waiting import eventually

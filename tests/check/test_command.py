@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from graceful_asgi.check.command import any_command, app_command, parse
-from graceful_asgi.check.errors import CommandError
+from graceful_asgi._check.command import any_command, app_command, parse
+from graceful_asgi._check.errors import CommandError
 
 
 def test_an_app_is_run_by_uvicorn_with_its_options_and_our_port() -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from graceful_asgi.check import demo_app
+from graceful_asgi._check import demo_app
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,9 @@ import resource
 
 import pytest
 
-from graceful_asgi.check.errors import CheckError
-from graceful_asgi.check.limits import allow_connections
-from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi._check.errors import CheckError
+from graceful_asgi._check.limits import allow_connections
+from graceful_asgi._check.plan import LoadPlan
 
 PLAN = LoadPlan(keep_alive_clients=500, fresh_clients=372)  # 1000 files, with the other 128
 

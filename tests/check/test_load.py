@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from ports import free_port
+from support.ports import free_port
 
-from graceful_asgi.check.errors import SetupError
-from graceful_asgi.check.finding import Exit
-from graceful_asgi.check.load import Load
-from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi._check.errors import SetupError
+from graceful_asgi._check.finding import Exit
+from graceful_asgi._check.load import Load
+from graceful_asgi._check.plan import LoadPlan
 
 from .adversary import (
     CUT_CHUNKED,
@@ -28,7 +28,7 @@ from .loading import measure, plan
 from .waiting import eventually
 
 if TYPE_CHECKING:
-    from graceful_asgi.check.counts import LossKind
+    from graceful_asgi._check.counts import LossKind
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from graceful_asgi.check.load import Load
+from graceful_asgi._check.load import Load
 
 from .adversary import (
     CUT_CHUNKED,
@@ -24,8 +24,8 @@ from .waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from graceful_asgi.check.counts import LoadResult
-    from graceful_asgi.check.plan import LoadPlan
+    from graceful_asgi._check.counts import LoadResult
+    from graceful_asgi._check.plan import LoadPlan
 
 pytestmark = pytest.mark.anyio
 

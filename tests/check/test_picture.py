@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from matplotlib.container import BarContainer
 
-from graceful_asgi.check.command import Command
-from graceful_asgi.check.counts import Counts
-from graceful_asgi.check.picture import draw, picture, worst
-from graceful_asgi.check.rounds import Contestant
-from graceful_asgi.check.timeline import Sample
+from graceful_asgi._check.command import Command
+from graceful_asgi._check.counts import Counts
+from graceful_asgi._check.picture import draw, picture, worst
+from graceful_asgi._check.rounds import Contestant
+from graceful_asgi._check.timeline import Sample
 
 from .test_verdict import trial
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import anyio
 import pytest
-from ports import free_port
+from support.ports import free_port
 
-from graceful_asgi.check.errors import ServerExitedError, ServerStartError
-from graceful_asgi.check.port import answers
-from graceful_asgi.check.process import ServerProcess
+from graceful_asgi._check.errors import ServerExitedError, ServerStartError
+from graceful_asgi._check.port import answers
+from graceful_asgi._check.process import ServerProcess
 from graceful_asgi.errors import MisuseError
 
 from .waiting import eventually

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from graceful_asgi.check.counts import Counts, LoadResult
-from graceful_asgi.check.finding import Exit
-from graceful_asgi.check.scenarios import NAMES, repeated, together
-from graceful_asgi.check.scenarios.download import Download
-from graceful_asgi.check.scenarios.event_stream import EventStream
-from graceful_asgi.check.scenarios.half_head import HalfHead
-from graceful_asgi.check.scenarios.hung import Hung
-from graceful_asgi.check.scenarios.idle import Idle
-from graceful_asgi.check.scenarios.pipelining import Pipelining
-from graceful_asgi.check.scenarios.slow import Slow
-from graceful_asgi.check.scenarios.upload import Upload
+from graceful_asgi._check.counts import Counts, LoadResult
+from graceful_asgi._check.finding import Exit
+from graceful_asgi._check.scenarios import NAMES, repeated, together
+from graceful_asgi._check.scenarios.download import Download
+from graceful_asgi._check.scenarios.event_stream import EventStream
+from graceful_asgi._check.scenarios.half_head import HalfHead
+from graceful_asgi._check.scenarios.hung import Hung
+from graceful_asgi._check.scenarios.idle import Idle
+from graceful_asgi._check.scenarios.pipelining import Pipelining
+from graceful_asgi._check.scenarios.slow import Slow
+from graceful_asgi._check.scenarios.upload import Upload
 
 from .adversary import OK, OK_AND_CLOSE, status
 from .staging import EXIT, Scene, plan, play
@@ -24,7 +24,7 @@ from .staging import EXIT, Scene, plan, play
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from graceful_asgi.check.scenarios.scenario import Scenario
+    from graceful_asgi._check.scenarios.scenario import Scenario
 
 pytestmark = pytest.mark.anyio
 

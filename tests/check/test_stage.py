@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from graceful_asgi.check import stage
-from graceful_asgi.check.errors import CheckError, SetupError
-from graceful_asgi.check.load import Load
-from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.request import Request
+from graceful_asgi._check import stage
+from graceful_asgi._check.errors import CheckError, SetupError
+from graceful_asgi._check.load import Load
+from graceful_asgi._check.plan import LoadPlan
+from graceful_asgi._check.request import Request
 
 if TYPE_CHECKING:
-    from graceful_asgi.check.client import Connection
+    from graceful_asgi._check.client import Connection
 
 pytestmark = pytest.mark.anyio
 

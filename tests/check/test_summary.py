@@ -6,20 +6,13 @@ import io
 
 from rich.console import Console
 
-from graceful_asgi.check.command import Command
-from graceful_asgi.check.counts import Counts
-from graceful_asgi.check.display import ConsoleProgress, print_table
-from graceful_asgi.check.finding import Finding
-from graceful_asgi.check.stage import LoadStatistics
-from graceful_asgi.check.summary import (
-    Row,
-    exit_code,
-    headline,
-    not_run,
-    sections,
-    signal_name,
-)
-from graceful_asgi.check.verdict import judge
+from graceful_asgi._check.command import Command
+from graceful_asgi._check.counts import Counts
+from graceful_asgi._check.display import ConsoleProgress, print_table
+from graceful_asgi._check.finding import Finding
+from graceful_asgi._check.stage import LoadStatistics
+from graceful_asgi._check.summary import Row, exit_code, headline, not_run, sections, signal_name
+from graceful_asgi._check.verdict import judge
 
 from .test_verdict import CUT, trial
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graceful_asgi.check.timeline import Timeline
+from graceful_asgi._check.timeline import Timeline
 
 
 def test_slices_begin_at_the_signal_and_add_up() -> None:

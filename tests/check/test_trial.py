@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from graceful_asgi.check.errors import ServerExitedError
-from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.trial import run_trial
+from graceful_asgi._check.errors import ServerExitedError
+from graceful_asgi._check.plan import LoadPlan
+from graceful_asgi._check.trial import run_trial
 
 from .test_process import is_gone, server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graceful_asgi.check.stage import LoadStatistics
-    from graceful_asgi.check.trial import Stage
+    from graceful_asgi._check.stage import LoadStatistics
+    from graceful_asgi._check.trial import Stage
 
 pytestmark = pytest.mark.anyio
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from graceful_asgi.check.counts import Answered, Counts, LoadResult, Lost, Retryable, Unsent
-from graceful_asgi.check.finding import Exit, Finding, describe
-from graceful_asgi.check.trial import Trial
-from graceful_asgi.check.verdict import judge
+from graceful_asgi._check.counts import Answered, Counts, LoadResult, Lost, Retryable, Unsent
+from graceful_asgi._check.finding import Exit, Finding, describe
+from graceful_asgi._check.trial import Trial
+from graceful_asgi._check.verdict import judge
 
 COMPLETE = Finding("slow request", "passed", "200 complete")
 CUT = Finding("slow request", "failed", "lost: cut body")

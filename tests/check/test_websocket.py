@@ -8,8 +8,8 @@ import pytest
 from websockets.frames import Close
 from websockets.server import ServerProtocol
 
-from graceful_asgi.check.counts import Counts, LoadResult
-from graceful_asgi.check.scenarios.websocket import WebSocket
+from graceful_asgi._check.counts import Counts, LoadResult
+from graceful_asgi._check.scenarios.websocket import WebSocket
 
 from .adversary import status
 from .staging import Scene, plan, play

@@ -1,1 +1,1 @@
-"""Tests of `graceful_asgi.cli`."""
+"""Tests of `graceful_asgi._cli`."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from need import need_program
+from support.need import need_program
 
-from graceful_asgi.check.counts import LOSS_KINDS
-from graceful_asgi.check.scenarios import NAMES
-from graceful_asgi.cli.group import group
+from graceful_asgi._check.counts import LOSS_KINDS
+from graceful_asgi._check.scenarios import NAMES
+from graceful_asgi._cli.group import group
 
 from .running import NO_LOAD, PROGRAMS, QUICK, SERVER, run
 

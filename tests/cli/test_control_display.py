@@ -7,12 +7,12 @@ from typing import Any
 import click
 import pytest
 
-from graceful_asgi.cli.control_display import lines, row, state_of
-from graceful_asgi.cli.control_options import refuse_if_all_did
-from graceful_asgi.control.client import Answer, State
-from graceful_asgi.control.directory import SocketName
-from graceful_asgi.control.protocol import Reply
-from graceful_asgi.place import ServerId
+from graceful_asgi._cli.control_display import lines, row, state_of
+from graceful_asgi._cli.control_options import refuse_if_all_did
+from graceful_asgi._control.client import Answer, State
+from graceful_asgi._control.directory import SocketName
+from graceful_asgi._control.protocol import Reply
+from graceful_asgi._core.server_context import ServerId
 
 SERVER = ServerId(7)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import run_python
+from support.helpers import run_python
 
 from .running import run
 
@@ -18,7 +18,7 @@ def test_it_lists_its_commands_without_importing_them() -> None:
         import sys
         from graceful_asgi.__main__ import main
         code = main(["--help"])
-        heavy = {"h11", "rich", "websockets", "matplotlib", "uvicorn", "graceful_asgi.cli.check"}
+        heavy = {"h11", "rich", "websockets", "matplotlib", "uvicorn", "graceful_asgi._cli.check"}
         print(code, sorted(heavy & set(sys.modules)))
         """
     )
@@ -82,7 +82,7 @@ def test_an_error_of_ours_is_no_verdict() -> None:
     """A bug must not look like a loss: it ends with a traceback and 2."""
     ended = run_python(
         """
-        import graceful_asgi.cli.check as check
+        import graceful_asgi._cli.check as check
         from graceful_asgi.__main__ import main
 
         def broken(*arguments):

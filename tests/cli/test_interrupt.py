@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from check.waiting import eventually
-from ports import free_port
+from support.ports import free_port
 
-from graceful_asgi.check.port import answers
+from graceful_asgi._check.port import answers
 
 from .running import NO_LOAD, SERVER, started
 

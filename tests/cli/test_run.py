@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import run_python
+from support.helpers import run_python
 
 from graceful_asgi import DrainPolicy, Probes
 
@@ -21,7 +21,7 @@ PROGRAM = """
 import importlib, json, os, signal, sys
 os.environ.update({environment!r})
 from graceful_asgi.__main__ import main
-from graceful_asgi.cli import run as cli
+from graceful_asgi._cli import run as cli
 
 def figures(config):
     kept = {{n: repr(v) for n, v in vars(config).items() if n not in ("overrides", "log_config")}}

@@ -10,12 +10,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from helpers import PATIENCE
+from support.helpers import PATIENCE
 
 from graceful_asgi import Drainer, DrainPolicy
-from graceful_asgi.control.attendant import ControlSocket
-from graceful_asgi.control.directory import ControlDirectory, SocketName
-from graceful_asgi.place import Place, ServerId
+from graceful_asgi._control.directory import ControlDirectory, SocketName
+from graceful_asgi._control.extension import ControlSocket
+from graceful_asgi._core.server_context import ServerContext, ServerId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Open:
         self.drainer = Drainer(policy)
         self.drainer.bind()
         if server is not None:
-            self.drainer.place = Place(server=server)
+            self.drainer.context = ServerContext(server=server)
         before = set(os.listdir(path)) if path.exists() else set()
         self.socket = ControlSocket(self.drainer, ControlDirectory(str(path), create=True))
         self.directory = ControlDirectory(str(path))

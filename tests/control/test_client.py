@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from helpers import PATIENCE, eventually
+from support.helpers import PATIENCE, eventually
 
 from graceful_asgi import Phase
-from graceful_asgi.control import client
-from graceful_asgi.control.client import Answer, ask
-from graceful_asgi.control.directory import ControlDirectory, SocketName
-from graceful_asgi.control.line import connected
-from graceful_asgi.control.protocol import MAX_REPLY, Request, build_reply, parse_reply
-from graceful_asgi.control.siblings import ControlSiblings, NoSiblings
-from graceful_asgi.place import ServerId
+from graceful_asgi._control import client
+from graceful_asgi._control.client import Answer, ask
+from graceful_asgi._control.directory import ControlDirectory, SocketName
+from graceful_asgi._control.line_stream import connected
+from graceful_asgi._control.peers import ControlSiblings, NoSiblings
+from graceful_asgi._control.protocol import MAX_REPLY, Request, build_reply, parse_reply
+from graceful_asgi._core.server_context import ServerId
 
 from .sockets import QUICK, control
 
@@ -215,15 +215,15 @@ async def test_siblings_that_were_not_clean_are_named(tmp_path: Path) -> None:
         impostor(own.directory, 99, error),
     ):
         own.directory.listen(SocketName(SERVER, 97)).close()  # it has gone, and has nothing left
-        siblings = ControlSiblings(own.directory, own.name)
-        faults = await siblings.drain("test", resume_after=None)
+        peers = ControlSiblings(own.directory, own.name)
+        faults = await peers.drain("test", resume_after=None)
     assert faults == [
         "process 96: it has gone without an answer",
         "process 98: it does not answer",
         "process 99: refused: not you",
     ]
-    siblings._directory.close()
-    [fault] = await siblings.drain("test", resume_after=None)
+    peers._directory.close()
+    [fault] = await peers.drain("test", resume_after=None)
     assert fault.startswith("the other processes cannot be reached: ")
     assert await NoSiblings("no room").drain("test", resume_after=None) == [
         "the other processes cannot be reached: no room"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import run_python
+from support.helpers import run_python
 
-from graceful_asgi.control import directory as module
-from graceful_asgi.control.directory import ControlDirectory, SocketName
-from graceful_asgi.control.runtime import open_private
-from graceful_asgi.control.selection import label, select
+from graceful_asgi._control import directory as module
+from graceful_asgi._control.directory import ControlDirectory, SocketName
+from graceful_asgi._control.runtime import open_private
+from graceful_asgi._control.selection import label, select
+from graceful_asgi._core.server_context import ServerId
 from graceful_asgi.errors import ControlError
-from graceful_asgi.place import ServerId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,8 +226,8 @@ def test_the_socket_goes_however_the_process_ends() -> None:
         """
         import asyncio, os, sys, tempfile
         from graceful_asgi import Drainer
-        from graceful_asgi.control.attendant import ControlSocket
-        from graceful_asgi.control.directory import ControlDirectory
+        from graceful_asgi._control.extension import ControlSocket
+        from graceful_asgi._control.directory import ControlDirectory
 
         path = tempfile.mkdtemp()
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graceful_asgi.control.protocol import (
+from graceful_asgi._control.protocol import (
     MAX_PERIOD,
     MAX_REASON,
     MAX_REQUEST,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from helpers import eventually
+from support.helpers import eventually
 
 from graceful_asgi import DrainPolicy, Phase
-from graceful_asgi.control import connection, credentials, server
-from graceful_asgi.control.protocol import MAX_REQUEST
-from graceful_asgi.inflight import TrackedWork
+from graceful_asgi._control import connection, credentials, server
+from graceful_asgi._control.protocol import MAX_REQUEST
+from graceful_asgi._core.work import TrackedWork
 
 from .sockets import DRAIN, QUICK, RESUME, STATUS, WAIT, control, heard
 
@@ -104,7 +104,7 @@ async def test_work_that_outlasts_the_grace_period_is_forced_and_nothing_is_canc
 async def test_who_waits_hears_at_once_that_the_drain_was_called_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graceful_asgi.control.desk.PROGRESS_PERIOD", 600)
+    monkeypatch.setattr("graceful_asgi._control.handler.PROGRESS_PERIOD", 600)
     with (
         control(tmp_path / "c") as opened,
         opened.connect() as peer,
@@ -216,7 +216,7 @@ async def test_a_client_that_says_nothing_for_long_is_let_go(
 async def test_a_client_that_reads_nothing_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graceful_asgi.control.desk.PROGRESS_PERIOD", 0.0001)
+    monkeypatch.setattr("graceful_asgi._control.handler.PROGRESS_PERIOD", 0.0001)
     monkeypatch.setattr(connection, "IDLE_PERIOD", 0.3)
     with control(tmp_path / "c") as opened, opened.connect() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.websockets import WebSocket
 
-    from graceful_asgi.asgi import ASGIApp, Receive, Scope, Send
+    from graceful_asgi.types import ASGIApp, Receive, Scope, Send
 
 CHUNK = b"0123456789" * 10
 MEGABYTE = 1 << 20
@@ -210,7 +210,7 @@ async def raw_ticks(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def willing(request: Request) -> Response:
     """A stream that may be ended as the drain begins, whatever the policy."""
-    drain_notice(request).end_on_drain()
+    drain_notice(request).close_on_drain()
     return await ticks(request)
 
 

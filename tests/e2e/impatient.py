@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from unittest.mock import patch
 
-from graceful_asgi import supervisor
 from graceful_asgi.__main__ import main
+from graceful_asgi._run import supervisor
 
 if __name__ == "__main__":
     with patch.object(supervisor, "START_PERIOD", 1.0):

@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from ports import free_port
+from support.ports import free_port
 
-from graceful_asgi.check.plan import LoadPlan
-from graceful_asgi.check.process import ServerProcess
+from graceful_asgi._check.plan import LoadPlan
+from graceful_asgi._check.process import ServerProcess
 
 from .server import PACKAGE_ROOT, TESTS
 

@@ -1,6 +1,6 @@
 """A server subprocess: start it, signal it, read its log, and leave nothing of it behind.
 
-`graceful_asgi.check.process` has one as well, for load on a TCP port that answers; here servers
+`graceful_asgi._check.process` has one as well, for load on a TCP port that answers; here servers
 are also told to stop before they answer, speak TLS, listen on UNIX sockets or are programs.
 """
 
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ports import free_port
+from support.ports import free_port
 
 import graceful_asgi
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli.running import Ended, environment, run, started
-from need import need
+from support.need import need
 
-from graceful_asgi.check.port import free_port
+from graceful_asgi._check.port import free_port
 
 from .client import Client, get
 from .endpoint import TOKEN
@@ -320,7 +320,7 @@ AS_NOBODY = f"""
 import json, os, socket, sys
 sys.path[:0] = [{str(PACKAGE_ROOT)!r}]
 import anyio._backends._asyncio
-import graceful_asgi.cli.drain, graceful_asgi.cli.resume, graceful_asgi.cli.status
+import graceful_asgi._cli.drain, graceful_asgi._cli.resume, graceful_asgi._cli.status
 from graceful_asgi.__main__ import main
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 """

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from need import need
-from ports import free_port
+from support.need import need
+from support.ports import free_port
 
-from graceful_asgi.check.load import Load
-from graceful_asgi.check.trial import Trial, run_trial
-from graceful_asgi.check.verdict import judge
+from graceful_asgi._check.load import Load
+from graceful_asgi._check.trial import Trial, run_trial
+from graceful_asgi._check.verdict import judge
 
 from .client import Client, get, is_refused
 from .loaded import PLAN, loaded, logged
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
-    from graceful_asgi.check.counts import LoadResult
-    from graceful_asgi.check.process import ServerProcess
+    from graceful_asgi._check.counts import LoadResult
+    from graceful_asgi._check.process import ServerProcess
 
 WORKER = ("-k", "uvicorn_worker.UvicornWorker")
 

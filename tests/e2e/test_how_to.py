@@ -9,8 +9,8 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from documentation import how_to
-from need import need
+from support.documentation import how_to
+from support.need import need
 
 from .client import Client, get
 from .crowd import Crowd, reads

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from need import need, need_program
+from support.need import need, need_program
 
 from .crowd import Crowd, listens, reads
 from .server import uvicorn

@@ -8,9 +8,9 @@ import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ports import free_port
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
+from support.ports import free_port
 from websockets.sync.client import connect
 
 from .client import get

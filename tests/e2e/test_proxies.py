@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from documentation import ROOT
-from need import need_program
-from ports import free_port
+from support.documentation import ROOT
+from support.need import need_program
+from support.ports import free_port
 
-from graceful_asgi.check.load import Load
-from graceful_asgi.check.plan import LoadPlan
+from graceful_asgi._check.load import Load
+from graceful_asgi._check.plan import LoadPlan
 
 from .client import Client, CutError, Response, get
 from .server import Server, uvicorn
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
-    from graceful_asgi.check.counts import LoadResult
+    from graceful_asgi._check.counts import LoadResult
 
 MANIFESTS = ROOT / "docs" / "how-to" / "manifests"
 PLAN = LoadPlan(keep_alive_clients=10, fresh_clients=5, think_period=0.02)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from need import need
-from ports import free_port
+from support.need import need
+from support.ports import free_port
 
 from .client import Client, get, is_refused
 from .server import Server, uvicorn

@@ -14,8 +14,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from documentation import ROOT
-from listening import NotifySocket
+from support.documentation import ROOT
+from support.listening import NotifySocket
 
 from graceful_asgi import DrainPolicy
 

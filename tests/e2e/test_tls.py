@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from need import need
+from support.need import need
 
 from .client import Client
 from .server import Server, uvicorn

@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from need import need
-from ports import free_port
+from support.need import need
+from support.ports import free_port
 
 from .client import Client, get
 from .server import Server, uvicorn

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from need import need
+from support.need import need
 
 from .client import Client, get
 from .crowd import Crowd, talks

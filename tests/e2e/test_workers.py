@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from ports import free_port
+from support.ports import free_port
 
-from graceful_asgi.check.load import Load
-from graceful_asgi.check.trial import Trial, run_trial
-from graceful_asgi.check.verdict import judge
+from graceful_asgi._check.load import Load
+from graceful_asgi._check.trial import Trial, run_trial
+from graceful_asgi._check.verdict import judge
 
 from .client import Client, get, is_refused
 from .loaded import PLAN, loaded, logged
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import ThreadPoolExecutor
 
-    from graceful_asgi.check.counts import LoadResult
-    from graceful_asgi.check.process import ServerProcess
+    from graceful_asgi._check.counts import LoadResult
+    from graceful_asgi._check.process import ServerProcess
 
 RUN = ("graceful_asgi", "run")
 EXIT_MARGIN = 1.0

@@ -1,1 +1,1 @@
-"""Tests of `graceful_asgi.servers` against the installed uvicorn."""
+"""Tests of `graceful_asgi._servers` against the installed uvicorn."""

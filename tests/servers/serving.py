@@ -13,7 +13,7 @@ import uvicorn
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from graceful_asgi.asgi import Receive, Scope, Send
+    from graceful_asgi.types import Receive, Scope, Send
 
 PATIENCE = 10.0
 

@@ -13,14 +13,14 @@ import pytest
 import uvicorn
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
-from graceful_asgi.servers import attach
+from graceful_asgi._servers import attach
 
 from .serving import App, get, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graceful_asgi.asgi import Receive, Scope, Send
+    from graceful_asgi.types import Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +65,7 @@ async def test_a_server_without_a_method_is_left_alone(
 async def test_an_app_on_a_server_that_is_left_alone_is_served(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graceful_asgi.servers.missing", lambda server: ["a_method"])
+    monkeypatch.setattr("graceful_asgi._servers.missing", lambda server: ["a_method"])
     app = App()
     async with serving(GracefulMiddleware(app, policy=QUICK)) as (_, port):
         await get(port)
@@ -97,8 +97,8 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
 
     await anyio.to_thread.run_sync(start)
     assert server.lifespan.should_exit
-    assert (drainer.on_stop, drainer.on_failure, drainer.bulletin.hooks) == ([], [], [])
-    assert drainer.pulse is None
+    assert (drainer.on_stop, drainer.on_failure, drainer.notifier.hooks) == ([], [], [])
+    assert drainer.loop_monitor is None
     assert threading.excepthook is heard
     assert not list((tmp_path / "control").iterdir())
     async with serving(GracefulMiddleware(App(), drainer=drainer)) as (_, port):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from graceful_asgi.servers import connections as module
-from graceful_asgi.servers.connections import Connections
+from graceful_asgi._servers import connections as module
+from graceful_asgi._servers.connections import Connections
 
 from .serving import App, eventually, request, serving
 

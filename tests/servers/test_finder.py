@@ -14,12 +14,12 @@ import pytest
 import uvicorn
 
 import graceful_asgi
-from graceful_asgi.servers.finder import find_server
+from graceful_asgi._servers.finder import find_server
 
 from .serving import App, config, eventually, get, listening_socket, serving
 
 if TYPE_CHECKING:
-    from graceful_asgi.asgi import Receive, Scope, Send
+    from graceful_asgi.types import Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -155,7 +155,7 @@ def test_uvicorn_is_never_imported_to_find_it() -> None:
     source = (
         "import asyncio, sys\n"
         "from graceful_asgi import GracefulMiddleware\n"
-        "from graceful_asgi.servers.finder import find_server\n"
+        "from graceful_asgi._servers.finder import find_server\n"
         "async def main(): return find_server({'type': 'lifespan', 'state': {}})\n"
         "assert asyncio.run(main()) is None\n"
         "assert not [name for name in sys.modules if name.startswith('uvicorn')]\n"

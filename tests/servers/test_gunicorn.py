@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
-from need import need
+from support.need import need
 
-from graceful_asgi.servers.gunicorn import worker_of
-from graceful_asgi.servers.identity import server_id
+from graceful_asgi._servers.gunicorn import worker_of
+from graceful_asgi._servers.server_id import server_id
 
 from .serving import config
 
@@ -80,7 +80,7 @@ def test_sockets_that_came_from_outside_are_known(
     code = (
         "from types import SimpleNamespace\n"
         "from gunicorn.config import Config\n"
-        "from graceful_asgi.servers.gunicorn import shares_sockets_with_siblings_only\n"
+        "from graceful_asgi._servers.gunicorn import shares_sockets_with_siblings_only\n"
         "cfg = Config()\n"
         f"for name, value in {settings!r}.items():\n"
         "    cfg.set(name, value)\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from graceful_asgi.servers.listener import close_listeners
+from graceful_asgi._servers.listener import close_listeners
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from graceful_asgi.servers import touchpoints
+from graceful_asgi._servers import touchpoints
 
 from .serving import App, config, eventually, request, serving
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 
 if TYPE_CHECKING:
-    from graceful_asgi.asgi import Receive, Scope, Send
+    from graceful_asgi.types import Receive, Scope, Send
 
 LAME_DUCK_PERIOD = 2.0
 

@@ -1,0 +1,1 @@
+"""The ASGI side: middleware, requests, WebSockets, health paths."""

@@ -1,0 +1,82 @@
+"""What a request handler sees of a drain: `drain_notice` and `DrainNotice`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MisuseError
+from ..phase import Phase
+from .exchange import DRAINER_KEY, EXCHANGE_KEY
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from .._core.drainer import Drainer
+    from ..types import Scope
+    from .exchange import Exchange
+
+    ConnectionOrScope = HTTPConnection | Scope
+else:
+    try:
+        # FastAPI hands the connection to a dependency whose parameter has this type, and looks
+        # the type up at run time.
+        from starlette.requests import HTTPConnection as ConnectionOrScope
+    except ImportError:
+        ConnectionOrScope = object
+
+
+class DrainNotice:
+    """A handler's view of its server's drain."""
+
+    __slots__ = ("_drainer", "_exchange")
+
+    def __init__(self, drainer: Drainer, exchange: Exchange | None = None) -> None:
+        self._drainer = drainer
+        self._exchange = exchange
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server has begun to drain. Safe from any thread."""
+        return self._drainer.phase is not Phase.SERVING
+
+    async def wait(self) -> None:
+        """Wait until the server begins to drain; return at once when it has."""
+        await self._drainer.wait_begun()
+
+    def time_left(self) -> float:
+        """Seconds until work in flight is cancelled; infinite while no stop has come.
+
+        Safe from any thread.
+        """
+        return self._drainer.time_left()
+
+    def close_on_drain(self) -> None:
+        """Let this response or WebSocket be ended as soon as a drain begins, or now if one has.
+
+        For what the client comes back to: an event stream (`text/event-stream`), completed between
+        two events; a WebSocket, closed with 1012 when its handler waits for the next message. The
+        ends of a server's clients are spread over the lame duck. It is what `event_streams="end"`
+        and `websockets="close"` do for all of them.
+
+        A response of another type is left alone: cut short, it would look complete. Call it before
+        the response has begun, or at any later time. Idempotent; safe from any thread.
+        """
+        if self._exchange is not None:  # else the call is over
+            self._exchange.close_on_drain()
+
+
+def drain_notice(connection: ConnectionOrScope) -> DrainNotice:
+    """Return the drain notice of a request, a WebSocket or an ASGI scope.
+
+    Usable as a FastAPI dependency: `notice: DrainNotice = Depends(drain_notice)`.
+
+    Raises:
+        MisuseError: (a `RuntimeError`) the request did not come through `GracefulMiddleware`.
+    """
+    scope: Any = getattr(connection, "scope", connection)
+    if EXCHANGE_KEY not in scope:
+        raise MisuseError(
+            f"drain_notice() of {scope.get('path')!r}: the request did not come through "
+            "GracefulMiddleware; add app.add_middleware(GracefulMiddleware)"
+        )
+    return DrainNotice(scope["state"][DRAINER_KEY], scope[EXCHANGE_KEY])

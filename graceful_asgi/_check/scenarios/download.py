@@ -1,0 +1,32 @@
+"""Streaming download: an answer whose body is on its way when the signal comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import h11
+
+from .single import Single
+
+if TYPE_CHECKING:
+    from ..client import Connection
+    from ..counts import Answered, Lost
+    from ..stage import Stage
+
+
+class Download(Single):
+    """Right: the body reaches the end that its framing announced."""
+
+    name = "streaming download"
+    option = "--stream-path"
+    advice = "its body has to take longer"
+
+    def path(self) -> str | None:
+        return self.plan.stream_path
+
+    async def answer(self, stage: Stage, connection: Connection) -> Answered | Lost:
+        return await stage.receive(connection, watch=self._watch)
+
+    def _watch(self, event: h11.Response | h11.Data) -> None:
+        if isinstance(event, h11.Data):
+            self.in_position.set()

@@ -1,0 +1,33 @@
+"""Fresh connections: clients that open one for each request."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from .clients import Clients
+
+if TYPE_CHECKING:
+    from ..request import Request
+    from ..stage import Stage
+
+
+class Fresh(Clients):
+    """A request lost here was on a connection that the server's kernel had accepted for it.
+
+    A connection that is refused is not lost: nothing was written, and the client may go elsewhere.
+    """
+
+    name = "fresh connections"
+
+    def count(self) -> int:
+        return self.plan.fresh_clients
+
+    async def client(self, stage: Stage, request: Request) -> None:
+        while not stage.over.is_set():
+            connection = await stage.connect(self.ledger)
+            if connection is None:
+                return
+            with closing(connection):
+                await stage.exchange(self.ledger, connection, request)
+            await self.think()

@@ -1,0 +1,51 @@
+"""Idle connection: kept alive after its last answer, and not used again."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from ..counts import Answered
+from ..finding import Exit, Finding
+from .scenario import Scenario, since_signal
+
+if TYPE_CHECKING:
+    from ..stage import Stage
+
+
+class Idle(Scenario):
+    """Right: it is closed. Nothing was asked on it, so nothing can be lost with it.
+
+    Wrong: it is still open when the server has to be killed.
+    """
+
+    name = "idle connection"
+    _seconds: float | None = None
+
+    async def run(self, stage: Stage) -> None:
+        connection = await self.connect_in_time(stage)
+        if connection is None:
+            return
+        with closing(connection):
+            request = stage.request("GET", self.plan.path)
+            outcome = await stage.exchange(self.ledger, connection, request)
+            if not (isinstance(outcome, Answered) and outcome.reusable):
+                return self.not_run("the server keeps no connection alive")
+            self.in_position.set()
+            try:
+                with stage.waiting(connection):
+                    while await connection.read():
+                        pass
+            except TimeoutError:  # still open at the end of the run
+                return
+            except OSError:  # a reset is an end as well
+                pass
+            if not stage.signalled.is_set():
+                return self.not_run("closed before the signal")
+            self._seconds = since_signal(stage)
+
+    def judge(self, end: Exit) -> Finding:
+        load = self.ledger.result()
+        if self._seconds is None:
+            return Finding(self.name, "failed", "open until the kill", load)
+        return Finding(self.name, "passed", "closed", load, self._seconds)

@@ -1,0 +1,45 @@
+"""Keep-alive: clients that stay on their connection and use it again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..counts import Answered
+from .clients import Clients
+
+if TYPE_CHECKING:
+    from ..client import Connection
+    from ..request import Request
+    from ..stage import Stage
+
+
+class KeepAlive(Clients):
+    """Each looks whether the server has closed before it writes, as a good pool does.
+
+    A request lost all the same is one that the server could have saved by saying
+    `Connection: close` in the answer before it.
+    """
+
+    name = "keep-alive"
+
+    def count(self) -> int:
+        return self.plan.keep_alive_clients
+
+    async def client(self, stage: Stage, request: Request) -> None:
+        connection: Connection | None = None
+        try:
+            while not stage.over.is_set():
+                if connection is None or connection.is_stale():
+                    if connection is not None:
+                        connection.close()
+                    connection = await stage.connect(self.ledger)
+                    if connection is None:
+                        return
+                outcome = await stage.exchange(self.ledger, connection, request)
+                if not (isinstance(outcome, Answered) and outcome.reusable):
+                    connection.close()
+                    connection = None
+                await self.think()
+        finally:
+            if connection is not None:
+                connection.close()

@@ -1,0 +1,27 @@
+"""Slow request: one that the server is working on when the signal comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .single import Single
+
+if TYPE_CHECKING:
+    from ..client import Connection
+    from ..counts import Answered, Lost
+    from ..stage import Stage
+
+
+class Slow(Single):
+    """Right: a complete answer."""
+
+    name = "slow request"
+    option = "--slow-path"
+    advice = "it has to take longer"
+
+    def path(self) -> str | None:
+        return self.plan.slow_path
+
+    async def answer(self, stage: Stage, connection: Connection) -> Answered | Lost:
+        self.in_position.set()
+        return await stage.receive(connection)

@@ -1,0 +1,196 @@
+"""One trial: a server under load, told to stop in the middle, followed to its exit."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import anyio
+
+from .errors import CheckError
+from .finding import Exit, Finding
+from .load import Load
+from .scenarios import background
+from .stage import LoadStatistics
+
+if TYPE_CHECKING:
+    from .counts import LoadResult
+    from .plan import LoadPlan
+    from .process import ServerProcess
+    from .scenarios.scenario import Scenario
+    from .timeline import Sample
+
+_WATCH_INTERVAL: Final = 0.1
+_EXIT_NOTICE_PERIOD: Final = 0.5
+# A handshake or a first event may take its time; a scenario that never gets there says so itself.
+_POSITION_PERIOD: Final = 5.0
+
+Stage: TypeAlias = Literal["starting", "under load", "told to stop", "exited"]
+Watch: TypeAlias = Callable[[Stage, LoadStatistics], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """The raw facts of one run of a server: the clients' side and the process's."""
+
+    load: LoadResult
+    end: Exit
+    findings: tuple[Finding, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    """The run in slices of time."""
+    first_refusal: float | None = None
+    """Seconds from the signal to the first client that was refused."""
+
+
+async def run_trial(
+    server: ServerProcess,
+    plan: LoadPlan,
+    *,
+    signal_after: float = 3.0,
+    exit_period: float = 40.0,
+    number: int = signal.SIGTERM,
+    again_after: Sequence[float] = (),
+    scenarios: Callable[[LoadPlan], Sequence[Scenario]] = background,
+    watch: Watch | None = None,
+) -> Trial:
+    """Start `server`, and stop it under load: see `stop_under_load`.
+
+    `watch` is called about every 0.1 s, in this loop, for display. Raises `CheckError` as that
+    does, and `ServerStartError` when the server does not start.
+    """
+    tell = watch or _unwatched
+    tell("starting", LoadStatistics(sent=0, lost=0, refused=0, in_flight=0))
+    async with server:
+        return await stop_under_load(
+            server,
+            plan,
+            signal_after=signal_after,
+            exit_period=exit_period,
+            number=number,
+            again_after=again_after,
+            scenarios=scenarios,
+            watch=tell,
+        )
+
+
+async def stop_under_load(
+    server: ServerProcess,
+    plan: LoadPlan,
+    *,
+    signal_after: float,
+    exit_period: float,
+    number: int,
+    again_after: Sequence[float] = (),
+    scenarios: Callable[[LoadPlan], Sequence[Scenario]],
+    watch: Watch | None = None,
+) -> Trial:
+    """Put `plan` on a running server, and send the signal after `signal_after` seconds of load.
+
+    The signal waits a little for scenarios that are not in position yet, and is sent again
+    `again_after` seconds from the first one, each. The load goes on until the server has exited;
+    `exit_period` seconds after the signal the server is killed. Raises `CheckError` when there is
+    nothing to judge: an exit or a refused connect before the signal.
+    """
+    tell = watch or _unwatched
+    load = Load(plan, host=server.host, port=server.port, scenarios=scenarios(plan))
+    running = asyncio.ensure_future(load.run(until=server.wait_exit, within=math.inf))
+    again = asyncio.ensure_future(asyncio.sleep(0))
+    try:
+        await _follow(running, lambda: tell("under load", load.statistics()), signal_after)
+        await _wait_in_position(load, running)
+        if running.done():
+            await _raise_setup_error(running, server)
+        # One step, no await: no request is written between the mark and the signal.
+        load.mark_signalled()
+        server.signal(number)
+        again = asyncio.ensure_future(_repeat(server, number, again_after))
+        await _follow(running, lambda: tell("told to stop", load.statistics()), exit_period)
+        late = server.running
+        # Nobody writes any more, and what is unanswered by now is lost: before the kill, which is
+        # not the server's doing.
+        load.stop()
+        result = await running
+    finally:
+        for task in (running, again):
+            task.cancel()
+        await asyncio.gather(running, again, return_exceptions=True)
+    left_running = await _left_running(server)
+    server.kill()
+    tell("exited", load.statistics())
+    end = _exit(server, late=late, left_running=left_running)
+    return Trial(
+        load=result,
+        end=end,
+        findings=tuple(load.findings(end)),
+        samples=tuple(load.timeline.samples()),
+        first_refusal=load.timeline.first_refusal,
+    )
+
+
+async def _follow(
+    running: asyncio.Future[LoadResult], tell: Callable[[], None], within: float
+) -> None:
+    """Call `tell` now and then until `running` is done or `within` seconds have passed."""
+    deadline = time.monotonic() + within
+    while not running.done() and (left := deadline - time.monotonic()) > 0:
+        tell()
+        await asyncio.wait({running}, timeout=min(left, _WATCH_INTERVAL))
+
+
+async def _wait_in_position(load: Load, running: asyncio.Future[LoadResult]) -> None:
+    position = asyncio.ensure_future(load.in_position())
+    try:
+        await asyncio.wait(
+            (position, running),
+            timeout=_POSITION_PERIOD,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        position.cancel()
+
+
+async def _repeat(server: ServerProcess, number: int, again_after: Sequence[float]) -> None:
+    began = time.monotonic()
+    for after in again_after:
+        await asyncio.sleep(began + after - time.monotonic())
+        if server.running:
+            server.signal(number)
+
+
+async def _raise_setup_error(running: asyncio.Future[LoadResult], server: ServerProcess) -> None:
+    """Raise what ended the load too early, unless that was the exit of the server.
+
+    A server that exits closes its port first: clients may know before we do.
+    """
+    with anyio.move_on_after(_EXIT_NOTICE_PERIOD):
+        await server.wait_exit()
+    if server.running:
+        running.result()
+
+
+async def _left_running(server: ServerProcess) -> int:
+    """How many processes outlive the server by more than it takes to notice that it has gone."""
+    with anyio.move_on_after(_EXIT_NOTICE_PERIOD):
+        # Polled: of other people's processes nobody hears when they end.
+        while server.left_running() and not server.running:  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+    return server.left_running()
+
+
+def _exit(server: ServerProcess, *, late: bool, left_running: int) -> Exit:
+    code, seconds = server.exit_code, server.seconds_to_exit
+    if code is None or seconds is None:
+        raise CheckError(f"process {server.pid} was killed and its exit was not seen")
+    if late:
+        # It may have found, in the moment before the kill, that its last client had hung up.
+        code = -signal.SIGKILL
+    return Exit(code=code, seconds=seconds, late=late, left_running=left_running)
+
+
+def _unwatched(stage: Stage, statistics: LoadStatistics) -> None:
+    pass

@@ -1,0 +1,169 @@
+"""``graceful-asgi check``: from the command line to a check, from its verdict to an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import click
+from rich.console import Console
+
+from .._check.command import any_command, app_command, parse
+from .._check.display import ConsoleProgress, print_table, styled
+from .._check.errors import CheckError, CommandError
+from .._check.limits import allow_connections
+from .._check.plan import LoadPlan
+from .._check.report import report
+from .._check.rounds import Contestant, Settings, run_rounds
+from .._check.summary import SIDES_NOTE, headline, not_run, sections
+from .check_options import HELP, check_options
+from .group import needs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    Draw = Callable[[Path, Sequence[Contestant]], None]
+
+_POISE_PERIOD: Final = 0.5
+"""Seconds before the signal: when the requests are sent that are to be in flight at it."""
+
+
+class _CheckCommand(click.Command):
+    """Options may stand on either side of the app; what follows ``--`` is a server's command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[__name__] = args[at + 1 :]
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    "check",
+    cls=_CheckCommand,
+    help=HELP,
+    context_settings={"ignore_unknown_options": True, "show_default": True},
+)
+@click.argument("app", nargs=-1, metavar="[APP [UVICORN OPTIONS]] [-- COMMAND ...]")
+@check_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    app: tuple[str, ...],
+    compare: str | None,
+    as_json: bool,
+    plot: Path | None,
+    **options: Any,
+) -> int:
+    """Check one server, or two; return the exit code."""
+    contestants = _contestants(app, ctx.meta.get(__name__), compare)
+    settings = _settings(**options)
+    draw = _picture() if plot is not None else None
+    # With --json, standard output is for the verdicts alone.
+    console = Console(stderr=as_json, highlight=False)
+    try:
+        allow_connections(settings.plan)
+        progress = ConsoleProgress(console, rounds=settings.rounds)
+        anyio.run(run_rounds, contestants, settings, progress)
+    except CheckError as error:
+        raise click.ClickException(str(error)) from error
+    if draw is not None and plot is not None:
+        _draw(draw, plot, contestants)
+    if as_json:
+        sys.stdout.write(json.dumps(report(contestants, settings), indent=2) + "\n")
+    else:
+        _print(console, contestants, settings)
+    return 0 if contestants[0].verdict.clean else 1
+
+
+def _contestants(
+    app: Sequence[str], server: Sequence[str] | None, compare: str | None
+) -> list[Contestant]:
+    if app and app[0].startswith("-"):
+        raise click.UsageError(f"no such option: {app[0]} (options of uvicorn go behind the app)")
+    if app and server is not None:
+        raise click.UsageError(f"give an app ({app[0]}) or a command after --, not both")
+    if not (app or server):
+        raise click.UsageError("give an app (main:app), or a server's command after --")
+    try:
+        commands = [any_command(server) if server else app_command(app)]
+        if compare is not None:
+            commands.append(parse(compare))
+    except CommandError as error:
+        raise click.UsageError(str(error)) from error
+    return [Contestant(command) for command in commands]
+
+
+def _settings(
+    *,
+    rounds: int,
+    number: int,
+    deadline: float,
+    signal_after: float,
+    start_period: float,
+    skip: Sequence[str],
+    **options: Any,
+) -> Settings:
+    return Settings(
+        plan=_plan(single_after=max(0.0, signal_after - _POISE_PERIOD), **options),
+        rounds=rounds,
+        signal=number,
+        signal_after=signal_after,
+        deadline=deadline,
+        start_period=start_period,
+        skip=frozenset(skip),
+    )
+
+
+def _plan(
+    *,
+    keep_alive: int,
+    fresh: int,
+    think: float,
+    sse_path: str | None,
+    ws_path: str | None,
+    headers: Sequence[tuple[str, str]],
+    statuses: Sequence[int],
+    **options: Any,
+) -> LoadPlan:
+    return LoadPlan(
+        keep_alive_clients=keep_alive,
+        fresh_clients=fresh,
+        think_period=think / 1000,
+        event_stream_path=sse_path,
+        websocket_path=ws_path,
+        headers=tuple(headers),
+        deliberate_statuses=frozenset(statuses),
+        **options,
+    )
+
+
+def _picture() -> Draw:
+    """Before the check: it would be a pity to find out after it that there is no matplotlib."""
+    with needs("check", "--plot"):
+        from .._check.picture import draw  # takes a second
+
+    return draw
+
+
+def _draw(draw: Draw, path: Path, contestants: Sequence[Contestant]) -> None:
+    try:
+        draw(path, contestants)
+    except OSError as error:
+        raise click.ClickException(f"--plot {path}: {error}") from error
+
+
+def _print(console: Console, contestants: Sequence[Contestant], settings: Settings) -> None:
+    verdicts = [contestant.verdict for contestant in contestants]
+    names = [contestant.command.name for contestant in contestants]
+    print_table(console, names, sections(verdicts))
+    console.print(SIDES_NOTE, style="dim")
+    if missing := not_run(verdicts):
+        console.print(f"not run: {missing}", markup=False)
+    for name, verdict in zip(names, verdicts, strict=True):
+        console.print(styled(headline(name, verdict, deadline=settings.deadline)))

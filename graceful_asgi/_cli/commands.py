@@ -1,0 +1,51 @@
+"""The table of commands. It imports none of them, nor what they need.
+
+A command is added by a line here and a module with a `click.Command` named ``command``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command is, what it needs, and what it does in half a line."""
+
+    module: str
+    extra: str
+    """Of ``graceful-asgi[...]``: what installs all that the module imports."""
+    summary: str
+
+
+COMMANDS: Final[Mapping[str, Entry]] = {
+    "run": Entry(
+        "graceful_asgi._cli.run",
+        "run",
+        "Run an app under uvicorn, with workers or without, and lose no request at its stop.",
+    ),
+    "check": Entry(
+        "graceful_asgi._cli.check",
+        "check",
+        "Stop a server under load, and count the requests it loses.",
+    ),
+    "status": Entry(
+        "graceful_asgi._cli.status",
+        "control",
+        "Show the processes of a server: phase, what is in flight, seconds left.",
+    ),
+    "drain": Entry(
+        "graceful_asgi._cli.drain",
+        "control",
+        "Drain a server that goes on running; for a preStop hook.",
+    ),
+    "resume": Entry(
+        "graceful_asgi._cli.resume",
+        "control",
+        "Call a drain off: the server serves as before.",
+    ),
+}

@@ -1,0 +1,81 @@
+"""What ``status``, ``drain`` and ``resume`` have in common: where to look, and for whom."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from .._control.directory import VARIABLE, ControlDirectory
+from .._control.selection import select
+from ..errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .._control.client import Answer
+    from .._control.directory import SocketName
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+_OPTIONS: Final = (
+    click.option(
+        "--control-dir",
+        envvar=VARIABLE,
+        metavar="DIRECTORY",
+        help=f"Where the server's processes have their control sockets.  [{VARIABLE}]",
+    ),
+    click.option(
+        "--server",
+        metavar="PID",
+        help="Which server, where the directory has more than one: the pid of the workers' parent, "
+        "or of the one process.",
+    ),
+)
+
+
+def control_options(function: _F) -> _F:
+    """Decorate a function with them."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def opened(
+    control_dir: str | None, server: str | None, *, one: bool
+) -> Iterator[tuple[ControlDirectory, list[SocketName]]]:
+    """The directory, and the sockets in it that are meant; those of the dead are taken away.
+
+    Raises:
+        click.ClickException: it cannot be used, or nobody is there, or it is not clear who is
+            meant.
+    """
+    if not control_dir:
+        raise click.UsageError(f"give --control-dir, or set {VARIABLE}")
+    try:
+        with ControlDirectory(control_dir, source="--control-dir") as directory:
+            yield directory, look(directory, server, one=one)
+    except ControlError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def look(directory: ControlDirectory, server: str | None, *, one: bool) -> list[SocketName]:
+    """Return the sockets that are there now. Raises `ControlError` as `select` does."""
+    directory.clean_up()
+    try:
+        return select(directory.names(), server, one=one)
+    except ControlError as error:
+        raise ControlError(f"{directory.path}: {error}") from error
+
+
+def refuse_if_all_did(answers: list[Answer]) -> None:
+    """Raise `click.ClickException` where no process has done what it was asked for, for sure."""
+    if all(answer.state == "refused" or _was_gone(answer) for answer in answers):
+        why = {f"process {answer.name.pid}: {answer.error}" for answer in answers}
+        raise click.ClickException("; ".join(sorted(why)))
+
+
+def _was_gone(answer: Answer) -> bool:
+    return answer.state == "gone" and answer.reply is None

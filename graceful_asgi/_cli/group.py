@@ -1,0 +1,65 @@
+"""``graceful-asgi``: the group of commands. A command's module is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from .commands import COMMANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class MissingExtraError(click.ClickException):
+    """A command was called whose extra is not installed; the message says how to install it."""
+
+
+@contextmanager
+def needs(extra: str, who: str) -> Iterator[None]:
+    """A block that imports what `extra` installs. Raises `MissingExtraError` where it does not."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "graceful_asgi"):
+            raise
+        raise MissingExtraError(
+            f"{who} needs {missing}, which is not installed: pip install 'graceful-asgi[{extra}]'"
+        ) from error
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name, and imports none to list them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command. Raises `MissingExtraError` when a module that it needs is missing."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        with needs(entry.extra, f"`{cmd_name}`"):
+            module = importlib.import_module(entry.module)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands as the table describes them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Graceful shutdown for ASGI apps on uvicorn: loses no request, is gone by its deadline.",
+)
+@click.version_option(package_name="graceful-asgi")
+def group() -> None:
+    """The root of all commands."""

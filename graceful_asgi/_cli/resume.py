@@ -1,0 +1,48 @@
+"""``graceful-asgi resume``: calls a drain off in all processes of a server."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Final
+
+import anyio
+import click
+
+from .._control.client import Answer, ask
+from .._control.protocol import Request
+from ..report import printable
+from .control_options import control_options, opened, refuse_if_all_did
+
+HELP: Final = """\
+Call a drain off: all processes of the server serve as before.
+
+A process that has been told to stop goes on with that.
+
+Exit code: 0 every process serves, 1 one does not, or does not answer, 2 there is nobody to ask.
+"""
+
+
+@click.command("resume", help=HELP)
+@control_options
+def command(control_dir: str | None, server: str | None) -> int:
+    """Resume a server; return the exit code."""
+    with opened(control_dir, server, one=True) as (directory, names):
+        answers = anyio.run(partial(ask, directory, names, Request(command="resume")))
+        refuse_if_all_did(answers)
+    for answer in answers:
+        sys.stdout.write(f"process {answer.name.pid}: {_state(answer)}\n")
+    return 0 if all(_serves(answer) for answer in answers) else 1
+
+
+def _serves(answer: Answer) -> bool:
+    return answer.state == "answered" and answer.process.get("phase") == "serving"
+
+
+def _state(answer: Answer) -> str:
+    if answer.state != "answered":
+        return answer.error
+    if not _serves(answer):
+        return f"{printable(str(answer.process.get('phase')))}, it has been told to stop"
+    resumed = answer.reply is not None and answer.reply.fields.get("resumed")
+    return "serving again" if resumed else "serving as before"

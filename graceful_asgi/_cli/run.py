@@ -1,0 +1,91 @@
+"""``graceful-asgi run``: uvicorn's command line, and the drain's. It decides nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from uvicorn.main import main as uvicorn_command
+
+from .._control.directory import VARIABLE
+from .._run.config import DrainedConfig
+from .._run.launch import serve
+from ..errors import PolicyError
+from .run_options import POLICY_FIELDS, PROBE_FIELDS, drain_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HELP: Final = """\
+Run an app under uvicorn, and lose no request when it is told to stop.
+
+Takes every option of uvicorn, from the command line and as UVICORN_... from the environment. The
+app needs no change. If it has GracefulMiddleware, that is the one that drains; what is given here
+or in the environment wins over what the app says.
+
+Exit code: 0 everything in flight finished, 1 something had to be cancelled, aborted or killed, 2
+what was given is not allowed, 3 the app did not start.
+"""
+
+
+class RunCommand(click.Command):
+    """A command that lists the drain's options apart from uvicorn's."""
+
+    def __init__(self, ours: Sequence[click.Parameter], theirs: Sequence[click.Parameter]) -> None:
+        super().__init__(
+            "run",
+            params=[*theirs, *ours],
+            callback=run,
+            help=HELP,
+            context_settings={"auto_envvar_prefix": "UVICORN"},
+        )
+        self._ours = ours
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them in two sections."""
+        for heading, ours in (("Drain", True), ("uvicorn", False)):
+            records = [
+                record
+                for param in self.get_params(ctx)
+                if (param in self._ours) is ours
+                and (record := param.get_help_record(ctx)) is not None
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def run(*, app: str, app_dir: str, control_dir: str | None, **values: Any) -> int:
+    """Run the server to its end; return the exit code."""
+    policy = _given(values, POLICY_FIELDS)
+    probes = _given(values, PROBE_FIELDS)
+    if control_dir is not None:
+        os.environ[VARIABLE] = control_dir  # the workers' as well
+    sys.path.insert(0, app_dir)
+    try:
+        config = DrainedConfig(app, policy=policy, probes=probes, **_for_config(values))
+    except PolicyError as error:
+        raise click.UsageError(str(error)) from error
+    return serve(config)
+
+
+def _given(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Take *names* out of *values*; return those that were given. `none` for a period is given."""
+    source = click.get_current_context().get_parameter_source
+    return {
+        name: value
+        for name, value in ((name, values.pop(name)) for name in names)
+        if source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+
+
+def _for_config(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what uvicorn's command makes of its options before it gives them to `Config`."""
+    options = {**values, "headers": [header.split(":", 1) for header in values["headers"]]}
+    if options["log_config"] is None:
+        del options["log_config"]
+    return options
+
+
+command: Final = RunCommand(drain_options(), uvicorn_command.params)

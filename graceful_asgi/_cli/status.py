@@ -1,0 +1,114 @@
+"""``graceful-asgi status``: how the processes of a server stand, asked by their control sockets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import click
+from rich.console import Console
+from rich.live import Live
+
+from .._control.client import Answer, ask
+from .._control.protocol import Request
+from ..errors import ControlError
+from .control_display import lines, table
+from .control_options import control_options, look, opened, refuse_if_all_did
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._control.directory import ControlDirectory, SocketName
+
+    Show = Callable[[list[Answer]], None]
+
+WATCH_PERIOD: Final = 1.0
+"""Seconds between two looks."""
+
+HELP: Final = """\
+Show the processes of a server: their phase, what is in flight, the seconds left.
+
+Shows all servers of the directory, unless --server says which. A process that does not answer is
+shown as such, and holds up no other.
+
+Exit code: 0 every process has answered, 1 one has not, 2 there is nobody to ask.
+"""
+
+
+@click.command("status", help=HELP)
+@control_options
+@click.option("--watch", is_flag=True, help="Go on until interrupted, or until all have gone.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='One object on standard output, {"processes": [...]}; with --watch one a line.',
+)
+def command(control_dir: str | None, server: str | None, watch: bool, as_json: bool) -> int:
+    """Show the processes; return the exit code."""
+    with opened(control_dir, server, one=False) as (directory, names):
+        answers = anyio.run(_ask, directory, names)
+        refuse_if_all_did(answers)
+        if not watch:
+            _show(as_json)(answers)
+            return 0 if all(answer.state == "answered" for answer in answers) else 1
+        anyio.run(_watch, directory, server, as_json)
+    return 0
+
+
+async def _ask(directory: ControlDirectory, names: list[SocketName]) -> list[Answer]:
+    answers = await ask(directory, names, Request(command="status"))
+    return [answer for answer in answers if answer.state != "gone"]
+
+
+async def _watch(directory: ControlDirectory, server: str | None, as_json: bool) -> None:
+    console = Console(highlight=False)
+    if as_json or not console.is_terminal:
+        await _look_again(directory, server, _show(as_json))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        await _look_again(
+            directory, server, lambda answers: live.update(table(answers), refresh=True)
+        )
+
+
+async def _look_again(directory: ControlDirectory, server: str | None, show: Show) -> None:
+    while True:
+        try:
+            names = look(directory, server, one=False)
+        except ControlError:  # all have gone, where there were some
+            return
+        show(await _ask(directory, names))
+        await anyio.sleep(WATCH_PERIOD)
+
+
+def _show(as_json: bool) -> Show:
+    if as_json:
+        return _write_json
+    console = Console(highlight=False)
+    if console.is_terminal:
+        return lambda answers: console.print(table(answers))
+    return lambda answers: _write("\n".join(lines(answers)))
+
+
+def _write_json(answers: list[Answer]) -> None:
+    _write(json.dumps({"processes": [_as_json(answer) for answer in answers]}))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    if answer.process:
+        return answer.process
+    return {
+        "pid": answer.name.pid,
+        "server": answer.name.server.pid,
+        "phase": None,
+        "in_flight": None,
+        "error": answer.error,
+    }

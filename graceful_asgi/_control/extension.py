@@ -1,0 +1,78 @@
+"""Opens a process's control socket where one is asked for, and takes it away in the end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import TYPE_CHECKING
+
+from .. import log
+from ..errors import ControlError
+from .directory import VARIABLE, ControlDirectory, SocketName
+from .peers import ControlSiblings, NoSiblings
+from .runtime import open_private
+from .server import ControlServer
+
+if TYPE_CHECKING:
+    from .._core.drainer import Drainer
+    from ..phase import PhaseChange
+
+
+def control_socket(drainer: Drainer) -> ControlSocket | None:
+    """Open the control socket of *drainer*'s process, if the environment or an endpoint wants it.
+
+    The directory is `GRACEFUL_CONTROL_DIR`. Without it the workers of a server that has a drain
+    endpoint find each other in the user's runtime directory.
+
+    Raises:
+        ControlError: the directory that was given is not one that can be used.
+    """
+    if path := os.environ.get(VARIABLE):
+        return ControlSocket(drainer, ControlDirectory(path, create=True))
+    if not (drainer.context.has_endpoint and drainer.context.is_worker):
+        return None
+    try:
+        return ControlSocket(drainer, open_private())
+    except ControlError as error:
+        log.caution(
+            "the drain endpoint drains this process alone, the other workers cannot be reached: "
+            "%s; set %s to a directory that can be used",
+            error,
+            VARIABLE,
+        )
+        drainer.peers = NoSiblings(str(error))
+        return None
+
+
+class ControlSocket:
+    """One process's control socket. Closed when its server has stopped, or the process ends."""
+
+    def __init__(self, drainer: Drainer, directory: ControlDirectory) -> None:
+        self._drainer = drainer
+        self._directory = directory
+        self._pid = os.getpid()
+        self._name = SocketName(drainer.context.server, self._pid)
+        try:
+            directory.clean_up()
+            listener = directory.listen(self._name)
+        except BaseException:
+            directory.close()
+            raise
+        drainer.now()  # the clock is the running loop's; the thread would find another
+        self._server = ControlServer(drainer, listener)
+        self._server.start()
+        drainer.peers = ControlSiblings(directory, self._name)
+        atexit.register(self.close)
+
+    def phase_changed(self, change: PhaseChange) -> None:
+        """Leave it to the server's own ear: that hears of changes with the loop blocked, too."""
+
+    def close(self) -> None:
+        """Remove the socket, and tell those who wait how the drain came out. Idempotent."""
+        if os.getpid() != self._pid:  # a child that the app has forked: it is its parent's
+            return
+        atexit.unregister(self.close)
+        self._directory.remove(self._name)
+        self._server.close()
+        self._drainer.peers = None
+        self._directory.close()

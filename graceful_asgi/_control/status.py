@@ -1,0 +1,56 @@
+"""What a process says of itself on its control socket."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from .._core.watch import DrainWatch
+from ..phase import Phase
+
+if TYPE_CHECKING:
+    from .._core.drainer import Drainer
+    from ..report import StuckWork
+
+MAX_TEXT: Final = 500
+"""Characters of a path, which a client chose, and of a reason."""
+
+
+def describe(drainer: Drainer) -> dict[str, Any]:
+    """Return the state of this moment, as JSON has it; infinite numbers are for it to replace.
+
+    Safe from any thread, with the event loop in any state.
+    """
+    statistics = drainer.statistics()
+    ducking = statistics.phase is Phase.LAME_DUCK
+    held = ducking and not drainer.stopping
+    return {
+        "pid": os.getpid(),
+        "server": drainer.context.server.pid,
+        "phase": statistics.phase.value,
+        "stopping": drainer.stopping,
+        "drained": drainer.drained,
+        "reason": statistics.reason[:MAX_TEXT],
+        "in_flight": statistics.in_flight,
+        "oldest": None if statistics.oldest is None else _oldest(statistics.oldest),
+        "completed": statistics.completed,
+        "cancelled": statistics.cancelled,
+        "aborted": statistics.aborted,
+        "rejected": statistics.rejected,
+        "elapsed": statistics.elapsed,
+        "time_left": statistics.time_left,
+        "lame_duck_left": drainer.timeline.lame_duck_left(drainer.now()) if ducking else None,
+        "gives_up_in": DrainWatch(drainer).gives_up_in() if held else None,
+        "undone_in": drainer.hold.time_left(),
+    }
+
+
+def _oldest(work: StuckWork) -> dict[str, Any]:
+    return {
+        "kind": work.kind,
+        "method": work.method[:MAX_TEXT],
+        "path": work.path[:MAX_TEXT],
+        "age": work.age,
+        "phase": work.phase,
+        "where": work.where[:MAX_TEXT],
+    }

@@ -1,0 +1,45 @@
+"""Where a drainer stands: in which process of which server, and with whom beside it. Pure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServerId:
+    """What the processes of one server have in common, and those of another have not."""
+
+    pid: int
+    """Of the parent of the workers, or of the one process."""
+    token: str = "0"
+    """Tells servers apart whose pids are the same: in two containers that share a directory, or
+    below one parent that listens in two places. Letters and digits."""
+
+    def __str__(self) -> str:
+        return f"{self.pid}@{self.token}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerContext:
+    """The process that a drainer is in, as its server knows it."""
+
+    server: ServerId = field(default_factory=lambda: ServerId(os.getpid()))
+    has_endpoint: bool = False
+    """Whether this server answers a path that drains it."""
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether the server has other processes than this one."""
+        return self.server.pid != os.getpid()
+
+
+class Peers(Protocol):
+    """The other processes of a drainer's server."""
+
+    async def drain(self, reason: str, *, resume_after: float | None) -> Sequence[str]:
+        """Begin the drain in all of them, wait for each, and say what was not clean."""

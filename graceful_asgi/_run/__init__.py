@@ -1,0 +1,1 @@
+"""`graceful-asgi run`: a uvicorn server, or its workers, that drain."""

@@ -1,0 +1,65 @@
+"""The server edges, and how a drainer finds the one it runs in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import log
+from .._core.server_context import ServerContext
+from .._extensions.registry import attend
+from . import gunicorn, policy_check
+from .finder import find_server
+from .server_id import server_id
+from .touchpoints import missing
+from .uvicorn import MARGIN, UvicornHook
+
+if TYPE_CHECKING:
+    from .._core.drainer import Drainer
+    from ..types import Scope
+    from .touchpoints import Server
+
+__all__ = ["UvicornHook", "attach"]
+
+
+def attach(
+    drainer: Drainer, scope: Scope, *, anew: bool = True, has_endpoint: bool = False
+) -> UvicornHook | None:
+    """Hook the server that *scope* comes from; None where it is not one this package knows.
+
+    A server that is hooked already keeps its drain: the hook that is returned has it. Says in
+    the log which it was. Call it from the lifespan or from a request, on the server's loop. With
+    *anew* no other server has the drainer: one that has been through a drain serves again. With
+    *has_endpoint* the server answers a path that drains it, in all of its processes.
+
+    Raises:
+        ControlError: the directory for control sockets is not one that can be used.
+    """
+    server = find_server(scope)
+    if server is not None and (hook := UvicornHook.of(server)) is not None:
+        return hook
+    drainer.bind(anew=anew)
+    drainer.context = ServerContext(server=server_id(server), has_endpoint=has_endpoint)
+    attend(drainer)
+    if server is None:
+        log.passive("no uvicorn server found here")
+        return None
+    if names := missing(server):
+        log.passive(f"this uvicorn has no {', '.join(names)}")
+        return None
+    hook = UvicornHook(server, drainer)
+    hook.install(scope)
+    _mind_parent(server, hook)
+    return hook
+
+
+def _mind_parent(server: Server, hook: UvicornHook) -> None:
+    """Hear what a gunicorn tells its worker, and say what of the policy is cut short."""
+    worker = gunicorn.worker_of(server)
+    if worker is not None:
+        hook.drainer.on_open.append(gunicorn.hear_quick_stops(server, worker))
+    policy_check.check(
+        hook.drainer.policy,
+        MARGIN + getattr(server, "exit_margin", 0.0),  # a parent of ours comes after that
+        graceful_timeout=None if worker is None else worker.cfg.graceful_timeout,
+        timeout_graceful_shutdown=server.config.timeout_graceful_shutdown,
+    )

@@ -1,0 +1,59 @@
+"""Finding the uvicorn `Server` that an ASGI scope comes from, without importing uvicorn.
+
+An app is given no reference to its server. But the server's own coroutine is suspended in a task
+of this loop, with itself in its frames: that holds for the command line, workers, reload, a
+program's `Server.serve()`, threads, subclasses and gunicorn. The signal handler, which is a bound
+method of the server, is the second place to look; it says nothing in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from .._diagnostics.await_chain import await_chain
+from ..event_loop import running_asyncio_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..types import Scope
+    from .touchpoints import Server
+
+
+def find_server(scope: Scope) -> Server | None:
+    """Return the server that *scope* comes from, or None where it is not a uvicorn's.
+
+    With several servers in one loop the right one is told by the `state` of its lifespan, or by
+    the task that the request runs in.
+    """
+    module = sys.modules.get("uvicorn.server")
+    if module is None or running_asyncio_loop() is None:
+        return None
+    found: list[Any] = []
+    for candidate in _candidates():
+        if isinstance(candidate, module.Server) and candidate not in found:
+            found.append(candidate)
+    for server in found:
+        if _owns(server, scope):
+            return cast("Server", server)
+    # A middleware may have moved the request into a task of its own: no doubt with one server.
+    return cast("Server", found[0]) if len(found) == 1 else None
+
+
+def _owns(server: Any, scope: Scope) -> bool:
+    if scope["type"] == "lifespan":
+        lifespan = getattr(server, "lifespan", None)
+        state = getattr(lifespan, "state", None)
+        return state is not None and state is scope.get("state")
+    return asyncio.current_task() in server.server_state.tasks
+
+
+def _candidates() -> Iterator[object]:
+    for task in asyncio.all_tasks():
+        for frame in await_chain(task.get_coro()):
+            yield frame.f_locals.get("self")
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        yield getattr(signal.getsignal(signum), "__self__", None)

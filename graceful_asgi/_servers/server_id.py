@@ -1,0 +1,50 @@
+"""Which server a process belongs to: the one process that serves, or a worker of a parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from .._core.server_context import ServerId
+from .gunicorn import worker_of
+
+if TYPE_CHECKING:
+    from .touchpoints import Server
+
+_WHERE: Final = ("host", "port", "uds", "fd")
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def server_id(server: Server | None) -> ServerId:
+    """Return what this process has in common with the other workers of its server.
+
+    Workers are told by their parent: multiprocessing's (uvicorn, `graceful-asgi run`, hypercorn)
+    or gunicorn's. Two servers below one parent are told apart by where they listen, and two of the
+    same pid by their pid namespaces.
+    """
+    config = None if server is None else server.config
+    parent = None
+    if multiprocessing.parent_process() is not None:
+        parent = os.getppid()
+    elif server is not None and (worker := worker_of(server)) is not None:
+        parent = worker.ppid
+    pid = parent or os.getpid()
+    where = [str(getattr(config, name, "")) for name in _WHERE]
+    return ServerId(pid, _token("|".join((_pid_namespace(), *where))))
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # there are none, or no /proc to say so
+        return ""
+
+
+def _token(text: str) -> str:
+    number, digits = zlib.crc32(text.encode()), ""
+    while number:
+        number, digit = divmod(number, len(_DIGITS))
+        digits = _DIGITS[digit] + digits
+    return digits or "0"

@@ -1,0 +1,144 @@
+"""`StandIn`: one drain, whether the app has the middleware or not; a server without an edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from support.helpers import App, Receive, Send, answer, http_scope, serving, with_lifespan
+
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase, Probes
+from graceful_asgi._asgi.options import Overrides
+from graceful_asgi._asgi.outer_middleware import OuterMiddleware
+
+pytestmark = pytest.mark.anyio
+
+GIVEN = Overrides(policy={"grace_period": 0.5}, probes={"liveness": "/livez"})
+
+
+def drainer_of(server: Any) -> Drainer:
+    """Return the drainer that the lifespan's state holds."""
+    drainer: Drainer = server.state["graceful_asgi"]
+    return drainer
+
+
+async def test_an_app_without_the_middleware_is_drained() -> None:
+    async with serving(OuterMiddleware(with_lifespan(answer), GIVEN)) as server:
+        drainer = drainer_of(server)
+        assert drainer.policy == DrainPolicy(grace_period=0.5)
+        assert (await server.get("/livez")).status == 200
+        assert (await server.get()).header(b"connection") is None
+        drainer.begin("test")
+        assert (await server.get()).header(b"connection") == b"close"
+        assert drainer.statistics().completed == 1
+        await server.shut_down()
+        assert drainer.phase is Phase.STOPPED
+
+
+async def test_the_apps_own_middleware_takes_its_place() -> None:
+    own = Drainer(DrainPolicy(grace_period=9, cancel_period=8))
+    app = GracefulMiddleware(with_lifespan(answer), drainer=own, probes=Probes(readiness="/own"))
+    async with serving(OuterMiddleware(app, GIVEN)) as server:
+        assert drainer_of(server) is own
+        assert own.policy == DrainPolicy(grace_period=0.5, cancel_period=8)
+        assert (await server.get("/own")).status == 200
+        assert (await server.get("/livez")).message("http.response.body")["body"] == b"alive"
+        own.begin("test")
+        assert (await server.get()).header(b"connection") == b"close"
+        assert own.statistics().completed == 1, "counted once"
+        await server.shut_down()
+        assert own.phase is Phase.STOPPED
+
+
+async def test_a_call_is_counted_until_the_app_returns() -> None:
+    async def waits(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await answer(scope, receive, send)
+
+    async with serving(OuterMiddleware(with_lifespan(waits), GIVEN)) as server:
+        await server.begin(http_scope())
+        assert drainer_of(server).statistics().in_flight == 1
+
+
+def in_a_subtree(app: App) -> App:
+    """Mount *app* as Starlette does: it gets no lifespan."""
+
+    async def root(scope: Any, receive: Receive, send: Send) -> Any:
+        if scope["type"] == "lifespan":
+            return await with_lifespan(app)(scope, receive, send)
+        return await app(scope, receive, send)
+
+    return root
+
+
+async def test_a_middleware_that_gets_no_lifespan_leaves_the_drain_to_the_outer_one() -> None:
+    inner = GracefulMiddleware(answer, policy=DrainPolicy(grace_period=9))
+    async with serving(OuterMiddleware(in_a_subtree(inner), GIVEN)) as server:
+        outer = drainer_of(server)
+        outer.begin("test")
+        assert (await server.get()).header(b"connection") == b"close"
+        assert outer.statistics().completed == 1
+        assert inner.drainer.phase is Phase.SERVING
+
+
+async def http_only(scope: Any, receive: Receive, send: Send) -> None:
+    if scope["type"] != "http":
+        raise RuntimeError("only HTTP")
+    await answer(scope, receive, send)
+
+
+async def test_the_middleware_of_an_app_that_knows_no_lifespan_takes_its_place_too() -> None:
+    own = Drainer(DrainPolicy(grace_period=9))
+    app = GracefulMiddleware(http_only, drainer=own, probes=Probes(readiness="/own"))
+    async with serving(OuterMiddleware(app, GIVEN)) as server:
+        assert drainer_of(server) is own
+        assert (await server.get("/own")).message("http.response.body")["body"] == b"serving"
+        assert (await server.get("/livez")).message("http.response.body")["body"] == b"alive"
+
+
+async def test_an_app_that_knows_no_lifespan_is_drained() -> None:
+    async with serving(OuterMiddleware(http_only, GIVEN)) as server:
+        assert str(server.error) == "only HTTP"
+        assert (await server.get()).status == 200
+        assert (await server.get("/livez")).status == 200
+
+
+async def test_what_a_lifespan_sends_and_gets_is_passed_on_untouched() -> None:
+    got: list[Any] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> str:
+        got.append(await receive())
+        await send({"type": "lifespan.startup.complete", "unknown": 1})
+        got.append(await receive())
+        await send({"type": "lifespan.shutdown.complete"})
+        return "returned"
+
+    async with serving(OuterMiddleware(app, GIVEN)) as server:
+        await server.shut_down()
+        assert got == [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+        assert server.sent == [
+            {"type": "lifespan.startup.complete", "unknown": 1},
+            {"type": "lifespan.shutdown.complete"},
+        ]
+
+
+async def test_a_stop_waits_for_what_is_in_flight() -> None:
+    """With no server edge, the lifespan's end is what says so."""
+    go_on = anyio.Event()
+
+    async def waits(scope: Any, receive: Receive, send: Send) -> None:
+        await send({"type": "test.inside"})
+        await go_on.wait()
+        await answer(scope, receive, send)
+
+    overrides = Overrides(policy={"grace_period": 60.0})
+    async with serving(OuterMiddleware(with_lifespan(waits), overrides)) as server:
+        call = await server.begin(http_scope())
+        server.tell_to_shut_down()
+        while drainer_of(server).phase is not Phase.DRAINING:  # noqa: ASYNC110
+            await anyio.sleep(0.001)
+        go_on.set()
+        await server.shut_down()
+        assert call.status == 200
+        assert drainer_of(server).report().clean

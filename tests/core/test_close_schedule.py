@@ -1,0 +1,241 @@
+"""When long-lived work is ended: spread over the lame duck, or as the grace period ends."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from support.helpers import FakeEdge, virtual_clock, virtual_time
+
+from graceful_asgi import Drainer, DrainPolicy, Phase
+from graceful_asgi._core.work import CloseWhen, Work
+
+if TYPE_CHECKING:
+    from graceful_asgi._core.work import Kind
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return virtual_time(request.param)
+
+
+POLICY = DrainPolicy(lame_duck_period=10, grace_period=20, cancel_period=2)
+
+
+class LongLived(Work):
+    """Work that goes on until it is ended, and knows when that was."""
+
+    kind: Kind = "websocket"  # type: ignore[misc]
+
+    def __init__(self, drainer: Drainer, ending: CloseWhen = "on drain") -> None:
+        super().__init__(drainer.in_flight)
+        self.task = None  # not the test's own
+        self.closed: list[float] = []
+        self.was_due = False
+        self._ending = ending
+        self._drainer = drainer
+        drainer.in_flight.works.add(self)
+
+    @property
+    def close_when(self) -> CloseWhen:
+        return self._ending
+
+    async def close(self) -> None:
+        self.was_due = self._drainer.close_schedule.is_due(self)
+        self.closed.append(self._drainer.statistics().elapsed)
+        self._drainer.in_flight.leave(self)
+
+
+class Stubborn(LongLived):
+    """Work that cannot be ended when its time has come."""
+
+    async def close(self) -> None:
+        self.closed.append(self._drainer.statistics().elapsed)
+
+
+class Broken(LongLived):
+    async def close(self) -> None:
+        self.closed.append(self._drainer.statistics().elapsed)
+        raise LookupError("cannot end")
+
+
+def drainer_of(policy: DrainPolicy = POLICY) -> Drainer:
+    drainer = Drainer(policy, clock=virtual_clock())
+    drainer.bind(anew=True)
+    return drainer
+
+
+async def drain(drainer: Drainer) -> None:
+    drainer.stop("SIGTERM")
+    await drainer.drain(FakeEdge(drainer))
+
+
+def times(works: list[Any]) -> list[float]:
+    assert all(len(work.closed) == 1 for work in works), "each once"
+    return sorted(work.closed[0] for work in works)
+
+
+async def test_the_ends_are_spread_evenly_over_the_lame_duck() -> None:
+    drainer = drainer_of()
+    works = [LongLived(drainer) for _ in range(20)]
+    await drain(drainer)
+    assert times(works) == pytest.approx([0.25 + 0.5 * place for place in range(20)], abs=0.01)
+    assert all(work.was_due for work in works)
+    assert drainer.report().completed == 20
+
+
+async def test_without_a_lame_duck_all_are_ended_at_once() -> None:
+    drainer = drainer_of(DrainPolicy(lame_duck_period=0))
+    works = [LongLived(drainer) for _ in range(20)]
+    await drain(drainer)
+    assert times(works) == pytest.approx([0] * 20, abs=0.01)
+
+
+async def test_what_comes_later_is_spread_over_what_is_left() -> None:
+    drainer = drainer_of()
+    drainer.begin("test")
+    await anyio.sleep(4)
+    works = [LongLived(drainer) for _ in range(50)]
+    for work in works:
+        drainer.arrived(work)
+        drainer.close_schedule.add(work)
+    await drain(drainer)
+    ended = times(works)
+    assert 4 <= ended[0] < ended[-1] <= 10
+    assert len({round(end) for end in ended}) > 3, "not all in one instant"
+
+
+async def test_what_comes_after_the_lame_duck_is_ended_at_once() -> None:
+    drainer = drainer_of()
+    drainer.begin("test")
+    await anyio.sleep(15)  # a begin holds the server there until a stop comes
+    work = LongLived(drainer)
+    drainer.arrived(work)
+    await anyio.sleep(1)
+    assert times([work]) == [pytest.approx(15, abs=0.01)]
+
+
+async def test_a_lame_duck_that_is_cut_short_ends_what_is_left() -> None:
+    drainer = drainer_of()
+    works = [LongLived(drainer) for _ in range(10)]
+    drainer.begin("test")
+    await anyio.sleep(3)
+    drainer.stop("SIGINT", lame_duck=False)
+    await anyio.sleep(0.01)
+    ended = times(works)
+    assert ended[:3] == pytest.approx([0.5, 1.5, 2.5], abs=0.01)
+    assert ended[3:] == pytest.approx([3] * 7, abs=0.02)
+
+
+async def test_a_lame_duck_that_quiet_may_end_is_taken_for_as_long_as_it_lasts_at_least() -> None:
+    drainer = drainer_of(DrainPolicy(lame_duck_period=10, quiet_period=2))
+    works = [LongLived(drainer) for _ in range(4)]
+    await drain(drainer)
+    assert times(works) == pytest.approx([0.25, 0.75, 1.25, 1.75], abs=0.01)
+
+
+async def test_a_drain_that_is_called_off_ends_no_more_and_a_new_one_starts_anew() -> None:
+    drainer = drainer_of()
+    works = [LongLived(drainer) for _ in range(10)]
+    drainer.begin("test")
+    await anyio.sleep(2)  # two are ended
+    drainer.resume()
+    await anyio.sleep(20)
+    assert sum(map(len, (work.closed for work in works))) == 2
+    assert not any(map(drainer.close_schedule.is_due, works))
+    drainer.begin("again")
+    drainer.resume()
+    drainer.begin("and again")
+    await anyio.sleep(10.1)
+    assert times(works)[-1] == pytest.approx(10 - 10 / 16, abs=0.01)
+
+
+async def test_what_may_go_on_is_ended_just_before_the_grace_period_is_over() -> None:
+    drainer = drainer_of()
+    works = [LongLived(drainer, "at deadline") for _ in range(3)]
+    await drain(drainer)
+    assert times(works) == pytest.approx([29.5] * 3, abs=0.01)
+    assert all(work.was_due for work in works)
+    assert len(drainer.report().stuck) == 3, "its deadline passed, if not the last one"
+
+
+async def test_of_a_short_grace_period_it_gets_half() -> None:
+    drainer = drainer_of(DrainPolicy(lame_duck_period=0, grace_period=0.2))
+    work = LongLived(drainer, "at deadline")
+    await drain(drainer)
+    assert times([work]) == [pytest.approx(0.1, abs=0.01)]
+
+
+async def test_a_begin_gives_it_no_deadline() -> None:
+    drainer = drainer_of()
+    work = LongLived(drainer, "at deadline")
+    drainer.begin("test")
+    await anyio.sleep(3600)
+    assert not work.closed
+    assert not drainer.close_schedule.is_due(work)
+
+
+async def test_what_cannot_be_ended_yet_gets_another_chance_as_it_is_cancelled() -> None:
+    drainer = drainer_of()
+    works = [Stubborn(drainer, "at deadline"), Stubborn(drainer, "on drain")]
+    await drain(drainer)
+    for work in works:
+        assert work.closed[-1] == pytest.approx(30, abs=0.01)
+        assert len(work.closed) == 2
+    assert len(drainer.report().stuck) == 2, "each is named once"
+
+
+async def test_what_never_ends_is_left_alone() -> None:
+    drainer = drainer_of()
+    work = LongLived(drainer, "never")
+    await drain(drainer)
+    assert not work.closed
+    assert drainer.report().aborted == 1
+
+
+async def test_an_abort_ends_what_it_can() -> None:
+    drainer = drainer_of()
+    works = [LongLived(drainer), LongLived(drainer, "at deadline")]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(drain, drainer)
+        await anyio.sleep(1)
+        drainer.abort()
+    assert times(works) == pytest.approx([1, 1], abs=0.01)
+    assert all(work.was_due for work in works)
+
+
+async def test_one_that_fails_is_logged_and_changes_nothing_about_the_drain(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    drainer = drainer_of()
+    broken, sound = Broken(drainer), LongLived(drainer)
+    await drain(drainer)
+    assert drainer.phase is Phase.CLEANUP
+    assert drainer.statistics().elapsed == pytest.approx(32, abs=0.2)
+    assert sorted(broken.closed[:1] + sound.closed) == pytest.approx([2.5, 7.5], abs=0.01)
+    assert "ending long-lived work failed" in caplog.text
+
+
+async def test_the_log_says_once_what_is_ended_over_which_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="graceful_asgi")
+    drainer = drainer_of()
+    for _ in range(3):
+        LongLived(drainer)
+    await drain(drainer)
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert events.count("drain.ending") == 1
+    said: Any = caplog.records[events.index("drain.ending")]
+    assert said.getMessage().endswith("ending 3 WebSockets over 10.0 s")
+    assert said.websocket == 3
+
+
+async def test_nothing_is_said_where_nothing_is_ended(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="graceful_asgi")
+    await drain(drainer_of())
+    assert "ending" not in caplog.text

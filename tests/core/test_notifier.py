@@ -1,0 +1,132 @@
+"""How word gets out: posted from anywhere, published on the loop, each piece once and in order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from support.helpers import PATIENCE, eventually
+
+from graceful_asgi._core.notifier import Notifier
+from graceful_asgi.phase import Phase, PhaseChange
+
+CHANGE = PhaseChange(previous=Phase.SERVING, phase=Phase.LAME_DUCK, reason="SIGTERM", in_flight=3)
+
+
+@pytest.mark.anyio
+async def test_news_from_another_thread_is_told_on_the_loop_in_order() -> None:
+    notifier = Notifier()
+    notifier.bind()
+    told: list[tuple[int, int]] = []
+
+    def post_all() -> None:
+        for number in range(100):
+            notifier.post(lambda number=number: told.append((number, threading.get_ident())))  # type: ignore[misc]
+
+    await anyio.to_thread.run_sync(post_all)
+    await eventually(lambda: len(told) == 100)
+    assert told == [(number, threading.get_ident()) for number in range(100)]
+
+
+@pytest.mark.anyio
+async def test_news_from_before_the_loop_is_told_as_it_binds() -> None:
+    notifier = Notifier()
+    told: list[str] = []
+    notifier.post(lambda: told.append("early"))
+    assert not told
+    assert not notifier.bound
+    notifier.bind()
+    assert notifier.bound
+    assert told == ["early"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_news_from_after_the_loop_is_kept_for_who_publishes_next(backend: str) -> None:
+    """The watchdog does, when the loop cannot any more."""
+    notifier = Notifier()
+
+    async def bind() -> None:
+        notifier.bind()
+
+    anyio.run(bind, backend=backend)
+    told: list[str] = []
+    notifier.post(lambda: told.append("late"))
+    assert not told
+    notifier.publish()
+    assert told == ["late"]
+
+
+@pytest.mark.anyio
+async def test_each_piece_is_told_once_however_many_publish() -> None:
+    notifier = Notifier()
+    told: list[int] = []
+    for number in range(2000):
+        notifier.post(lambda number=number: told.append(number))  # type: ignore[misc]
+    threads = [threading.Thread(target=notifier.publish) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(told) == list(range(2000))
+
+
+@pytest.mark.anyio
+async def test_news_wakes_everybody_who_listens() -> None:
+    notifier = Notifier()
+    woken: list[int] = []
+    listening = 0
+
+    async def listen(number: int) -> None:
+        nonlocal listening
+        with notifier.listening() as listener:
+            listening += 1
+            await listener.wait(float("inf"))
+            woken.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(listen, number)
+        await eventually(lambda: listening == 3)
+        notifier.post(lambda: None)
+        with anyio.fail_after(PATIENCE):
+            await eventually(lambda: sorted(woken) == [0, 1, 2])
+
+
+@pytest.mark.anyio
+async def test_a_change_of_phase_goes_to_the_log_and_to_every_hook(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="graceful_asgi")
+    notifier = Notifier()
+    told: list[PhaseChange] = []
+    notifier.hooks += [told.append, told.append]
+    notifier.post_phase(CHANGE)
+    notifier.bind()
+    assert told == [CHANGE, CHANGE]
+    (record,) = caplog.records
+    assert vars(record)["event"] == "drain.phase"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [RuntimeError("broken"), IndexError("broken")])
+async def test_a_hook_that_fails_is_logged_with_its_traceback_and_the_next_is_told(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(change: PhaseChange) -> Any:
+        raise error
+
+    notifier = Notifier()
+    told: list[PhaseChange] = []
+    notifier.hooks += [broken, told.append]
+    notifier.post_phase(CHANGE)
+    notifier.bind()
+    assert told == [CHANGE]
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert vars(record)["event"] == "drain.failed"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    assert "broken" in record.getMessage(), "the hook is named"

@@ -1,0 +1,337 @@
+"""What systemd is told, on a socket of its own: when, how often, and by whom."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from support.helpers import (
+    FakeEdge,
+    answer,
+    run_python,
+    serving,
+    virtual_clock,
+    virtual_time,
+    with_lifespan,
+)
+from support.listening import NotifySocket
+
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
+from graceful_asgi._extensions.systemd import (
+    EXTENSION,
+    REPEAT,
+    STATUS_PERIOD,
+    VARIABLE,
+    Announcer,
+    Notifier,
+    ServiceAnnouncer,
+    ServiceState,
+    announce,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LONG = DrainPolicy(lame_duck_period=5, grace_period=60, cancel_period=2, cleanup_period=5)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return virtual_time(request.param)
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NotifySocket]:
+    with NotifySocket(str(tmp_path / "notify")) as listening:
+        monkeypatch.setenv(VARIABLE, listening.address)
+        yield listening
+
+
+# The protocol
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["a path", "an abstract name"])
+def test_each_word_is_one_datagram(tmp_path: Path, abstract: bool) -> None:
+    address = f"@graceful-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with NotifySocket(address) as listening:
+        notifier = Notifier.from_env({VARIABLE: address})
+        assert notifier is not None
+        notifier.ready()
+        notifier.stopping()
+        notifier.extend(1.5)
+        notifier.status("two\nlines")
+        assert listening.heard() == [
+            "READY=1",
+            "STOPPING=1",
+            "EXTEND_TIMEOUT_USEC=1500000",
+            r"STATUS=two\nlines",
+        ]
+
+
+@pytest.mark.parametrize("value", [None, "", "vsock:2:1234", "relative"])
+def test_without_an_address_that_is_known_nobody_is_told(value: str | None) -> None:
+    assert Notifier.from_env({} if value is None else {VARIABLE: value}) is None
+
+
+def test_a_socket_that_nobody_listens_on_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    notifier = Notifier(str(tmp_path / "nobody"))
+    notifier.ready()
+    notifier.stopping()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "systemd cannot be told 'READY=1'" in record.getMessage()
+
+
+def test_nothing_waits_for_a_reader_that_is_slow(
+    systemd: NotifySocket, caplog: pytest.LogCaptureFixture
+) -> None:
+    notifier = Notifier(systemd.address)
+    for _ in range(2000):
+        notifier.ready()
+    assert len(caplog.records) == 1
+    assert 0 < len(systemd.heard()) < 2000
+
+
+# What is said of a drain
+
+
+class Service:
+    """A server that speaks to systemd."""
+
+    def __init__(self, policy: DrainPolicy = LONG) -> None:
+        self.drainer = Drainer(policy, clock=virtual_clock())
+        self.drainer.bind(anew=True)
+        announcer = announce(self.drainer)
+        assert announcer is not None
+        self.announcer: Announcer = announcer
+        self.drainer.add_hook(announcer.phase_changed)
+
+    async def work(self, seconds: float) -> None:
+        with anyio.CancelScope(), self.drainer.track(f"{seconds} s"):
+            await anyio.sleep(seconds)
+
+    async def drain(self, systemd: NotifySocket) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen, systemd)
+            await self.drainer.drain(FakeEdge(self.drainer))
+            self.drainer.finish()
+            self.announcer.close()
+            tasks.cancel_scope.cancel()
+
+
+async def listen(systemd: NotifySocket) -> None:
+    """Take what is said as it comes: the kernel keeps no more than ten datagrams."""
+    while True:
+        systemd.heard()
+        await anyio.sleep(0.5)
+
+
+@pytest.mark.anyio
+async def test_a_service_is_ready_when_it_listens_and_stopping_at_the_stop(
+    systemd: NotifySocket,
+) -> None:
+    service = Service()
+    await anyio.sleep(1)
+    assert systemd.heard() == []
+    service.drainer.note_open()
+    assert systemd.heard() == ["READY=1", "STATUS=serving"]
+    service.drainer.stop("SIGTERM")
+    await service.drain(systemd)
+    assert systemd.told("STOPPING") == ["1"]
+    assert systemd.told("READY") == ["1"]
+    assert systemd.told("STATUS")[-1] == "clean after 5.0 s (SIGTERM)"
+
+
+@pytest.mark.anyio
+async def test_a_drain_that_is_only_begun_is_not_a_stop(systemd: NotifySocket) -> None:
+    service = Service()
+    service.drainer.begin("drain endpoint")
+    with anyio.move_on_after(30):
+        await listen(systemd)
+    assert systemd.told("STOPPING") == []
+    assert systemd.told("EXTEND_TIMEOUT_USEC") == []
+    status = systemd.told("STATUS")
+    assert status[-1] == "lame duck (drain endpoint): 0 in flight, waiting for a stop"
+    service.drainer.resume()
+    await anyio.sleep(5)
+    assert systemd.told("STATUS")[-1] == "serving"
+    service.drainer.begin("again")
+    await anyio.sleep(1)
+    service.drainer.stop("SIGTERM")
+    await service.drain(systemd)
+    assert systemd.told("STOPPING") == ["1"]
+
+
+@pytest.mark.anyio
+async def test_more_time_is_asked_for_again_and_again_while_work_ends(
+    systemd: NotifySocket,
+) -> None:
+    service = Service()
+    async with anyio.create_task_group() as tasks:
+        for number in range(1, 20):
+            tasks.start_soon(service.work, number * 3)
+        await anyio.wait_all_tasks_blocked()
+        service.drainer.stop("SIGTERM")
+        began = service.drainer.now()
+        await service.drain(systemd)
+        took = service.drainer.now() - began
+    asked = [int(value) / 1e6 for value in systemd.told("EXTEND_TIMEOUT_USEC")]
+    assert took == pytest.approx(57, abs=0.1)
+    assert all(seconds <= EXTENSION for seconds in asked)
+    assert len(asked) >= took / REPEAT - 1, "again before the former time is over"
+    assert len(asked) <= took / REPEAT + 2, "and no more often than that"
+
+
+@pytest.mark.anyio
+async def test_no_more_time_is_asked_for_while_nothing_moves(systemd: NotifySocket) -> None:
+    service = Service()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(service.work, 50)
+        await anyio.wait_all_tasks_blocked()
+        service.drainer.stop("SIGTERM")
+        tasks.start_soon(service.drain, systemd)
+        await anyio.sleep(11)  # the last phase change was at 5
+        asked = len(systemd.told("EXTEND_TIMEOUT_USEC"))
+        await anyio.sleep(35)
+        assert len(systemd.told("EXTEND_TIMEOUT_USEC")) == asked
+    assert 1 <= asked <= 2
+
+
+@pytest.mark.anyio
+async def test_no_more_is_asked_for_than_the_hard_deadline_leaves(systemd: NotifySocket) -> None:
+    policy = DrainPolicy(lame_duck_period=1, grace_period=1, cancel_period=1, cleanup_period=1)
+    service = Service(policy)
+    service.drainer.stop("SIGTERM")
+    await service.drain(systemd)
+    (asked, *_) = systemd.told("EXTEND_TIMEOUT_USEC")
+    assert int(asked) == pytest.approx(4_500_000, abs=10_000)
+
+
+@pytest.mark.anyio
+async def test_the_status_counts_and_is_not_said_too_often(systemd: NotifySocket) -> None:
+    service = Service()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(service.work, 20)
+        await anyio.wait_all_tasks_blocked()
+        service.drainer.stop("SIGTERM")
+        tasks.start_soon(service.drain, systemd)
+        for _ in range(100):
+            await anyio.sleep(0.1)
+            service.drainer.notifier.wake()
+        said = systemd.told("STATUS")
+    assert "draining (SIGTERM): 1 in flight, 59 s left" in said
+    assert len(said) < 15
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_not_known_is_ready_after_its_startup(systemd: NotifySocket) -> None:
+    middleware = GracefulMiddleware(
+        with_lifespan(answer), drainer=Drainer(LONG, clock=virtual_clock())
+    )
+    async with serving(middleware) as server:
+        assert systemd.told("READY") == ["1"]
+        await server.shut_down()
+    assert systemd.told("STOPPING") == ["1"]
+
+
+# Who speaks
+
+
+def test_nobody_speaks_where_systemd_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert announce(Drainer()) is None
+
+
+def test_a_server_in_a_thread_does_not_speak_for_its_program(systemd: NotifySocket) -> None:
+    made: list[object] = []
+    thread = threading.Thread(target=lambda: made.append(announce(Drainer())))
+    thread.start()
+    thread.join()
+    assert made == [None]
+
+
+def test_a_worker_does_not_speak_for_its_parent() -> None:
+    ended = run_python(
+        """
+        import multiprocessing, os
+        os.environ["NOTIFY_SOCKET"] = "@somebody"
+        from graceful_asgi import Drainer
+        from graceful_asgi._extensions.systemd import announce
+
+        def worker():
+            print(announce(Drainer()) is None, flush=True)
+
+        print(announce(Drainer()) is not None, flush=True)
+        process = multiprocessing.get_context("fork").Process(target=worker)
+        process.start()
+        process.join()
+        """
+    )
+    assert ended.stdout == "True\nTrue\n", ended.stderr
+
+
+@pytest.mark.anyio
+async def test_a_socket_that_has_gone_shortens_no_drain(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="graceful_asgi")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
+    service = Service()
+    service.drainer.note_open()
+    service.drainer.stop("SIGTERM")
+    await service.drainer.drain(FakeEdge(service.drainer))
+    service.drainer.finish()
+    assert "clean after 5.0 s" in caplog.text
+    assert caplog.text.count("systemd cannot be told") == 1
+
+
+# A service of several workers
+
+
+class Parent:
+    """What the parent of two workers has systemd hear."""
+
+    def __init__(self, systemd: NotifySocket) -> None:
+        self._systemd = systemd
+        self._announcer = ServiceAnnouncer(Notifier(systemd.address), wanted=2)
+        self._now, self._heard = 0.0, 0
+
+    def hears(self, serving: int, *, stopping: bool, ended: int = 0, after: float = 0) -> list[str]:
+        """Look *after* so many seconds; return the words, but for the status lines."""
+        self._now += after
+        state = ServiceState(workers=2, serving=serving, in_flight=3, ended=ended, left=7.0)
+        self._announcer.look(state, stopping=stopping, now=self._now)
+        words = self._systemd.heard()[self._heard :]
+        self._heard += len(words)
+        return [word for word in words if not word.startswith("STATUS=")]
+
+
+def test_a_service_is_ready_once_all_of_its_workers_serve(systemd: NotifySocket) -> None:
+    parent = Parent(systemd)
+    assert parent.hears(1, stopping=False) == []
+    assert parent.hears(2, stopping=False) == ["READY=1"]
+    assert parent.hears(1, stopping=False) == parent.hears(2, stopping=False) == []
+
+
+def test_a_service_that_was_stopped_as_it_started_is_not_ready_any_more(
+    systemd: NotifySocket,
+) -> None:
+    parent = Parent(systemd)
+    assert parent.hears(1, stopping=True)[0] == "STOPPING=1"
+    assert "READY=1" not in parent.hears(2, stopping=True, after=STATUS_PERIOD)
+
+
+def test_a_service_asks_for_more_time_only_while_its_workers_get_on(systemd: NotifySocket) -> None:
+    parent = Parent(systemd)
+    more = ["EXTEND_TIMEOUT_USEC=7000000"]  # no more than is left
+    assert parent.hears(2, stopping=True)[1:] == more
+    assert parent.hears(2, stopping=True, ended=1, after=REPEAT - 1) == []
+    assert parent.hears(2, stopping=True, ended=1, after=1) == more
+    assert parent.hears(2, stopping=True, ended=1, after=REPEAT) == []

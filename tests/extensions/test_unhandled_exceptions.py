@@ -1,0 +1,297 @@
+"""Which exceptions stop a server: those that nobody handles, and of those only an app's own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import uvloop
+from support.helpers import FakeEdge, answer, serving, with_lifespan
+
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi._extensions.unhandled_exceptions import (
+    LONGEST,
+    UnhandledExceptions,
+    stop_on_unhandled_exception,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+POLICY = DrainPolicy(drain_on_unhandled_exception=True, lame_duck_period=0, grace_period=0)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+    return "asyncio", {"loop_factory": factory}
+
+
+class Boom(Exception):
+    pass
+
+
+class Heard:
+    """A server edge that may be stopped, and the handlers that an app has had before."""
+
+    def __init__(self) -> None:
+        self.drainer = Drainer(POLICY)
+        self.drainer.on_stop.append(lambda: None)
+        self.by_the_apps_own: list[object] = []
+        self.attendant = stop_on_unhandled_exception(self.drainer)
+
+    @property
+    def reason(self) -> str:
+        return self.drainer.reason if self.drainer.stopping else ""
+
+
+@pytest.fixture
+def former() -> Iterator[list[object]]:
+    """What a hook that was there before has heard from threads."""
+    heard: list[object] = []
+    before = threading.excepthook
+    threading.excepthook = lambda args: heard.append(args.exc_value)
+    yield heard
+    threading.excepthook = before
+
+
+@pytest.fixture
+async def heard(former: list[object]) -> Any:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: former.append(context.get("exception")))
+    heard = Heard()
+    yield heard
+    assert heard.attendant is not None
+    heard.attendant.close()
+
+
+async def fails(exc: BaseException) -> None:
+    raise exc
+
+
+def raises(exc: BaseException) -> Callable[..., None]:
+    def callback(*args: object) -> None:
+        raise exc
+
+    return callback
+
+
+@pytest.mark.anyio
+async def test_a_task_that_nobody_waits_for(heard: Heard, former: list[object]) -> None:
+    exc = Boom("in a task")
+    task = asyncio.ensure_future(fails(exc))
+    await asyncio.wait([task])
+    del task
+    await anyio.lowlevel.checkpoint()
+    assert heard.reason == "unhandled exception: Boom('in a task')"
+    assert heard.drainer.report().failed
+    assert heard.drainer.report().exit_code == 1
+    assert former == [exc], "what was there before hears of it, too"
+
+
+@pytest.mark.anyio
+async def test_a_callback_of_the_loop(heard: Heard, former: list[object]) -> None:
+    asyncio.get_running_loop().call_soon(raises(Boom("in a callback")))
+    await anyio.sleep(0.01)
+    assert "Boom('in a callback')" in heard.reason
+    assert len(former) == 1
+
+
+@pytest.mark.anyio
+async def test_a_task_that_is_held_by_the_callback_that_asks_for_its_result(heard: Heard) -> None:
+    task = asyncio.ensure_future(fails(Boom("held")))
+    task.add_done_callback(asyncio.Task.result)
+    await anyio.sleep(0.01)
+    assert "Boom('held')" in heard.reason
+    assert task.done()
+
+
+def in_a_thread(function: Callable[[], object]) -> None:
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.anyio
+async def test_a_thread(heard: Heard, former: list[object]) -> None:
+    exc = Boom("in a thread")
+    in_a_thread(raises(exc))
+    assert "Boom('in a thread')" in heard.reason
+    assert former == [exc]
+
+
+@pytest.mark.parametrize(
+    "exc", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr
+)
+@pytest.mark.anyio
+async def test_what_is_no_error_stops_nothing(heard: Heard, exc: BaseException) -> None:
+    in_a_thread(raises(exc))
+    if isinstance(exc, asyncio.CancelledError):
+        asyncio.get_running_loop().call_soon(raises(exc))
+    await anyio.sleep(0.01)
+    assert not heard.reason
+
+
+class Bad(asyncio.Protocol):
+    """A protocol that fails at each of its turns."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        raise Boom("connection_made")
+
+    def data_received(self, data: bytes) -> None:
+        raise Boom("data_received")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        raise Boom("connection_lost")
+
+
+class Worse(Bad):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        pass
+
+
+@pytest.mark.parametrize("protocol", [Bad, Worse])
+@pytest.mark.anyio
+async def test_a_connection_stops_nothing(
+    heard: Heard, former: list[object], protocol: type[asyncio.Protocol]
+) -> None:
+    loop = asyncio.get_running_loop()
+    if protocol is Bad and not isinstance(loop, asyncio.BaseEventLoop):
+        return  # uvloop leaves such a transport open
+    server = await loop.create_server(protocol, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    _, writer = await asyncio.open_connection(host, port)
+    writer.write(b"data")
+    await anyio.sleep(0.05)
+    writer.close()
+    await anyio.sleep(0.05)
+    server.close()
+    assert former, "the loop has told of it"
+    assert not heard.reason
+
+
+@pytest.mark.anyio
+async def test_a_future_that_is_no_task_stops_nothing(heard: Heard, former: list[object]) -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(Boom())
+    del future
+    await anyio.lowlevel.checkpoint()
+    assert len(former) == 1
+    assert not heard.reason
+
+
+@pytest.mark.anyio
+async def test_closed_it_has_left_everything_as_it_was(heard: Heard, former: list[object]) -> None:
+    assert heard.attendant is not None
+    heard.attendant.close()
+    in_a_thread(raises(Boom()))
+    asyncio.get_running_loop().call_soon(raises(Boom()))
+    await anyio.sleep(0.01)
+    assert len(former) == 2
+    assert not heard.reason
+
+
+@pytest.mark.anyio
+async def test_closed_it_leaves_alone_what_came_after_it(heard: Heard) -> None:
+    later: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: later.append(context))
+    threading.excepthook = later.append
+    assert heard.attendant is not None
+    heard.attendant.close()
+    in_a_thread(raises(Boom()))
+    asyncio.get_running_loop().call_soon(raises(Boom()))
+    await anyio.sleep(0.01)
+    assert len(later) == 2
+
+
+@pytest.mark.anyio
+async def test_an_exception_during_a_stop_changes_nothing(heard: Heard) -> None:
+    heard.drainer.stop("SIGTERM")
+    in_a_thread(raises(Boom()))
+    assert heard.drainer.reason == "SIGTERM"
+    assert heard.drainer.report().exit_code == 0
+
+
+@pytest.mark.anyio
+async def test_an_exception_after_a_begin_is_the_stop_that_it_waits_for(heard: Heard) -> None:
+    heard.drainer.begin("preStop")
+    in_a_thread(raises(Boom()))
+    await heard.drainer.drain(FakeEdge(heard.drainer))
+    report = heard.drainer.finish()
+    assert (report.reason, report.failed, report.exit_code) == ("preStop", True, 1)
+
+
+class Unspeakable(Exception):
+    def __repr__(self) -> str:
+        raise Boom
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [Unspeakable(), Boom("x" * 1000), Boom("a\x1b[31m\nb")],
+    ids=["without a repr", "long", "control codes"],
+)
+@pytest.mark.anyio
+async def test_the_reason_fits_into_a_line_whatever_the_exception(
+    heard: Heard, exc: Exception
+) -> None:
+    in_a_thread(raises(exc))
+    assert heard.reason.isprintable()
+    assert type(exc).__name__ in heard.reason
+    assert len(heard.reason) < LONGEST + 50
+
+
+@pytest.mark.anyio
+async def test_it_is_off_unless_the_policy_says_so() -> None:
+    assert stop_on_unhandled_exception(Drainer(DrainPolicy())) is None
+
+
+@pytest.mark.anyio
+async def test_a_server_that_cannot_be_stopped_from_here_is_drained_and_told_of(
+    caplog: pytest.LogCaptureFixture, former: list[object]
+) -> None:
+    caplog.set_level(logging.INFO, logger="graceful_asgi")
+    middleware = GracefulMiddleware(with_lifespan(answer), policy=POLICY)
+    async with serving(middleware) as server:
+        in_a_thread(raises(Boom("passive")))
+        await middleware.drainer.wait_begun()
+        assert (await server.get()).status == 200
+        assert not middleware.drainer.stopping
+        await server.shut_down()
+    assert middleware.drainer.phase is Phase.STOPPED
+    assert middleware.drainer.report().reason == "unhandled exception: Boom('passive')"
+    assert "this server cannot be stopped from here" in caplog.text
+    in_a_thread(raises(Boom()))
+    assert len(former) == 2, "with the server gone nobody else listens"
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_the_default_handler_is_called_where_there_was_none(
+    caplog: pytest.LogCaptureFixture, make_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def main() -> None:
+        heard = Heard()
+        asyncio.get_running_loop().call_soon(raises(Boom("told")))
+        await anyio.sleep(0.01)
+        assert heard.attendant is not None
+        heard.attendant.close()
+        assert "told" in heard.reason
+
+    loop = make_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    assert "Exception in callback" in caplog.text
+    assert loop.get_exception_handler() is None
+
+
+def test_without_a_loop_threads_are_heard(former: list[object]) -> None:
+    drainer = Drainer(POLICY)
+    attendant = UnhandledExceptions(drainer)
+    in_a_thread(raises(Boom("no loop")))
+    attendant.close()
+    assert "no loop" in drainer.reason

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ._check import process
-from ._check.command import any_command, parse
-from ._check.drain_log import read_report
 from ._check.errors import CheckError
-from ._check.plan import LoadPlan
-from ._check.port import free_port
+from ._check.load.plan import LoadPlan
+from ._check.result.verdict import Verdict, judge
 from ._check.scenarios import together
+from ._check.server.command import any_command, parse
+from ._check.server.drain_log import read_report
+from ._check.server.port import free_port
+from ._check.server.process import TargetProcess
 from ._check.trial import stop_under_load
-from ._check.verdict import Verdict, judge
 from .errors import MisuseError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ServerProcess:
         port = free_port()
         self._directory = tempfile.mkdtemp(prefix="graceful-asgi-")
         self._log: str | None = None
-        self._process = process.ServerProcess(
+        self._process = TargetProcess(
             parsed.at(port),
             port=port,
             log_path=Path(self._directory, "server.log"),

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from graceful_asgi import log
-from graceful_asgi._check.drain_log import read_report
+from graceful_asgi._check.server.drain_log import read_report
 from graceful_asgi.errors import MisuseError
 from graceful_asgi.report import DrainReport, StuckWork
 from graceful_asgi.testing import CheckError, LoadPlan, ServerProcess
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "how-to" / "test-your-service.md"
-SERVER = [sys.executable, str(ROOT / "tests" / "check" / "programs" / "server.py")]
+SERVER = [sys.executable, str(ROOT / "tests" / "check" / "server" / "programs" / "server.py")]
 
 PLAIN = """
 from starlette.applications import Starlette

@@ -6,25 +6,26 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from .finding import Finding
-from .port import free_port
-from .process import ServerProcess
+from .result.finding import Finding
+from .result.text import signal_name
 from .scenarios import Hung, background, repeated, together
-from .summary import signal_name
-from .trial import Trial, run_trial
-from .verdict import Verdict, judge
+from .server.port import free_port
+from .server.process import TargetProcess
+from .trial import run_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from .command import Command
-    from .plan import LoadPlan
-    from .scenarios.scenario import Scenario
+    from .load.plan import LoadPlan
+    from .load.scenario import Scenario
+    from .result.target import Target
+    from .result.verdict import Trial
+    from .server.command import Command
     from .trial import Watch
 
 Select = Callable[["LoadPlan"], "Sequence[Scenario]"]
@@ -48,23 +49,18 @@ class Settings:
     skip: frozenset[str] = frozenset()
     """Scenarios to leave out, by name."""
 
-
-@dataclass(slots=True)
-class Contestant:
-    """One server of a check, and what has been seen of it."""
-
-    command: Command
-    env: Mapping[str, str] | None = None
-    """The server's environment, without `PORT`; None: this process's own."""
-    trials: list[Trial] = field(default_factory=list)
-    others: list[Finding] = field(default_factory=list)
-    log: str = ""
-    """The end of the last run's output."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict on all rounds so far. `ValueError` before the first."""
-        return judge(self.trials, others=self.others)
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a reader of the JSON needs to know of them."""
+        return {
+            "rounds": self.rounds,
+            "signal": signal_name(self.signal),
+            "signal_after": self.signal_after,
+            "deadline": self.deadline,
+            "keep_alive": self.plan.keep_alive_clients,
+            "fresh": self.plan.fresh_clients,
+            "think": self.plan.think_period * 1000,
+            "path": self.plan.path,
+        }
 
 
 class Progress(Protocol):
@@ -74,24 +70,20 @@ class Progress(Protocol):
         """A run of `command` in round `number` begins; the block is the run."""
 
 
-async def run_rounds(
-    contestants: Sequence[Contestant], settings: Settings, progress: Progress
-) -> None:
+async def run_rounds(targets: Sequence[Target], settings: Settings, progress: Progress) -> None:
     """Run all servers in turn, `settings.rounds` times, and note what is seen on each.
 
     Raises `CheckError` when a server cannot be run.
     """
     for number in range(1, settings.rounds + 1):
-        for contestant in contestants:
-            await _round(contestant, settings, progress, number)
+        for target in targets:
+            await _round(target, settings, progress, number)
 
 
-async def _round(
-    contestant: Contestant, settings: Settings, progress: Progress, number: int
-) -> None:
+async def _round(target: Target, settings: Settings, progress: Progress, number: int) -> None:
     async def run(what: str, select: Select, again_after: Sequence[float] = ()) -> Trial:
-        with progress.run(number, contestant.command, what) as watch:
-            return await _run(contestant, settings, select, again_after, watch)
+        with progress.run(number, target.command, what) as watch:
+            return await _run(target, settings, select, again_after, watch)
 
     def without_skipped(plan: LoadPlan) -> Sequence[Scenario]:
         scenarios = together(plan)
@@ -100,16 +92,16 @@ async def _round(
                 scenario.not_run(_LEFT_OUT)
         return scenarios
 
-    contestant.trials.append(await run("load", without_skipped))
+    target.trials.append(await run("load", without_skipped))
     if reason := _why_not_hung(settings):
-        contestant.others.append(Finding(Hung.name, "not run", reason))
+        target.others.append(Finding(Hung.name, "not run", reason))
     else:
-        contestant.others += (await run(Hung.name, lambda plan: [Hung(plan)])).findings
+        target.others += (await run(Hung.name, lambda plan: [Hung(plan)])).findings
     if reason := _why_not_repeated(settings):
-        contestant.others.append(Finding(repeated.NAME, "not run", reason))
+        target.others.append(Finding(repeated.NAME, "not run", reason))
     else:
         again = await run(repeated.NAME, background, repeated.SENT_AGAIN_AFTER)
-        contestant.others.append(repeated.judge(again.load, again.end))
+        target.others.append(repeated.judge(again.load, again.end))
 
 
 def _why_not_hung(settings: Settings) -> str:
@@ -127,17 +119,17 @@ def _why_not_repeated(settings: Settings) -> str:
 
 
 async def _run(
-    contestant: Contestant,
+    target: Target,
     settings: Settings,
     select: Select,
     again_after: Sequence[float],
     watch: Watch,
 ) -> Trial:
     port = free_port()
-    env = os.environ if contestant.env is None else contestant.env
+    env = os.environ if target.env is None else target.env
     with tempfile.TemporaryDirectory(prefix="graceful-asgi-") as directory:
-        server = ServerProcess(
-            contestant.command.at(port),
+        server = TargetProcess(
+            target.command.at(port),
             port=port,
             log_path=Path(directory, "server.log"),
             env={**env, "PORT": str(port)},
@@ -154,5 +146,5 @@ async def _run(
             scenarios=select,
             watch=watch,
         )
-        contestant.log = server.log_tail()
+        target.log = server.log_tail()
     return trial

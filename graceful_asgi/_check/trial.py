@@ -7,48 +7,34 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
 from .errors import CheckError
-from .finding import Exit, Finding
-from .load import Load
+from .load.run import LoadStatistics
+from .result.finding import Exit
+from .result.verdict import Trial
 from .scenarios import background
-from .stage import LoadStatistics
+from .scenarios.load import Load
 
 if TYPE_CHECKING:
-    from .counts import LoadResult
-    from .plan import LoadPlan
-    from .process import ServerProcess
-    from .scenarios.scenario import Scenario
-    from .timeline import Sample
+    from .load.plan import LoadPlan
+    from .load.scenario import Scenario
+    from .result.counts import LoadResult
+    from .server.process import TargetProcess
 
 _WATCH_INTERVAL: Final = 0.1
 _EXIT_NOTICE_PERIOD: Final = 0.5
 # A handshake or a first event may take its time; a scenario that never gets there says so itself.
 _POSITION_PERIOD: Final = 5.0
 
-Stage: TypeAlias = Literal["starting", "under load", "told to stop", "exited"]
-Watch: TypeAlias = Callable[[Stage, LoadStatistics], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """The raw facts of one run of a server: the clients' side and the process's."""
-
-    load: LoadResult
-    end: Exit
-    findings: tuple[Finding, ...] = ()
-    samples: tuple[Sample, ...] = ()
-    """The run in slices of time."""
-    first_refusal: float | None = None
-    """Seconds from the signal to the first client that was refused."""
+Step: TypeAlias = Literal["starting", "under load", "told to stop", "exited"]
+Watch: TypeAlias = Callable[[Step, LoadStatistics], None]
 
 
 async def run_trial(
-    server: ServerProcess,
+    server: TargetProcess,
     plan: LoadPlan,
     *,
     signal_after: float = 3.0,
@@ -79,7 +65,7 @@ async def run_trial(
 
 
 async def stop_under_load(
-    server: ServerProcess,
+    server: TargetProcess,
     plan: LoadPlan,
     *,
     signal_after: float,
@@ -154,7 +140,7 @@ async def _wait_in_position(load: Load, running: asyncio.Future[LoadResult]) -> 
         position.cancel()
 
 
-async def _repeat(server: ServerProcess, number: int, again_after: Sequence[float]) -> None:
+async def _repeat(server: TargetProcess, number: int, again_after: Sequence[float]) -> None:
     began = time.monotonic()
     for after in again_after:
         await asyncio.sleep(began + after - time.monotonic())
@@ -162,7 +148,7 @@ async def _repeat(server: ServerProcess, number: int, again_after: Sequence[floa
             server.signal(number)
 
 
-async def _raise_setup_error(running: asyncio.Future[LoadResult], server: ServerProcess) -> None:
+async def _raise_setup_error(running: asyncio.Future[LoadResult], server: TargetProcess) -> None:
     """Raise what ended the load too early, unless that was the exit of the server.
 
     A server that exits closes its port first: clients may know before we do.
@@ -173,7 +159,7 @@ async def _raise_setup_error(running: asyncio.Future[LoadResult], server: Server
         running.result()
 
 
-async def _left_running(server: ServerProcess) -> int:
+async def _left_running(server: TargetProcess) -> int:
     """How many processes outlive the server by more than it takes to notice that it has gone."""
     with anyio.move_on_after(_EXIT_NOTICE_PERIOD):
         # Polled: of other people's processes nobody hears when they end.
@@ -182,7 +168,7 @@ async def _left_running(server: ServerProcess) -> int:
     return server.left_running()
 
 
-def _exit(server: ServerProcess, *, late: bool, left_running: int) -> Exit:
+def _exit(server: TargetProcess, *, late: bool, left_running: int) -> Exit:
     code, seconds = server.exit_code, server.seconds_to_exit
     if code is None or seconds is None:
         raise CheckError(f"process {server.pid} was killed and its exit was not seen")
@@ -192,5 +178,5 @@ def _exit(server: ServerProcess, *, late: bool, left_running: int) -> Exit:
     return Exit(code=code, seconds=seconds, late=late, left_running=left_running)
 
 
-def _unwatched(stage: Stage, statistics: LoadStatistics) -> None:
+def _unwatched(step: Step, statistics: LoadStatistics) -> None:
     pass

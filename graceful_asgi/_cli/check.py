@@ -10,14 +10,15 @@ import anyio
 import click
 from rich.console import Console
 
-from .._check.command import any_command, app_command, parse
-from .._check.display import ConsoleProgress, print_table, styled
 from .._check.errors import CheckError, CommandError
-from .._check.limits import allow_connections
-from .._check.plan import LoadPlan
-from .._check.report import report
-from .._check.rounds import Contestant, Settings, run_rounds
-from .._check.summary import SIDES_NOTE, headline, not_run, sections
+from .._check.load.limits import allow_connections
+from .._check.load.plan import LoadPlan
+from .._check.progress import ConsoleProgress, print_table, styled
+from .._check.result.report import report
+from .._check.result.target import Target
+from .._check.result.text import SIDES_NOTE, headline, not_run, sections
+from .._check.rounds import Settings, run_rounds
+from .._check.server.command import any_command, app_command, parse
 from .check_options import HELP, check_options
 from .group import needs
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    Draw = Callable[[Path, Sequence[Contestant]], None]
+    Draw = Callable[[Path, Sequence[Target]], None]
 
 _POISE_PERIOD: Final = 0.5
 """Seconds before the signal: when the requests are sent that are to be in flight at it."""
@@ -61,7 +62,7 @@ def command(
     **options: Any,
 ) -> int:
     """Check one server, or two; return the exit code."""
-    contestants = _contestants(app, ctx.meta.get(__name__), compare)
+    targets = _targets(app, ctx.meta.get(__name__), compare)
     settings = _settings(**options)
     draw = _picture() if plot is not None else None
     # With --json, standard output is for the verdicts alone.
@@ -69,21 +70,19 @@ def command(
     try:
         allow_connections(settings.plan)
         progress = ConsoleProgress(console, rounds=settings.rounds)
-        anyio.run(run_rounds, contestants, settings, progress)
+        anyio.run(run_rounds, targets, settings, progress)
     except CheckError as error:
         raise click.ClickException(str(error)) from error
     if draw is not None and plot is not None:
-        _draw(draw, plot, contestants)
+        _draw(draw, plot, targets)
     if as_json:
-        sys.stdout.write(json.dumps(report(contestants, settings), indent=2) + "\n")
+        sys.stdout.write(json.dumps(report(targets, settings.as_dict()), indent=2) + "\n")
     else:
-        _print(console, contestants, settings)
-    return 0 if contestants[0].verdict.clean else 1
+        _print(console, targets, settings)
+    return 0 if targets[0].verdict.clean else 1
 
 
-def _contestants(
-    app: Sequence[str], server: Sequence[str] | None, compare: str | None
-) -> list[Contestant]:
+def _targets(app: Sequence[str], server: Sequence[str] | None, compare: str | None) -> list[Target]:
     if app and app[0].startswith("-"):
         raise click.UsageError(f"no such option: {app[0]} (options of uvicorn go behind the app)")
     if app and server is not None:
@@ -96,7 +95,7 @@ def _contestants(
             commands.append(parse(compare))
     except CommandError as error:
         raise click.UsageError(str(error)) from error
-    return [Contestant(command) for command in commands]
+    return [Target(command) for command in commands]
 
 
 def _settings(
@@ -144,23 +143,26 @@ def _plan(
 
 
 def _picture() -> Draw:
-    """Before the check: it would be a pity to find out after it that there is no matplotlib."""
-    with needs("check", "--plot"):
-        from .._check.picture import draw  # takes a second
+    """Import the drawing, which takes a second.
+
+    Called before the check is run: a missing matplotlib should not be found out after it.
+    """
+    with needs("plot", "--plot"):
+        from .._check.result.picture import draw
 
     return draw
 
 
-def _draw(draw: Draw, path: Path, contestants: Sequence[Contestant]) -> None:
+def _draw(draw: Draw, path: Path, targets: Sequence[Target]) -> None:
     try:
-        draw(path, contestants)
+        draw(path, targets)
     except OSError as error:
         raise click.ClickException(f"--plot {path}: {error}") from error
 
 
-def _print(console: Console, contestants: Sequence[Contestant], settings: Settings) -> None:
-    verdicts = [contestant.verdict for contestant in contestants]
-    names = [contestant.command.name for contestant in contestants]
+def _print(console: Console, targets: Sequence[Target], settings: Settings) -> None:
+    verdicts = [target.verdict for target in targets]
+    names = [target.command.name for target in targets]
     print_table(console, names, sections(verdicts))
     console.print(SIDES_NOTE, style="dim")
     if missing := not_run(verdicts):

@@ -31,8 +31,8 @@ from starlette.routing import Route
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 from graceful_asgi._asgi.exchange import DRAINER_KEY
-from graceful_asgi._check.port import free_port
-from graceful_asgi._check.process import ServerProcess
+from graceful_asgi._check.server.port import free_port
+from graceful_asgi._check.server.process import TargetProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -139,7 +139,7 @@ def _serving(name: str) -> Iterator[int]:
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     with tempfile.TemporaryDirectory() as directory:
         log_path = Path(directory, "server.log")
-        with ServerProcess(command, port=port, env=environment, log_path=log_path):
+        with TargetProcess(command, port=port, env=environment, log_path=log_path):
             yield port
 
 

@@ -18,13 +18,14 @@ from pathlib import Path
 import anyio
 from rich.console import Console
 
-from graceful_asgi._check.command import Command
-from graceful_asgi._check.display import ConsoleProgress
 from graceful_asgi._check.errors import CheckError
-from graceful_asgi._check.plan import LoadPlan
-from graceful_asgi._check.rounds import Contestant, Settings, run_rounds
+from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.progress import ConsoleProgress
+from graceful_asgi._check.result.target import Target
+from graceful_asgi._check.result.text import exit_code
+from graceful_asgi._check.rounds import Settings, run_rounds
 from graceful_asgi._check.scenarios import NAMES
-from graceful_asgi._check.summary import exit_code
+from graceful_asgi._check.server.command import Command
 
 from .contestants import Entrant, entrants
 
@@ -56,7 +57,7 @@ class Line:
     """An entrant, and what was seen of it."""
 
     entrant: Entrant
-    contestant: Contestant
+    target: Target
     failure: str = ""
 
 
@@ -64,7 +65,7 @@ async def compare(chosen: list[Entrant], rounds: int, console: Console) -> list[
     """Run each in turn, `rounds` times; one that cannot be run takes no further part."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     lines = [
-        Line(each, Contestant(Command(each.command, each.name), {**environment, **dict(each.env)}))
+        Line(each, Target(Command(each.command, each.name), {**environment, **dict(each.env)}))
         for each in chosen
     ]
     progress = ConsoleProgress(console, rounds=1)
@@ -74,7 +75,7 @@ async def compare(chosen: list[Entrant], rounds: int, console: Console) -> list[
             if line.entrant.reason or line.failure:
                 continue
             try:
-                await run_rounds([line.contestant], SETTINGS, progress)
+                await run_rounds([line.target], SETTINGS, progress)
             except CheckError as error:
                 line.failure = str(error).splitlines()[0]
     return lines
@@ -85,16 +86,16 @@ async def capacity(console: Console) -> tuple[int, float]:
     command = Command(
         (sys.executable, "-m", "tests.bench.peers.fixed", "{port}"), "the load itself"
     )
-    contestant = Contestant(command, {**os.environ, "PYTHONPATH": str(ROOT)})
-    await run_rounds([contestant], CAPACITY, ConsoleProgress(console, rounds=1))
-    served = contestant.verdict.load.before.served
+    target = Target(command, {**os.environ, "PYTHONPATH": str(ROOT)})
+    await run_rounds([target], CAPACITY, ConsoleProgress(console, rounds=1))
+    served = target.verdict.load.before.served
     return round(served / CAPACITY.signal_after), CAPACITY.signal_after
 
 
 def table(lines: list[Line]) -> str:
     """The table, those who lose most last; then who did not take part."""
-    seen = [line for line in lines if line.contestant.trials and not line.failure]
-    seen.sort(key=lambda line: (line.contestant.verdict.lost_total, line.entrant.name))
+    seen = [line for line in lines if line.target.trials and not line.failure]
+    seen.sort(key=lambda line: (line.target.verdict.lost_total, line.entrant.name))
     rows = [
         "| server | lost | runs with loss | served before / during / after | 5xx "
         "| slow request | download | seconds to exit | exit code |",
@@ -109,8 +110,8 @@ def table(lines: list[Line]) -> str:
 
 
 def _row(line: Line) -> str:
-    verdict = line.contestant.verdict
-    load, trials = verdict.load, line.contestant.trials
+    verdict = line.target.verdict
+    load, trials = verdict.load, line.target.trials
     with_loss = sum(trial.load.total.lost_total > 0 for trial in trials)
     codes = ", ".join(exit_code(code) for code in dict.fromkeys(e.code for e in verdict.ends))
     late = f" ({verdict.late} x killed)" if verdict.late else ""

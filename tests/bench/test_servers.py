@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from check.test_verdict import trial
+from check.result.test_verdict import trial
 
-from graceful_asgi._check.command import Command
-from graceful_asgi._check.counts import Counts
-from graceful_asgi._check.rounds import Contestant
+from graceful_asgi._check.result.counts import Counts
+from graceful_asgi._check.result.target import Target
+from graceful_asgi._check.server.command import Command
 
 from .contestants import Entrant
 from .servers import Line, report, table
 
 
 def line(name: str, *trials: object, reason: str = "", failure: str = "") -> Line:
-    contestant = Contestant(Command((), name), trials=list(trials))  # type: ignore[arg-type]
-    return Line(Entrant(name, version=f"{name} 1.0", reason=reason), contestant, failure)
+    target = Target(Command((), name), trials=list(trials))  # type: ignore[arg-type]
+    return Line(Entrant(name, version=f"{name} 1.0", reason=reason), target, failure)
 
 
 LINES = [

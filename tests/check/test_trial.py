@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from check.server.test_process import is_gone, server
 from graceful_asgi._check.errors import ServerExitedError
-from graceful_asgi._check.plan import LoadPlan
+from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.trial import run_trial
-
-from .test_process import is_gone, server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graceful_asgi._check.stage import LoadStatistics
-    from graceful_asgi._check.trial import Stage
+    from graceful_asgi._check.load.run import LoadStatistics
+    from graceful_asgi._check.trial import Step
 
 pytestmark = pytest.mark.anyio
 
@@ -29,11 +28,11 @@ def plan(*, path: str = "/") -> LoadPlan:
 
 
 async def test_a_trial_reports_the_load_and_the_exit(tmp_path: Path) -> None:
-    stages: list[Stage] = []
+    steps: list[Step] = []
 
-    def watch(stage: Stage, statistics: LoadStatistics) -> None:
-        if stage not in stages:
-            stages.append(stage)
+    def watch(step: Step, statistics: LoadStatistics) -> None:
+        if step not in steps:
+            steps.append(step)
 
     process = server(tmp_path, "exits 7")
     trial = await run_trial(process, plan(), signal_after=0.3, watch=watch)
@@ -46,7 +45,7 @@ async def test_a_trial_reports_the_load_and_the_exit(tmp_path: Path) -> None:
     assert 0 < trial.end.seconds < 5
     assert trial.end.in_time
     assert sum(sample.answered for sample in trial.samples) == trial.load.total.served
-    assert stages == ["starting", "under load", "told to stop", "exited"]
+    assert steps == ["starting", "under load", "told to stop", "exited"]
 
 
 async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 TESTS = Path(__file__).parents[1]
-PROGRAMS = TESTS / "check" / "programs"
+PROGRAMS = TESTS / "check" / "server" / "programs"
 SERVER = [sys.executable, str(PROGRAMS / "server.py")]
 
 QUICK = ["--signal-after", "0.6", "--skip", "repeated signal"]

@@ -13,7 +13,7 @@ import click
 import pytest
 from support.need import need_program
 
-from graceful_asgi._check.counts import LOSS_KINDS
+from graceful_asgi._check.result.counts import LOSS_KINDS
 from graceful_asgi._check.scenarios import NAMES
 from graceful_asgi._cli.group import group
 
@@ -36,7 +36,7 @@ LIGHT = ["--keep-alive", "20", "--fresh", "10", "--signal-after", "0.6"]
 
 
 def test_an_app_with_the_middleware_passes_every_scenario() -> None:
-    app = "check.programs.app:graceful"
+    app = "check.server.programs.app:graceful"
     ended = run("check", app, "--json", *LIGHT, *ALL_PATHS, env=SHORT_PERIODS)
     assert ended.code == 0, ended.out + ended.err
     assert ended.report["passed"]
@@ -49,7 +49,7 @@ def test_an_app_with_the_middleware_passes_every_scenario() -> None:
 
 def test_an_app_without_it_fails_for_what_it_does_not_end() -> None:
     """An event stream without an end holds plain uvicorn until it is killed, and is cut then."""
-    app = "check.programs.app:plain"
+    app = "check.server.programs.app:plain"
     paths = ["--sse-path", "/events", "--ws-path", "/ws"]
     ended = run("check", app, "--json", "--deadline", "1", *NO_LOAD, *QUICK, *paths)
     assert ended.code == 1, ended.out + ended.err

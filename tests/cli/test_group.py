@@ -76,6 +76,7 @@ def test_a_missing_matplotlib_is_named_before_the_check_is_run() -> None:
     )
     assert ended.stdout.splitlines()[-1] == "2"
     assert "--plot needs matplotlib, which is not installed" in ended.stderr
+    assert "pip install 'graceful-asgi[plot]'" in ended.stderr
 
 
 def test_an_error_of_ours_is_no_verdict() -> None:

@@ -10,7 +10,7 @@ import pytest
 from check.waiting import eventually
 from support.ports import free_port
 
-from graceful_asgi._check.port import answers
+from graceful_asgi._check.server.port import answers
 
 from .running import NO_LOAD, SERVER, started
 
@@ -33,24 +33,24 @@ def end(check: subprocess.Popen[str], number: int) -> str:
     return check.communicate(timeout=30)[1]
 
 
-def wait_for(check: subprocess.Popen[str], stage: str) -> None:
-    """Read its progress up to a stage."""
+def wait_for(check: subprocess.Popen[str], step: str) -> None:
+    """Read its progress up to a step."""
     assert check.stdout is not None
-    while stage not in check.stdout.readline():
+    while step not in check.stdout.readline():
         assert check.poll() is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("stage", ["starting", "under load", "told to stop"])
+@pytest.mark.parametrize("step", ["starting", "under load", "told to stop"])
 async def test_an_interrupted_check_leaves_nothing_running(
-    tmp_path: Path, number: int, stage: str
+    tmp_path: Path, number: int, step: str
 ) -> None:
     note = tmp_path / "pid"
-    behaviour = "never opens" if stage == "starting" else "ignores SIGTERM"
-    wait = ["--signal-after", "60" if stage == "under load" else "0.1"]
+    behaviour = "never opens" if step == "starting" else "ignores SIGTERM"
+    wait = ["--signal-after", "60" if step == "under load" else "0.1"]
     server = ["sh", "-c", f'echo $$ > {note}; exec "$@"', "sh", *SERVER, behaviour, "{port}"]
     with started("check", *NO_LOAD, *wait, "--", *server) as check:
-        wait_for(check, stage)
+        wait_for(check, step)
         await eventually(lambda: note.exists() and note.read_text().strip() != "", within=20.0)
         err = end(check, number)
     assert check.returncode == 130

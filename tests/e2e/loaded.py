@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from support.ports import free_port
 
-from graceful_asgi._check.plan import LoadPlan
-from graceful_asgi._check.process import ServerProcess
+from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.server.process import TargetProcess
 
 from .server import PACKAGE_ROOT, TESTS
 
@@ -28,17 +28,17 @@ PLAN: Final = LoadPlan(
 )
 
 
-async def logged(server: ServerProcess, lines: Mapping[str, int]) -> None:
+async def logged(server: TargetProcess, lines: Mapping[str, int]) -> None:
     """Wait until its log has so many of each."""
     with anyio.fail_after(60):
         while any(server.log_path.read_text().count(line) < n for line, n in lines.items()):  # noqa: ASYNC110  # a file
             await anyio.sleep(0.02)
 
 
-def loaded(directory: Path, arguments: Sequence[str], *, lame_duck: float = 0.5) -> ServerProcess:
+def loaded(directory: Path, arguments: Sequence[str], *, lame_duck: float = 0.5) -> TargetProcess:
     """Return `python -m ...`, with `e2e` importable; `{port}` in an argument is its own port."""
     port = free_port()
-    return ServerProcess(
+    return TargetProcess(
         [sys.executable, "-m", *(each.replace("{port}", str(port)) for each in arguments)],
         port=port,
         log_path=directory / f"{port}.log",

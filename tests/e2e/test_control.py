@@ -18,7 +18,7 @@ import pytest
 from cli.running import Ended, environment, run, started
 from support.need import need
 
-from graceful_asgi._check.port import free_port
+from graceful_asgi._check.server.port import free_port
 
 from .client import Client, get
 from .endpoint import TOKEN

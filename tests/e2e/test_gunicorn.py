@@ -13,9 +13,9 @@ import pytest
 from support.need import need
 from support.ports import free_port
 
-from graceful_asgi._check.load import Load
-from graceful_asgi._check.trial import Trial, run_trial
-from graceful_asgi._check.verdict import judge
+from graceful_asgi._check.result.verdict import Trial, judge
+from graceful_asgi._check.scenarios.load import Load
+from graceful_asgi._check.trial import run_trial
 
 from .client import Client, get, is_refused
 from .loaded import PLAN, loaded, logged
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
-    from graceful_asgi._check.counts import LoadResult
-    from graceful_asgi._check.process import ServerProcess
+    from graceful_asgi._check.result.counts import LoadResult
+    from graceful_asgi._check.server.process import TargetProcess
 
 WORKER = ("-k", "uvicorn_worker.UvicornWorker")
 
@@ -45,7 +45,7 @@ def gunicorn(directory: Path, *args: str, **periods: float) -> Server:
     )
 
 
-def under_load(directory: Path, *args: str) -> ServerProcess:
+def under_load(directory: Path, *args: str) -> TargetProcess:
     need("gunicorn", "uvicorn_worker")
     command = ["gunicorn", *WORKER, "-b", "127.0.0.1:{port}", *args, "--no-control-socket"]
     return loaded(directory, [*command, "e2e.app:app"])

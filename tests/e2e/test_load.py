@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from graceful_asgi._check.plan import LoadPlan
-from graceful_asgi._check.trial import Trial, run_trial
-from graceful_asgi._check.verdict import judge
+from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.result.verdict import Trial, judge
+from graceful_asgi._check.trial import run_trial
 
 from .loaded import loaded
 

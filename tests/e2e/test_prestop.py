@@ -14,9 +14,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from graceful_asgi._check.load import Load
-from graceful_asgi._check.plan import LoadPlan
-from graceful_asgi._check.port import free_port
+from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.scenarios.load import Load
+from graceful_asgi._check.server.port import free_port
 
 from .client import Client
 from .endpoint import TOKEN
@@ -25,7 +25,7 @@ from .server import Server
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graceful_asgi._check.counts import LoadResult
+    from graceful_asgi._check.result.counts import LoadResult
 
 Hook = Literal["exec", "httpGet"]
 

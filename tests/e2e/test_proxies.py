@@ -19,8 +19,8 @@ from support.documentation import ROOT
 from support.need import need_program
 from support.ports import free_port
 
-from graceful_asgi._check.load import Load
-from graceful_asgi._check.plan import LoadPlan
+from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.scenarios.load import Load
 
 from .client import Client, CutError, Response, get
 from .server import Server, uvicorn
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
-    from graceful_asgi._check.counts import LoadResult
+    from graceful_asgi._check.result.counts import LoadResult
 
 MANIFESTS = ROOT / "docs" / "how-to" / "manifests"
 PLAN = LoadPlan(keep_alive_clients=10, fresh_clients=5, think_period=0.02)

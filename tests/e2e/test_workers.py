@@ -19,9 +19,9 @@ import anyio
 import pytest
 from support.ports import free_port
 
-from graceful_asgi._check.load import Load
-from graceful_asgi._check.trial import Trial, run_trial
-from graceful_asgi._check.verdict import judge
+from graceful_asgi._check.result.verdict import Trial, judge
+from graceful_asgi._check.scenarios.load import Load
+from graceful_asgi._check.trial import run_trial
 
 from .client import Client, get, is_refused
 from .loaded import PLAN, loaded, logged
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import ThreadPoolExecutor
 
-    from graceful_asgi._check.counts import LoadResult
-    from graceful_asgi._check.process import ServerProcess
+    from graceful_asgi._check.result.counts import LoadResult
+    from graceful_asgi._check.server.process import TargetProcess
 
 RUN = ("graceful_asgi", "run")
 EXIT_MARGIN = 1.0
@@ -102,7 +102,7 @@ def ask_for_the_gil(server: Server) -> bool:
         return is_cut(client)
 
 
-def under_load(directory: Path, program: Sequence[str], app: str) -> ServerProcess:
+def under_load(directory: Path, program: Sequence[str], app: str) -> TargetProcess:
     options = ("--workers", "2", "--no-access-log", "--port", "{port}")
     return loaded(directory, [*program, app, *options])
 

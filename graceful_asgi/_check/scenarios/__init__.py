@@ -20,8 +20,8 @@ from .websocket import WebSocket
 __all__ = ["NAMES", "Hung", "background", "together"]
 
 if TYPE_CHECKING:
-    from ..plan import LoadPlan
-    from .scenario import Scenario
+    from ..load.plan import LoadPlan
+    from ..load.scenario import Scenario
 
 
 _TOGETHER: Final[tuple[type[Scenario], ...]] = (

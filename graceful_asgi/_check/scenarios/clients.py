@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..finding import Exit, Finding, is_faultless
-from .scenario import Scenario
+from ..load.scenario import Scenario
+from ..result.finding import Exit, Finding, is_faultless
 
 if TYPE_CHECKING:
-    from ..request import Request
-    from ..stage import Stage
+    from ..load.request import Request
+    from ..load.run import Run
 
 
 class Clients(Scenario):
@@ -25,22 +25,22 @@ class Clients(Scenario):
         """How many."""
 
     @abstractmethod
-    async def client(self, stage: Stage, request: Request) -> None:
+    async def client(self, run: Run, request: Request) -> None:
         """One of them."""
 
-    async def run(self, stage: Stage) -> None:
+    async def carry_out(self, run: Run) -> None:
         self.in_position.set()
         if not self.count():
             self.not_run("no such clients in the load")
-        request = stage.request("GET", self.plan.path)
+        request = run.request("GET", self.plan.path)
         async with anyio.create_task_group() as group:
             for _ in range(self.count()):
-                group.start_soon(self.client, stage, request)
+                group.start_soon(self.client, run, request)
 
     async def think(self) -> None:
         """Pause as a client does between two requests."""
         await asyncio.sleep(random.uniform(0, self.plan.think_period))
 
     def judge(self, end: Exit) -> Finding:
-        load = self.ledger.result()
+        load = self.counter.result()
         return Finding(self.name, "passed" if is_faultless(load) else "failed", load=load)

@@ -9,9 +9,9 @@ import h11
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..client import Connection
-    from ..counts import Answered, Lost
-    from ..stage import Stage
+    from ..load.client import Connection
+    from ..load.run import Run
+    from ..result.counts import Answered, Lost
 
 
 class Download(Single):
@@ -24,8 +24,8 @@ class Download(Single):
     def path(self) -> str | None:
         return self.plan.stream_path
 
-    async def answer(self, stage: Stage, connection: Connection) -> Answered | Lost:
-        return await stage.receive(connection, watch=self._watch)
+    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
+        return await run.receive(connection, watch=self._watch)
 
     def _watch(self, event: h11.Response | h11.Data) -> None:
         if isinstance(event, h11.Data):

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import h11
 
-from ..counts import Answered, Lost
-from ..finding import Exit, Finding
-from .scenario import since_signal
+from ..load.scenario import since_signal
+from ..result.counts import Answered, Lost
+from ..result.finding import Exit, Finding
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..client import Connection
-    from ..request import Request
-    from ..stage import Stage
+    from ..load.client import Connection
+    from ..load.request import Request
+    from ..load.run import Run
 
 # A blank line ends an event (WHATWG HTML, 9.2.5); these are the ways to end a line twice.
 _BLANK_LINES: Final = (b"\n\n", b"\r\r", b"\n\r\n")
@@ -35,10 +35,10 @@ class EventStream(Single):
     def path(self) -> str | None:
         return self.plan.event_stream_path
 
-    def request(self, stage: Stage, path: str) -> Request:
-        return stage.request("GET", path, ("Accept", "text/event-stream"))
+    def request(self, run: Run, path: str) -> Request:
+        return run.request("GET", path, ("Accept", "text/event-stream"))
 
-    async def answer(self, stage: Stage, connection: Connection) -> Answered | Lost:
+    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
         def watch(event: h11.Response | h11.Data) -> None:
             if isinstance(event, h11.Data):
                 self._take(bytes(event.data))
@@ -46,8 +46,8 @@ class EventStream(Single):
                 self.not_run("the answer is no text/event-stream")
                 connection.give_up()
 
-        outcome = await stage.receive(connection, watch=watch)
-        self._seconds = since_signal(stage)
+        outcome = await run.receive(connection, watch=watch)
+        self._seconds = since_signal(run)
         if self.is_left_out:
             return Answered(200, reusable=False)  # not what we came for, and left by us
         if isinstance(outcome, Answered) and self._tail and not self._is_whole:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..request import Request
-    from ..stage import Stage
+    from ..load.request import Request
+    from ..load.run import Run
 
 
 class Fresh(Clients):
@@ -23,11 +23,11 @@ class Fresh(Clients):
     def count(self) -> int:
         return self.plan.fresh_clients
 
-    async def client(self, stage: Stage, request: Request) -> None:
-        while not stage.over.is_set():
-            connection = await stage.connect(self.ledger)
+    async def client(self, run: Run, request: Request) -> None:
+        while not run.over.is_set():
+            connection = await run.connect(self.counter)
             if connection is None:
                 return
             with closing(connection):
-                await stage.exchange(self.ledger, connection, request)
+                await run.exchange(self.counter, connection, request)
             await self.think()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..finding import Exit, Finding
-from .scenario import Scenario, since_signal
+from ..load.scenario import Scenario, since_signal
+from ..result.finding import Exit, Finding
 
 if TYPE_CHECKING:
-    from ..stage import Stage
+    from ..load.run import Run
 
 
 class HalfHead(Scenario):
@@ -22,25 +22,25 @@ class HalfHead(Scenario):
     _seconds: float | None = None
     _answer = b""
 
-    async def run(self, stage: Stage) -> None:
-        connection = await self.connect_in_time(stage)
+    async def carry_out(self, run: Run) -> None:
+        connection = await self.connect_in_time(run)
         if connection is None:
             return
         with closing(connection):
-            head = stage.request("GET", self.plan.path).data
+            head = run.request("GET", self.plan.path).data
             try:
                 await connection.write(head[: head.index(b"\r\n") + 10])
                 self.in_position.set()
-                with stage.waiting(connection):
+                with run.waiting(connection):
                     while data := await connection.read():
                         self._answer += data
             except TimeoutError:  # still open at the end of the run
                 return
             except OSError:  # a reset is an end as well
                 pass
-            if not stage.signalled.is_set():
+            if not run.signalled.is_set():
                 return self.not_run("closed before the signal")
-            self._seconds = since_signal(stage)
+            self._seconds = since_signal(run)
 
     def judge(self, end: Exit) -> Finding:
         if self._seconds is None:

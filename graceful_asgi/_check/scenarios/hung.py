@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..finding import Exit, Finding, describe
-from .scenario import Scenario
+from ..load.scenario import Scenario
+from ..result.finding import Exit, Finding, describe
 
 if TYPE_CHECKING:
-    from ..stage import Stage
+    from ..load.run import Run
 
 
 class Hung(Scenario):
@@ -17,19 +17,19 @@ class Hung(Scenario):
 
     name = "hung handler"
 
-    async def run(self, stage: Stage) -> None:
+    async def carry_out(self, run: Run) -> None:
         if self.plan.hang_path is None:
             return self.not_run("needs --hang-path")
-        connection = await self.connect_in_time(stage)
+        connection = await self.connect_in_time(run)
         if connection is None:
             return
         with closing(connection):
             # Not counted: nobody can answer this one, so no server is to be blamed for losing it.
-            unsent = connection.send(stage.request("GET", self.plan.hang_path))
+            unsent = connection.send(run.request("GET", self.plan.hang_path))
             self.in_position.set()
             if unsent is None:
-                outcome = await stage.receive(connection)
-            if not stage.signalled.is_set():
+                outcome = await run.receive(connection)
+            if not run.signalled.is_set():
                 self.not_run(f"{describe(unsent or outcome)} before the signal: it has to hang")
 
     def judge(self, end: Exit) -> Finding:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..counts import Answered
-from ..finding import Exit, Finding
-from .scenario import Scenario, since_signal
+from ..load.scenario import Scenario, since_signal
+from ..result.counts import Answered
+from ..result.finding import Exit, Finding
 
 if TYPE_CHECKING:
-    from ..stage import Stage
+    from ..load.run import Run
 
 
 class Idle(Scenario):
@@ -22,30 +22,30 @@ class Idle(Scenario):
     name = "idle connection"
     _seconds: float | None = None
 
-    async def run(self, stage: Stage) -> None:
-        connection = await self.connect_in_time(stage)
+    async def carry_out(self, run: Run) -> None:
+        connection = await self.connect_in_time(run)
         if connection is None:
             return
         with closing(connection):
-            request = stage.request("GET", self.plan.path)
-            outcome = await stage.exchange(self.ledger, connection, request)
+            request = run.request("GET", self.plan.path)
+            outcome = await run.exchange(self.counter, connection, request)
             if not (isinstance(outcome, Answered) and outcome.reusable):
                 return self.not_run("the server keeps no connection alive")
             self.in_position.set()
             try:
-                with stage.waiting(connection):
+                with run.waiting(connection):
                     while await connection.read():
                         pass
             except TimeoutError:  # still open at the end of the run
                 return
             except OSError:  # a reset is an end as well
                 pass
-            if not stage.signalled.is_set():
+            if not run.signalled.is_set():
                 return self.not_run("closed before the signal")
-            self._seconds = since_signal(stage)
+            self._seconds = since_signal(run)
 
     def judge(self, end: Exit) -> Finding:
-        load = self.ledger.result()
+        load = self.counter.result()
         if self._seconds is None:
             return Finding(self.name, "failed", "open until the kill", load)
         return Finding(self.name, "passed", "closed", load, self._seconds)

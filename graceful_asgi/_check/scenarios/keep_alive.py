@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..counts import Answered
+from ..result.counts import Answered
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..client import Connection
-    from ..request import Request
-    from ..stage import Stage
+    from ..load.client import Connection
+    from ..load.request import Request
+    from ..load.run import Run
 
 
 class KeepAlive(Clients):
@@ -25,17 +25,17 @@ class KeepAlive(Clients):
     def count(self) -> int:
         return self.plan.keep_alive_clients
 
-    async def client(self, stage: Stage, request: Request) -> None:
+    async def client(self, run: Run, request: Request) -> None:
         connection: Connection | None = None
         try:
-            while not stage.over.is_set():
+            while not run.over.is_set():
                 if connection is None or connection.is_stale():
                     if connection is not None:
                         connection.close()
-                    connection = await stage.connect(self.ledger)
+                    connection = await run.connect(self.counter)
                     if connection is None:
                         return
-                outcome = await stage.exchange(self.ledger, connection, request)
+                outcome = await run.exchange(self.counter, connection, request)
                 if not (isinstance(outcome, Answered) and outcome.reusable):
                     connection.close()
                     connection = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from ..counts import Answered, AnyOutcome, Retryable, Unsent
+from ..result.counts import Answered, AnyOutcome, Retryable, Unsent
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..client import Connection
-    from ..request import Request
-    from ..stage import Stage
+    from ..load.client import Connection
+    from ..load.request import Request
+    from ..load.run import Run
 
 _DEPTH: Final = 4
 
@@ -28,30 +28,30 @@ class Pipelining(Clients):
     def count(self) -> int:
         return 1
 
-    async def client(self, stage: Stage, request: Request) -> None:
-        while not stage.over.is_set():
-            connection = await stage.connect(self.ledger)
+    async def client(self, run: Run, request: Request) -> None:
+        while not run.over.is_set():
+            connection = await run.connect(self.counter)
             if connection is None:
                 return
             with closing(connection):
-                while not stage.over.is_set() and not connection.is_stale():
-                    if not await self._batch(stage, connection, request):
+                while not run.over.is_set() and not connection.is_stale():
+                    if not await self._batch(run, connection, request):
                         break
                     await self.think()
-            if not stage.signalled.is_set():
+            if not run.signalled.is_set():
                 return self.not_run("the server keeps no connection alive")
 
-    async def _batch(self, stage: Stage, connection: Connection, request: Request) -> bool:
+    async def _batch(self, run: Run, connection: Connection, request: Request) -> bool:
         """Write a batch and read its answers; whether another may follow on this connection."""
-        written = stage.send(self.ledger, connection, request, copies=_DEPTH)
+        written = run.send(self.counter, connection, request, copies=_DEPTH)
         if isinstance(written, Unsent):
             return False
         going_on = True
-        with stage.waiting(connection):
+        with run.waiting(connection):
             for _ in range(_DEPTH):
                 outcome: AnyOutcome = Retryable()
                 if going_on:
-                    outcome = await stage.receive(connection, within=self.plan.answer_period)
+                    outcome = await run.receive(connection, within=self.plan.answer_period)
                     going_on = not isinstance(outcome, Answered) or outcome.reusable
-                stage.record(self.ledger, outcome, written)
+                run.record(self.counter, outcome, written)
         return going_on and isinstance(outcome, Answered)

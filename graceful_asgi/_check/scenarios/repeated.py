@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Final
 
-from ..finding import Exit, Finding, is_faultless
+from ..result.finding import Exit, Finding, is_faultless
 
 if TYPE_CHECKING:
-    from ..counts import LoadResult
+    from ..result.counts import LoadResult
 
 NAME: Final = "repeated signal"
 SENT_AGAIN_AFTER: Final = (0.15, 0.4, 0.8)

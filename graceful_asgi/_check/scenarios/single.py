@@ -6,14 +6,14 @@ from abc import abstractmethod
 from contextlib import closing
 from typing import TYPE_CHECKING, ClassVar
 
-from ..counts import Answered, Lost, Outcome, Unsent
-from ..finding import Exit, Finding, describe
-from .scenario import Scenario
+from ..load.scenario import Scenario
+from ..result.counts import Answered, Lost, Outcome, Unsent
+from ..result.finding import Exit, Finding, describe
 
 if TYPE_CHECKING:
-    from ..client import Connection
-    from ..request import Request
-    from ..stage import Stage
+    from ..load.client import Connection
+    from ..load.request import Request
+    from ..load.run import Run
 
 
 class Single(Scenario):
@@ -29,33 +29,33 @@ class Single(Scenario):
     def path(self) -> str | None:
         """Where the request goes; None: it is not in the plan."""
 
-    def request(self, stage: Stage, path: str) -> Request:
+    def request(self, run: Run, path: str) -> Request:
         """What is written, but for a body."""
-        return stage.request("GET", path)
+        return run.request("GET", path)
 
     @abstractmethod
-    async def answer(self, stage: Stage, connection: Connection) -> Answered | Lost:
+    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
         """See to it that the request gets in position, and wait for its answer."""
 
-    async def run(self, stage: Stage) -> None:
+    async def carry_out(self, run: Run) -> None:
         path = self.path()
         if path is None:
             return self.not_run(f"needs {self.option}")
-        connection = await self.connect_in_time(stage)
+        connection = await self.connect_in_time(run)
         if connection is None:
             return
         with closing(connection):
-            written = stage.send(self.ledger, connection, self.request(stage, path))
+            written = run.send(self.counter, connection, self.request(run, path))
             if isinstance(written, Unsent):
                 self.outcome = written
                 return
-            outcome = await self.answer(stage, connection)
-            stage.record(self.ledger, outcome, written)
-        if isinstance(outcome, Answered) and not stage.signalled.is_set():
+            outcome = await self.answer(run, connection)
+            run.record(self.counter, outcome, written)
+        if isinstance(outcome, Answered) and not run.signalled.is_set():
             return self.not_run(f"answered {outcome.status} before the signal: {self.advice}")
         self.outcome = outcome
 
     def judge(self, end: Exit) -> Finding:
-        load = self.ledger.result()
+        load = self.counter.result()
         complete = isinstance(self.outcome, Answered) and not load.total.failed
         return Finding(self.name, "passed" if complete else "failed", describe(self.outcome), load)

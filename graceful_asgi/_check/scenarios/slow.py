@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..client import Connection
-    from ..counts import Answered, Lost
-    from ..stage import Stage
+    from ..load.client import Connection
+    from ..load.run import Run
+    from ..result.counts import Answered, Lost
 
 
 class Slow(Single):
@@ -22,6 +22,6 @@ class Slow(Single):
     def path(self) -> str | None:
         return self.plan.slow_path
 
-    async def answer(self, stage: Stage, connection: Connection) -> Answered | Lost:
+    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
         self.in_position.set()
-        return await stage.receive(connection)
+        return await run.receive(connection)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..client import Connection
-    from ..counts import Answered, Lost
-    from ..request import Request
-    from ..stage import Stage
+    from ..load.client import Connection
+    from ..load.request import Request
+    from ..load.run import Run
+    from ..result.counts import Answered, Lost
 
 _PIECE: Final = b"x" * 8192
 _PIECES_BEFORE: Final = 4
@@ -29,24 +29,24 @@ class Upload(Single):
     def path(self) -> str | None:
         return self.plan.upload_path
 
-    def request(self, stage: Stage, path: str) -> Request:
+    def request(self, run: Run, path: str) -> Request:
         length = str(len(_PIECE) * (_PIECES_BEFORE + _PIECES_AFTER))
         kind = ("Content-Type", "application/octet-stream")
-        return stage.request("POST", path, ("Content-Length", length), kind)
+        return run.request("POST", path, ("Content-Length", length), kind)
 
-    async def answer(self, stage: Stage, connection: Connection) -> Answered | Lost:
-        body = asyncio.create_task(self._send_body(stage, connection))
+    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
+        body = asyncio.create_task(self._send_body(run, connection))
         try:
-            return await stage.receive(connection)
+            return await run.receive(connection)
         finally:
             body.cancel()
 
-    async def _send_body(self, stage: Stage, connection: Connection) -> None:
+    async def _send_body(self, run: Run, connection: Connection) -> None:
         try:
             for _ in range(_PIECES_BEFORE):
                 await connection.write(_PIECE)
             self.in_position.set()
-            await stage.signalled.wait()
+            await run.signalled.wait()
             for _ in range(_PIECES_AFTER):
                 await asyncio.sleep(_INTERVAL)
                 await connection.write(_PIECE)

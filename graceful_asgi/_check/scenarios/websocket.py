@@ -10,15 +10,15 @@ from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from ..client import authority
-from ..counts import Answered, Lost, Unsent
-from ..finding import Exit, Finding, Result
-from .scenario import Scenario, since_signal
+from ..load.client import authority
+from ..load.scenario import Scenario, since_signal
+from ..result.counts import Answered, Lost, Unsent
+from ..result.finding import Exit, Finding, Result
 
 if TYPE_CHECKING:
-    from ..client import Connection
-    from ..request import Request
-    from ..stage import Stage
+    from ..load.client import Connection
+    from ..load.request import Request
+    from ..load.run import Run
 
 _RIGHT: Final = frozenset({1000, 1001, 1012, 1013})
 """Normal; going away; service restart; try again later (RFC 6455, 7.4; IANA's registry)."""
@@ -36,29 +36,29 @@ class WebSocket(Scenario):
     _code = 0
     _seconds = 0.0
 
-    async def run(self, stage: Stage) -> None:
+    async def carry_out(self, run: Run) -> None:
         if self.plan.websocket_path is None:
             return self.not_run("needs --ws-path")
-        connection = await self.connect_in_time(stage)
+        connection = await self.connect_in_time(run)
         if connection is None:
             return
-        uri = f"ws://{authority(stage.host, stage.port)}{self.plan.websocket_path}"
+        uri = f"ws://{authority(run.host, run.port)}{self.plan.websocket_path}"
         protocol = ClientProtocol(parse_uri(uri))
         with closing(connection):
-            written = stage.send(self.ledger, connection, self._handshake(stage, protocol))
+            written = run.send(self.counter, connection, self._handshake(run, protocol))
             if isinstance(written, Unsent):
                 return self.not_run(f"no handshake: {written.reason}")
-            with stage.waiting(connection):
+            with run.waiting(connection):
                 await self._converse(connection, protocol)
-            self._seconds = since_signal(stage)
-            stage.record(self.ledger, self._conclude(stage, protocol), written)
+            self._seconds = since_signal(run)
+            run.record(self.counter, self._conclude(run, protocol), written)
 
-    def _handshake(self, stage: Stage, protocol: ClientProtocol) -> Request:
+    def _handshake(self, run: Run, protocol: ClientProtocol) -> Request:
         opening = protocol.connect()
         protocol.send_request(opening)
         protocol.data_to_send()  # ours is written instead, with the headers of the plan
         path = self.plan.websocket_path or "/"
-        return stage.request("GET", path, *opening.headers.raw_items())
+        return run.request("GET", path, *opening.headers.raw_items())
 
     async def _converse(self, connection: Connection, protocol: ClientProtocol) -> None:
         """Answer pings and the close frame, until the connection ends."""
@@ -76,7 +76,7 @@ class WebSocket(Scenario):
         except OSError:
             protocol.receive_eof()
 
-    def _conclude(self, stage: Stage, protocol: ClientProtocol) -> Answered | Lost:
+    def _conclude(self, run: Run, protocol: ClientProtocol) -> Answered | Lost:
         refusal = protocol.handshake_exc
         if isinstance(refusal, InvalidStatus):
             status = refusal.response.status_code
@@ -86,12 +86,12 @@ class WebSocket(Scenario):
         self._code = _CUT if received is None else received.code
         if self._code == _CUT:
             return Lost("cut body", reused=False)
-        if not stage.signalled.is_set():
+        if not run.signalled.is_set():
             self.not_run(f"closed with {self._code} before the signal")
         return Answered(101, reusable=False)
 
     def judge(self, end: Exit) -> Finding:
-        load = self.ledger.result()
+        load = self.counter.result()
         if self._code == _CUT:
             return Finding(self.name, "failed", "cut without a close frame (1006)", load)
         result: Result = "passed" if self._code in _RIGHT else "failed"

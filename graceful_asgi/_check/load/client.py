@@ -1,0 +1,207 @@
+"""One HTTP/1.1 connection on a raw socket, and what became of each request on it. No counting.
+
+The socket is used directly, not through a transport, because only the kernel knows the two things
+the count rests on: whether the whole request was written, and whether the peer had already closed.
+A transport buffers the first and learns the second when its loop comes round to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import anyio
+import h11
+
+from ..result.counts import Answered, LossKind, Lost, Unsent
+from .answer import recognise
+
+if TYPE_CHECKING:
+    from .request import Request
+
+_READ_SIZE: Final = 65536
+
+Watch: TypeAlias = Callable[["h11.Response | h11.Data"], None]
+
+
+class Connection:
+    """An established connection; make one with `connect`. For one task at a time, in one loop."""
+
+    __slots__ = (
+        "_begun",
+        "_ended",
+        "_given_up",
+        "_loop",
+        "_outstanding",
+        "_request",
+        "_requests",
+        "_rest",
+        "_socket",
+        "_waiter",
+        "_watched",
+    )
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._request: Request | None = None
+        self._requests = 0
+        self._outstanding = 0
+        self._rest = b""
+        self._begun = self._ended = False
+        self._given_up = False
+        self._watched = False
+        self._waiter: asyncio.Future[bytes] | None = None
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def is_stale(self) -> bool:
+        """Whether the peer has closed, reset or said something unasked, as far as we can know.
+
+        Asks the kernel, so a FIN that has arrived is never missed. What no client can see is a FIN
+        still on its way.
+        """
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def send(self, request: Request, *, copies: int = 1) -> Unsent | None:
+        """Write the request, `copies` times, in one step and without waiting. None: in full."""
+        data = request.data * copies
+        try:
+            written = self._socket.send(data)
+        except OSError as error:
+            return Unsent(reason=str(error))
+        if written < len(data):
+            # The buffer of a connection with nothing in flight holds far more than one request.
+            return Unsent(reason=f"{written} of {len(data)} bytes written")
+        self._request = request
+        self._requests += 1
+        self._outstanding = copies
+        return None
+
+    async def write(self, data: bytes) -> None:
+        """Write more: a piece of a request's body. Raises `OSError` when the peer has gone."""
+        await self._loop.sock_sendall(self._socket, data)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def receive(self, watch: Watch | None = None) -> Answered | Lost:
+        """The answer to the oldest unanswered request written, or how it was lost.
+
+        Waits for ever; `give_up` ends the wait. `watch` is called with the head of the answer and
+        with each piece of its body as it comes.
+        """
+        if self._request is None:
+            raise RuntimeError("receive() before send()")
+        reused = self._requests > 1
+        self._begun, self._ended = bool(self._rest), False
+        try:
+            return await self._answer(self._request, watch)
+        except TimeoutError:
+            return Lost("timeout", reused)
+        except OSError:
+            reset: LossKind = "reset on reuse" if reused else "reset on fresh"
+            return Lost("cut body" if self._begun else reset, reused)
+        except h11.RemoteProtocolError:
+            if not self._ended:
+                return Lost("bad reply", reused)
+            return Lost("cut body" if self._begun else "empty reply", reused)
+
+    async def _answer(self, request: Request, watch: Watch | None) -> Answered:
+        data = self._rest or await self._more()
+        simple = None if watch else recognise(data)
+        if simple is not None:
+            return self._answered(simple.status, simple.keep_alive, data[simple.end :])
+        http = h11.Connection(h11.CLIENT)
+        http.send(request.event)
+        http.receive_data(data)
+        status = 0
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await self._more())
+            elif isinstance(event, h11.EndOfMessage):
+                keep_alive = http.their_state is h11.DONE
+                return self._answered(status, keep_alive, http.trailing_data[0])
+            elif isinstance(event, h11.Response | h11.Data):
+                if isinstance(event, h11.Response):
+                    status = event.status_code
+                if watch is not None:
+                    watch(event)
+
+    async def _more(self) -> bytes:
+        data = await self.read()
+        self._begun, self._ended = self._begun or bool(data), not data
+        return data
+
+    async def read(self) -> bytes:
+        """What has come, waiting for it; empty at the end of the stream.
+
+        Raises `OSError` for a reset, and `TimeoutError` once `give_up` was called.
+        """
+        if self._given_up:
+            raise TimeoutError
+        if not self._watched:
+            self._loop.add_reader(self._socket, self._readable)
+            self._watched = True
+        self._waiter = self._loop.create_future()
+        return await self._waiter
+
+    def give_up(self) -> None:
+        """End the wait under way, and every later one, with a timeout. Idempotent."""
+        self._given_up = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(TimeoutError())
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        if self._watched:
+            self._loop.remove_reader(self._socket)
+            self._watched = False
+        self._socket.close()
+
+    def _readable(self) -> None:
+        # Read here and now: a socket left readable would call this again before the waiter runs.
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self._loop.remove_reader(self._socket)
+            self._watched = False
+            return
+        try:
+            waiter.set_result(self._socket.recv(_READ_SIZE))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            waiter.set_exception(error)
+
+    def _answered(self, status: int, keep_alive: bool, rest: bytes) -> Answered:
+        self._outstanding -= 1
+        self._rest = rest
+        # Bytes that belong to no request: whatever they are, nobody may build on them.
+        return Answered(status, keep_alive and (self._outstanding > 0 or not rest))
+
+
+async def connect(host: str, port: int, *, within: float) -> Connection:
+    """Open a TCP connection. Raises `OSError` (`TimeoutError` after `within` seconds)."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with anyio.fail_after(within):
+            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return Connection(sock)
+
+
+def authority(host: str, port: int) -> str:
+    """What the Host header says."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

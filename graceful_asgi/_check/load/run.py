@@ -1,0 +1,221 @@
+"""What the clients of one run share: the server's place, the moments of the run, the counting.
+
+Every request is counted here, by one rule: the side of the signal it was written on, and what came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from ..errors import SetupError
+from ..result.counts import Answered, AnyOutcome, Counter, Lost, Outcome, Side, Unsent
+from ..result.timeline import Timeline
+from .client import authority, connect
+from .request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .client import Connection, Watch
+    from .plan import LoadPlan
+    from .request import Header
+
+# Of these the server is innocent: a request that could not be made for them is not "refused".
+_OUR_OWN: Final = frozenset(
+    {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadStatistics:
+    """A load while it runs."""
+
+    sent: int
+    lost: int
+    refused: int
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A request was written in full, before the signal or after it."""
+
+    before: bool
+
+    def side_now(self, *, signalled: bool) -> Side:
+        """The side it belongs to, if its outcome is learnt now."""
+        if not self.before:
+            return "after"
+        return "during" if signalled else "before"
+
+
+class Run:
+    """One run as its clients see it. Single use, one event loop (asyncio or uvloop)."""
+
+    def __init__(self, plan: LoadPlan, *, host: str, port: int) -> None:
+        self.plan: Final = plan
+        self.host: Final = host
+        self.port: Final = port
+        self.timeline: Final = Timeline()
+        self.poised: Final = asyncio.Event()
+        """Set when what is to be in flight at the signal should be written."""
+        self.signalled: Final = asyncio.Event()
+        self.over: Final = asyncio.Event()
+        """Set when the server has gone: nobody writes from here on."""
+        self.failed: Final = asyncio.Event()
+        self.error: SetupError | None = None
+        self._sent = self._lost = self._refused = 0
+        self._waiting: set[Connection] = set()
+        self._none_waiting = asyncio.Event()
+
+    # -- moments --------------------------------------------------------------------------------
+
+    def mark_signalled(self) -> None:
+        """From here on requests count as sent after the signal. Idempotent, synchronous."""
+        if not self.signalled.is_set():
+            self.timeline.signalled_at = time.monotonic()
+            self.signalled.set()
+
+    async def end(self, within: float) -> None:
+        """Let nobody write any more, and read what has come yet: for `within` seconds at most."""
+        self.over.set()
+        if self._waiting:
+            with anyio.move_on_after(within):
+                await self._none_waiting.wait()
+        for connection in tuple(self._waiting):
+            connection.give_up()
+        if self._waiting:
+            await self._none_waiting.wait()
+
+    def statistics(self) -> LoadStatistics:
+        """The figures of this instant."""
+        return LoadStatistics(
+            sent=self._sent, lost=self._lost, refused=self._refused, in_flight=len(self._waiting)
+        )
+
+    # -- one connection -------------------------------------------------------------------------
+
+    async def connect(self, counter: Counter) -> Connection | None:
+        """A new connection, or None when this client is to stop: refused, or the run is over."""
+        try:
+            for attempt in range(1 + self.plan.connect_retries):
+                if attempt:
+                    await asyncio.sleep(self.plan.connect_retry_interval)
+                if self.over.is_set():
+                    break
+                try:
+                    connection = await connect(
+                        self.host, self.port, within=self.plan.connect_period
+                    )
+                except OSError as error:
+                    if not self.signalled.is_set() or error.errno in _OUR_OWN:
+                        self._fail(error)
+                        return None
+                    continue
+                if self.over.is_set():
+                    connection.close()
+                    return None
+                return connection
+        except asyncio.CancelledError:
+            if self.over.is_set():
+                self._refuse(counter)
+            raise
+        self._refuse(counter)
+        return None
+
+    def _refuse(self, counter: Counter) -> None:
+        counter.refused += 1
+        self._refused += 1
+        self.timeline.refused(time.monotonic())
+
+    def _fail(self, error: OSError) -> None:
+        if self.error is None:
+            when = "after" if self.signalled.is_set() else "before"
+            place = f"{self.host}:{self.port}"
+            self.error = SetupError(f"connecting to {place} {when} the signal: {error!r}")
+            self.error.__cause__ = error
+            self.failed.set()
+
+    # -- one request ----------------------------------------------------------------------------
+
+    def request(self, method: str, path: str, *headers: Header) -> Request:
+        """A request to this server, with the headers of the plan. Raises `CheckError`."""
+        return Request.make(
+            method,
+            path,
+            authority=authority(self.host, self.port),
+            headers=[*headers, *self.plan.headers],
+        )
+
+    async def exchange(self, counter: Counter, connection: Connection, request: Request) -> Outcome:
+        """Send a request of the load, wait for its answer as long as the plan says, count it."""
+        written = self.send(counter, connection, request)
+        if isinstance(written, Unsent):
+            return written
+        outcome = await self.receive(connection, within=self.plan.answer_period)
+        self.record(counter, outcome, written)
+        return outcome
+
+    def send(
+        self, counter: Counter, connection: Connection, request: Request, *, copies: int = 1
+    ) -> Written | Unsent:
+        """Write a request, `copies` times; whoever calls this records an outcome for each.
+
+        No await between the look at the connection, the write and the note of its side: the signal
+        is sent by this same loop, so a request is on the side it was written on.
+        """
+        written = Written(before=not self.signalled.is_set())
+        unsent = connection.send(request, copies=copies)
+        if unsent is not None:
+            counter.record(written.side_now(signalled=not written.before), unsent)
+            return unsent
+        self._sent += copies
+        now = time.monotonic()
+        for _ in range(copies):
+            self.timeline.written(now)
+        return written
+
+    async def receive(
+        self, connection: Connection, *, watch: Watch | None = None, within: float | None = None
+    ) -> Answered | Lost:
+        """The answer to a request written; by default for as long as the run goes on."""
+        timer = None
+        if within is not None:
+            timer = asyncio.get_running_loop().call_later(within, connection.give_up)
+        try:
+            with self.waiting(connection):
+                return await connection.receive(watch)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    @contextlib.contextmanager
+    def waiting(self, connection: Connection) -> Iterator[None]:
+        """The block waits for this connection; at the end of the run the wait is ended.
+
+        Blocks may nest: of several reads in one block, none is ended while another goes on.
+        """
+        if connection in self._waiting:
+            yield
+            return
+        self._waiting.add(connection)
+        try:
+            yield
+        finally:
+            self._waiting.discard(connection)
+            if self.over.is_set() and not self._waiting:
+                self._none_waiting.set()
+
+    def record(self, counter: Counter, outcome: AnyOutcome, written: Written) -> None:
+        """Count the outcome of a request that `send` has written."""
+        counter.record(written.side_now(signalled=self.signalled.is_set()), outcome)
+        lost = isinstance(outcome, Lost)
+        self._lost += lost
+        self.timeline.ended(time.monotonic(), answered=isinstance(outcome, Answered), lost=lost)

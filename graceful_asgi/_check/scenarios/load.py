@@ -1,0 +1,113 @@
+"""One run's clients: scenarios that use a server until it has gone, and what they found.
+
+Knows no process and no signal: `Load.mark_signalled` says when, `until` says that it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from ..load.run import Run
+from ..result.counts import LoadResult, total
+from . import background
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from ..load.plan import LoadPlan
+    from ..load.run import LoadStatistics
+    from ..load.scenario import Scenario
+    from ..result.finding import Exit, Finding
+    from ..result.timeline import Timeline
+
+# What the server sent before it exited is in our kernel's buffers by then; this is for reading it.
+_READ_OUT_PERIOD: Final = 0.5
+
+
+class Load:
+    """One run of some scenarios (by default `background`) against ``host:port``.
+
+    Single use; made and used in one event loop (asyncio or uvloop).
+    """
+
+    def __init__(
+        self,
+        plan: LoadPlan,
+        *,
+        host: str = "127.0.0.1",
+        port: int,
+        scenarios: Sequence[Scenario] | None = None,
+    ) -> None:
+        self._run = Run(plan, host=host, port=port)
+        self._scenarios = background(plan) if scenarios is None else scenarios
+        self._until = anyio.CancelScope()
+
+    def mark_signalled(self) -> None:
+        """From here on requests count as sent after the signal. Idempotent, synchronous.
+
+        Call it with no await between it and the signal itself.
+        """
+        self._run.mark_signalled()
+
+    def statistics(self) -> LoadStatistics:
+        """The figures of this instant."""
+        return self._run.statistics()
+
+    @property
+    def timeline(self) -> Timeline:
+        """When requests were written and answered."""
+        return self._run.timeline
+
+    async def in_position(self) -> None:
+        """Wait until every scenario has what it wants to be in flight at the signal."""
+        for scenario in self._scenarios:
+            await scenario.in_position.wait()
+
+    def stop(self) -> None:
+        """End the run now, as if its time had passed. Idempotent; nothing once it has ended."""
+        self._until.cancel()
+
+    async def run(self, *, until: Callable[[], Awaitable[object]], within: float) -> LoadResult:
+        """Send until `until` returns (the server has exited) or `within` seconds have passed.
+
+        What is unanswered then, and not in our receive buffers, is lost. Raises `SetupError` when a
+        connect fails before the signal, or later for want of resources of our own.
+        """
+        async with anyio.create_task_group() as group:
+            for scenario in self._scenarios:
+                group.start_soon(self._carry_out, scenario)
+            group.start_soon(self._poise)
+            group.start_soon(self._fail, group)
+            with anyio.move_on_after(within) as self._until:
+                await until()
+            await self._run.end(_READ_OUT_PERIOD)
+            # A scenario that has read the end of its connection has a few lines to run yet.
+            await asyncio.sleep(0)
+            group.cancel_scope.cancel()
+        if self._run.error is not None:
+            raise self._run.error
+        return total(scenario.counter.result() for scenario in self._scenarios)
+
+    def findings(self, end: Exit) -> list[Finding]:
+        """What each scenario came to, once `run` has returned."""
+        return [scenario.finding(end) for scenario in self._scenarios]
+
+    async def _carry_out(self, scenario: Scenario) -> None:
+        try:
+            if not scenario.is_left_out:
+                await scenario.carry_out(self._run)
+        finally:
+            scenario.in_position.set()
+
+    async def _poise(self) -> None:
+        await anyio.sleep(self._run.plan.single_after)
+        self._run.poised.set()
+
+    async def _fail(self, group: TaskGroup) -> None:
+        await self._run.failed.wait()
+        group.cancel_scope.cancel()

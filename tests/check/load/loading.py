@@ -1,0 +1,41 @@
+"""How the tests put a load on an adversary: in a hurry, and with the sums checked on both sides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.scenarios.load import Load
+
+if TYPE_CHECKING:
+    from check.load.adversary import Adversary
+    from graceful_asgi._check.result.counts import LoadResult
+
+
+def plan(
+    *, keep_alive: int = 0, fresh: int = 0, answer_period: float = 5.0, **options: str | None
+) -> LoadPlan:
+    """A load in a hurry, without the single requests unless they are asked for."""
+    return LoadPlan(
+        keep_alive_clients=keep_alive,
+        fresh_clients=fresh,
+        think_period=0.001,
+        answer_period=answer_period,
+        slow_path=options.get("slow_path"),
+        stream_path=options.get("stream_path"),
+        single_after=0.0,
+        connect_retry_interval=0.001,
+    )
+
+
+async def measure(adversary: Adversary, wanted: LoadPlan) -> LoadResult:
+    """Put the load on until the adversary has answered enough, and check that the sums agree."""
+    async with adversary.serving():
+        load = Load(wanted, port=adversary.port)
+        result = await load.run(until=adversary.done.wait, within=10.0)
+    assert adversary.done.is_set()
+    total = result.total
+    assert total.sent == adversary.requests
+    assert total.served + total.rejected + sum(total.errors.values()) == adversary.served
+    assert total.lost_total == adversary.dropped
+    return result

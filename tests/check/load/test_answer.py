@@ -1,0 +1,104 @@
+"""What is recognised without h11 is what h11 says; of everything else nothing is said."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from check.load.adversary import (
+    CUT_CHUNKED,
+    CUT_HEAD,
+    CUT_LENGTH,
+    NO_HTTP,
+    OK,
+    OK_AND_CLOSE,
+    OK_CHUNKED,
+    OK_HTTP_10,
+    OK_UNTIL_EOF,
+)
+from graceful_asgi._check.load.answer import Simple, recognise
+
+
+def ask_h11(data: bytes) -> Simple | None:
+    """The same answer, read by h11; None: incomplete, or no HTTP."""
+    http = h11.Connection(h11.CLIENT)
+    http.send(h11.Request(method="GET", target="/", headers=[("Host", "server")]))
+    http.receive_data(data)
+    status = 0
+    while True:
+        try:
+            event = http.next_event()
+        except h11.RemoteProtocolError:
+            return None
+        if isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.EndOfMessage):
+            end = len(data) - len(http.trailing_data[0])
+            return Simple(status, http.their_state is h11.DONE, end)
+        elif event is h11.NEED_DATA:
+            return None
+
+
+@pytest.mark.parametrize("answer", [OK, OK_AND_CLOSE])
+@pytest.mark.parametrize("rest", [b"", OK, b"garbage"])
+def test_a_plain_answer_is_recognised_with_its_end(answer: bytes, rest: bytes) -> None:
+    expected = Simple(200, answer is OK, len(answer))
+    assert recognise(answer + rest) == ask_h11(answer + rest) == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", CUT_HEAD, CUT_LENGTH, CUT_CHUNKED, NO_HTTP),  # not complete, or not HTTP
+        *(OK_CHUNKED, OK_HTTP_10, OK_UNTIL_EOF),  # complete, and not plain
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 304 No\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x, close\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n folded: yes\r\n\r\nok",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+    ],
+)
+def test_of_anything_else_nothing_is_said(data: bytes) -> None:
+    assert recognise(data) is None
+
+
+TOKENS = [
+    *(b"HTTP/1.1 ", b"HTTP/1.0 ", b"200 OK", b"503 No", b"204 No", b"\r\n", b"\n", b"\r\n\r\n"),
+    *(b"Content-Length: ", b"content-length:", b"0", b"2", b"02", b"2, 2", b" ", b"\t", b"\x00"),
+    *(b"Connection: ", b"close", b"Keep-Alive", b", ", b"Transfer-Encoding: chunked", b"X-A: b"),
+    *(b"ok", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", b"\xff", b":"),
+]
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=14).map(b"".join))
+def test_it_never_says_anything_but_what_h11_says(data: bytes) -> None:
+    found = recognise(data)
+    if found is not None:
+        assert found == ask_h11(data)
+
+
+@given(
+    status=st.sampled_from([200, 201, 302, 404, 500, 503]),
+    fields=st.lists(
+        st.sampled_from(
+            [b"Connection: close", b"connection:  Close ", b"Connection: keep-alive", b"Date: now"]
+        ),
+        max_size=3,
+    ),
+    body=st.binary(max_size=20),
+    cut=st.integers(0, 200),
+)
+def test_plain_answers_are_recognised_just_when_they_are_complete(
+    status: int, fields: list[bytes], body: bytes, cut: int
+) -> None:
+    head = [b"HTTP/1.1 %d Because" % status, b"Content-Length: %d" % len(body), *fields]
+    data = b"\r\n".join(head) + b"\r\n\r\n" + body
+    assert recognise(data) == ask_h11(data) is not None
+    if cut < len(data):
+        assert recognise(data[:cut]) is None

@@ -1,0 +1,71 @@
+"""The picture shows what was counted: a panel of requests and one of losses for each server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from matplotlib.container import BarContainer
+
+from check.result.test_verdict import trial
+from graceful_asgi._check.result.counts import Counts
+from graceful_asgi._check.result.picture import draw, picture, worst
+from graceful_asgi._check.result.target import Target
+from graceful_asgi._check.result.timeline import Sample
+from graceful_asgi._check.server.command import Command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAMPLES = (
+    Sample(second=-0.1, answered=40, lost=0, in_flight=3),
+    Sample(second=0.0, answered=10, lost=2, in_flight=1),
+    Sample(second=0.1, answered=1, lost=1, in_flight=0),
+)
+GOOD = replace(trial(seconds=2.0), samples=SAMPLES, first_refusal=0.5)
+BAD = replace(trial(after=Counts(lost={"cut body": 3})), samples=SAMPLES)
+LATE = replace(trial(late=True, seconds=30.0), samples=SAMPLES)
+
+
+def target(*trials: object) -> Target:
+    return Target(Command(("serve",), "main:app"), trials=list(trials))  # type: ignore[arg-type]
+
+
+def test_the_worst_run_is_the_one_with_the_most_losses_then_the_longest() -> None:
+    assert worst([GOOD, BAD, GOOD]) is BAD
+    assert worst([GOOD, LATE, GOOD]) is LATE
+
+
+def test_there_are_two_panels_for_each_server_and_they_share_their_time() -> None:
+    axes = picture([target(GOOD), target(GOOD, BAD)]).axes
+    requests, losses, others, other_losses = axes[:4]
+    assert requests.get_xlim() == losses.get_xlim() == others.get_xlim()
+    assert requests.get_ylim() == others.get_ylim()
+    assert requests.get_title("left") == "main:app"
+    assert requests.get_title("right") == "0 of 17 requests lost"
+    assert others.get_title("left") == "main:app (the worst of 2 runs)"
+    assert others.get_title("right") == "3 of 15 requests lost"
+    [bars] = other_losses.containers
+    assert isinstance(bars, BarContainer)
+    assert [bar.get_height() for bar in bars.patches] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [(GOOD, "exit 2.0 s"), (LATE, "deadline"), (trial(), "exit 1.0 s")]
+)
+def test_signal_and_exit_are_marked(end: object, said: str) -> None:
+    at_the_signal, at_the_exit = picture([target(end)]).axes[0].texts
+    assert at_the_signal.get_text() == "signal"
+    assert at_the_exit.get_text() == said
+
+
+@pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml")])
+def test_the_suffix_names_the_format(tmp_path: Path, name: str, magic: bytes) -> None:
+    draw(tmp_path / name, [target(GOOD)])
+    assert (tmp_path / name).read_bytes().startswith(magic)
+
+
+def test_a_picture_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="missing"):
+        draw(tmp_path / "missing" / "a.png", [target(GOOD)])

@@ -1,0 +1,102 @@
+"""Plays one scenario against a server that the test scripts, with a signal that nobody sends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from check.load.adversary import reset
+from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.result.finding import Exit, Finding
+from graceful_asgi._check.scenarios.load import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from graceful_asgi._check.load.scenario import Scenario
+    from graceful_asgi._check.result.counts import LoadResult
+
+EXIT = Exit(code=0, seconds=1.0, late=False)
+
+
+@dataclass(slots=True)
+class Scene:
+    """What the server's script acts on."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    signalled: asyncio.Event
+    gone: asyncio.Event
+    """Set by the script when the server is to have gone; at its end, otherwise."""
+
+    async def head(self) -> bytes:
+        """Read a request's head."""
+        return await self.reader.readuntil(b"\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Write, and go on."""
+        self.writer.write(data)
+
+    def reset(self) -> None:
+        """End the connection with an RST."""
+        reset(self.writer)
+
+    def end(self, data: bytes = b"") -> None:
+        """Write the last of the stream."""
+        self.writer.write(data)
+        self.writer.write_eof()
+
+
+def plan(**options: object) -> LoadPlan:
+    """A plan with no load, and a moment from its start to the position."""
+    settings: dict[str, object] = {
+        "keep_alive_clients": 0,
+        "fresh_clients": 0,
+        "slow_path": None,
+        "stream_path": None,
+        "single_after": 0.0,
+        "think_period": 0.001,
+    }
+    return LoadPlan(**{**settings, **options})  # type: ignore[arg-type]
+
+
+async def play(
+    scenario: Scenario,
+    script: Callable[[Scene], Awaitable[None]],
+    *,
+    signal: bool = True,
+) -> tuple[Finding, LoadResult]:
+    """Let `script` serve the scenario's connections; the signal comes when it is in position.
+
+    Or never: then everything is before it.
+
+    The server has gone when the first of its scripts has ended.
+    """
+    signalled, gone = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await script(Scene(reader, writer, signalled, gone))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the scenario has left
+        finally:
+            gone.set()
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        load = Load(scenario.plan, port=port, scenarios=[scenario])
+
+        async def send_signal() -> None:
+            await load.in_position()
+            load.mark_signalled()
+            signalled.set()
+
+        signalling = asyncio.create_task(send_signal()) if signal else None
+        result = await load.run(until=gone.wait, within=10.0)
+        if signalling is not None:
+            assert signalling.done()
+            await signalling
+    [finding] = load.findings(EXIT)
+    return finding, result

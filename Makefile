@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check versions bench docs clean
+.PHONY: demo test lint types check versions bench docs docs-serve clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -42,11 +42,17 @@ bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.overhead
 	$(BIN)/python -m tests.bench.servers
 
+# The parts of the pages that the code knows best, and the site in site/. No network is used.
 docs: $(VENV)/dev
 	$(BIN)/python docs/generate.py
+	rm -rf site
+	$(BIN)/zensical build --strict
+
+docs-serve: $(VENV)/dev
+	$(BIN)/zensical serve
 
 clean:
-	rm -rf $(VENV) .venv-3.* .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-3.* .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -62,5 +68,5 @@ $(VENV)/bench: pyproject.toml | $(VENV)/dev
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev --group manifests
+	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev --group docs --group manifests
 	@touch $@

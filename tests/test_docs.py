@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from support.documentation import PAGES, ROOT, examples
+from support.docs import PAGES, ROOT, examples
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 

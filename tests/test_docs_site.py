@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from support.documentation import ROOT
+from support.docs import ROOT
 from support.need import need
 
 import graceful_asgi

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from support.helpers import PATIENCE
+from support.polling import PATIENCE
 
 from graceful_asgi.event_loop import (
     Interrupted,

@@ -6,7 +6,7 @@ import importlib
 import importlib.resources
 import pkgutil
 
-from support.helpers import run_python
+from support.command import run_python
 
 import graceful_asgi
 

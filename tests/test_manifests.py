@@ -11,7 +11,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.documentation import ROOT
+from support.docs import ROOT
 from support.need import need
 
 from graceful_asgi import DrainPolicy, Probes

@@ -10,21 +10,15 @@ import anyio.to_thread
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest, make_asgi_app
 from prometheus_client.registry import REGISTRY
-from support.helpers import (
-    FakeEdge,
-    answer,
-    http_scope,
-    run_python,
-    serving,
-    virtual_clock,
-    with_lifespan,
-)
+from support.asgi import FakeAdapter, answer, http_scope, serving, with_lifespan
+from support.command import run_python
+from support.virtual_time import virtual_clock
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi.prometheus import DrainCollector
 
 if TYPE_CHECKING:
-    from support.helpers import Receive, Send
+    from support.asgi import Receive, Send
 
 QUICK = DrainPolicy(lame_duck_period=0, grace_period=0.02, cancel_period=1)
 
@@ -52,7 +46,7 @@ class Scraped:
 
     async def drain(self) -> None:
         self.drainer.stop("SIGTERM")
-        await self.drainer.drain(FakeEdge(self.drainer))
+        await self.drainer.drain(FakeAdapter(self.drainer))
         self.drainer.finish()
 
 
@@ -176,7 +170,7 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
         from prometheus_client.multiprocess import MultiProcessCollector
         from graceful_asgi import Drainer, DrainPolicy
         from graceful_asgi._extensions.registry import attend
-        from graceful_asgi._core.server import NoEdge
+        from graceful_asgi._core.server import PassiveAdapter
         from graceful_asgi.prometheus import DrainCollector
 
         drainer = Drainer(DrainPolicy(lame_duck_period=0))
@@ -204,7 +198,7 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
             pid = str(os.getpid())
             assert value(others, "phase", phase="serving", pid=pid) == 1
             drainer.stop("SIGTERM")
-            await drainer.drain(NoEdge())
+            await drainer.drain(PassiveAdapter())
             drainer.finish()
             await anyio.wait_all_tasks_blocked()
             assert value(others, "phase", phase="stopped", pid=pid) == 1

@@ -6,17 +6,8 @@ from typing import Any
 
 import anyio
 import pytest
-from support.helpers import (
-    PATIENCE,
-    Call,
-    Receive,
-    Send,
-    answer,
-    eventually,
-    http_scope,
-    serving,
-    with_lifespan,
-)
+from support.asgi import Call, Receive, Send, answer, http_scope, serving, with_lifespan
+from support.polling import PATIENCE, eventually
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase, Probes
 from graceful_asgi.errors import PolicyError

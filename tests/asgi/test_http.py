@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from support.calls import QUICK, app_with, graceful, hangs_after, refused, run, shut_down, started
-from support.helpers import (
+from support.asgi import (
     END,
     OK,
-    PATIENCE,
+    QUICK,
     answer,
-    eventually,
+    app_with,
+    graceful,
+    hangs_after,
     http_scope,
+    refused,
+    run,
     serving,
+    shut_down,
+    started,
     websocket_scope,
 )
+from support.polling import PATIENCE, eventually
 
 from graceful_asgi import DrainPolicy
 
 if TYPE_CHECKING:
-    from support.helpers import Headers, Message, Receive, Send
+    from support.asgi import Headers, Message, Receive, Send
 
 pytestmark = pytest.mark.anyio
 

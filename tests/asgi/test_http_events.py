@@ -15,8 +15,9 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
-from support.calls import LiveCall, graceful, started
-from support.helpers import END, PATIENCE, http_scope, serving, virtual_time
+from support.asgi import END, LiveCall, graceful, http_scope, serving, started
+from support.polling import PATIENCE
+from support.virtual_time import virtual_time
 
 from graceful_asgi import DrainPolicy, Phase, drain_notice
 from graceful_asgi._asgi.http import NOTICE_PERIOD
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
     from starlette.requests import Request
-    from support.helpers import App, Message, Receive, Send
+    from support.asgi import App, Message, Receive, Send
 
 pytestmark = pytest.mark.anyio
 

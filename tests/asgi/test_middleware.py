@@ -10,10 +10,9 @@ import anyio
 import fastapi
 import httpx
 import pytest
-from support.helpers import (
+from support.asgi import (
     END,
     OK,
-    PATIENCE,
     App,
     Call,
     Message,
@@ -25,6 +24,7 @@ from support.helpers import (
     websocket_scope,
     with_lifespan,
 )
+from support.polling import PATIENCE
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase, Probes, drain_notice
 from graceful_asgi.errors import GracefulError, MisuseError

@@ -15,16 +15,8 @@ from starlette.requests import Request  # noqa: TC002  # fastapi looks it up at 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket  # noqa: TC002
-from support.helpers import (
-    PATIENCE,
-    Call,
-    Receive,
-    Send,
-    answer,
-    http_scope,
-    serving,
-    websocket_scope,
-)
+from support.asgi import Call, Receive, Send, answer, http_scope, serving, websocket_scope
+from support.polling import PATIENCE
 
 from graceful_asgi import Drainer, DrainNotice, DrainPolicy, GracefulMiddleware, drain_notice
 from graceful_asgi.errors import MisuseError

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.helpers import App, Receive, Send, answer, http_scope, serving, with_lifespan
+from support.asgi import App, Receive, Send, answer, http_scope, serving, with_lifespan
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase, Probes
 from graceful_asgi._asgi.options import Overrides

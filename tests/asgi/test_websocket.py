@@ -12,24 +12,22 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from support.calls import (
+from support.asgi import (
     QUICK,
     LiveCall,
     Mailbox,
+    answer,
     app_with,
     graceful,
     hangs_after,
     refused,
     run,
-    shut_down,
-)
-from support.helpers import (
-    PATIENCE,
-    answer,
     serving,
-    virtual_time,
+    shut_down,
     websocket_scope,
 )
+from support.polling import PATIENCE
+from support.virtual_time import virtual_time
 
 from graceful_asgi import DrainPolicy, Phase, drain_notice
 from graceful_asgi._asgi.websocket import LAST_PERIOD, QUIET_PERIOD, RECENT_PERIOD
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from anyio.abc import TaskGroup
-    from support.helpers import App, Message, Receive, Send
+    from support.asgi import App, Message, Receive, Send
 
 pytestmark = pytest.mark.anyio
 

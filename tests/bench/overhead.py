@@ -28,10 +28,10 @@ from rich.table import Table
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from support.ports import free_port
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 from graceful_asgi._asgi.exchange import DRAINER_KEY
-from graceful_asgi._check.server.port import free_port
 from graceful_asgi._check.server.process import TargetProcess
 
 if TYPE_CHECKING:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+from support.command import NO_LOAD, PROGRAMS, QUICK, SERVER, run
 from support.need import need_program
 
 from graceful_asgi._check.result.counts import LOSS_KINDS
 from graceful_asgi._check.scenarios import NAMES
 from graceful_asgi._cli.group import group
-
-from .running import NO_LOAD, PROGRAMS, QUICK, SERVER, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from .running import run
+from support.command import run
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,9 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from support.helpers import run_python
-
-from .running import run
+from support.command import run, run_python
 
 
 def test_it_lists_its_commands_without_importing_them() -> None:

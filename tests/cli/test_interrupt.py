@@ -7,12 +7,11 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from check.waiting import eventually
+from support.command import NO_LOAD, SERVER, started
+from support.polling import eventually
 from support.ports import free_port
 
 from graceful_asgi._check.server.port import answers
-
-from .running import NO_LOAD, SERVER, started
 
 if TYPE_CHECKING:
     import subprocess

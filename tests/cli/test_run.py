@@ -8,11 +8,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.helpers import run_python
+from support.command import run, run_python
 
 from graceful_asgi import DrainPolicy, Probes
-
-from .running import run
 
 if TYPE_CHECKING:
     from pathlib import Path

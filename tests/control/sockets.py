@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from support.helpers import PATIENCE
+from support.polling import PATIENCE
 
 from graceful_asgi import Drainer, DrainPolicy
 from graceful_asgi._control.directory import ControlDirectory, SocketName

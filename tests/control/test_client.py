@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from support.helpers import PATIENCE, eventually
+from support.polling import PATIENCE, eventually
 
 from graceful_asgi import Phase
 from graceful_asgi._control import client

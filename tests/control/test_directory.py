@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.helpers import run_python
+from support.command import run_python
 
 from graceful_asgi._control import directory as module
 from graceful_asgi._control.directory import ControlDirectory, SocketName

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from support.helpers import eventually
+from support.polling import eventually
 
 from graceful_asgi import DrainPolicy, Phase
 from graceful_asgi._control import connection, credentials, server

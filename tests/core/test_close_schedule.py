@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from support.helpers import FakeEdge, virtual_clock, virtual_time
+from support.asgi import FakeAdapter
+from support.virtual_time import virtual_clock, virtual_time
 
 from graceful_asgi import Drainer, DrainPolicy, Phase
 from graceful_asgi._core.work import CloseWhen, Work
@@ -71,7 +72,7 @@ def drainer_of(policy: DrainPolicy = POLICY) -> Drainer:
 
 async def drain(drainer: Drainer) -> None:
     drainer.stop("SIGTERM")
-    await drainer.drain(FakeEdge(drainer))
+    await drainer.drain(FakeAdapter(drainer))
 
 
 def times(works: list[Any]) -> list[float]:

@@ -20,16 +20,9 @@ import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.helpers import (
-    PATIENCE,
-    Call,
-    FakeEdge,
-    VirtualTimeLoop,
-    answer,
-    http_scope,
-    virtual_clock,
-    virtual_time,
-)
+from support.asgi import Call, FakeAdapter, answer, http_scope
+from support.polling import PATIENCE
+from support.virtual_time import VirtualTimeLoop, virtual_clock, virtual_time
 
 from graceful_asgi import Drainer, DrainPolicy, DrainReport, GracefulMiddleware, Phase
 from graceful_asgi.errors import MisuseError
@@ -66,7 +59,7 @@ class Drain:
 
     def __init__(self, tasks: TaskGroup, policy: DrainPolicy | None = None) -> None:
         self.drainer = in_virtual_time(policy)
-        self.adapter = FakeEdge(self.drainer)
+        self.adapter = FakeAdapter(self.drainer)
         self.phases: dict[str, float] = {}
         self.over = anyio.Event()
         self._tasks = tasks
@@ -685,7 +678,7 @@ class Story:
         self.drainer.bind(anew=True)
         self.works = works
         self.triggers = triggers
-        self.adapter = FakeEdge(self.drainer)
+        self.adapter = FakeAdapter(self.drainer)
         self.running = 0
         self.accountable = 0
         self.report: DrainReport | None = None

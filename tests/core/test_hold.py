@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.helpers import eventually
+from support.polling import eventually
 
 from graceful_asgi import Drainer, DrainPolicy, Phase
 from graceful_asgi._core.watch import DrainWatch

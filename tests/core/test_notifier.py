@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from support.helpers import PATIENCE, eventually
+from support.polling import PATIENCE, eventually
 
 from graceful_asgi._core.notifier import Notifier
 from graceful_asgi.phase import Phase, PhaseChange

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.helpers import ManualClock
+from support.virtual_time import ManualClock
 
 from graceful_asgi import Drainer, DrainPolicy, Phase
 

@@ -11,18 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from support.helpers import (
-    END,
-    OK,
-    PATIENCE,
-    Call,
-    FakeEdge,
-    ManualClock,
-    http_scope,
-    virtual_clock,
-    virtual_time,
-    websocket_scope,
-)
+from support.asgi import END, OK, Call, FakeAdapter, http_scope, websocket_scope
+from support.polling import PATIENCE
+from support.virtual_time import ManualClock, virtual_clock, virtual_time
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
 from graceful_asgi._core.stuck_report import MOST, check_loop, stuck_report
@@ -31,7 +22,7 @@ from graceful_asgi._diagnostics.loop_monitor import SILENCE, LoopMonitor
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from support.helpers import Receive, Send
+    from support.asgi import Receive, Send
 
 LONG = DrainPolicy(lame_duck_period=5, grace_period=15)
 
@@ -80,7 +71,7 @@ async def drain(
                 tasks.start_soon(work, length)
             await anyio.wait_all_tasks_blocked()
             drainer.stop("SIGTERM")
-            await drainer.drain(FakeEdge(drainer))
+            await drainer.drain(FakeAdapter(drainer))
             drainer.finish()
             tasks.cancel_scope.cancel()
         yield drainer, noted.reports

@@ -9,23 +9,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
-from support.helpers import (
-    END,
-    OK,
-    PATIENCE,
-    Call,
-    Send,
-    answer,
-    http_scope,
-    run_python,
-    serving,
-    with_lifespan,
-)
+from support.asgi import END, OK, Call, Send, answer, http_scope, serving, with_lifespan
+from support.command import run_python
+from support.polling import PATIENCE
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
 
 if TYPE_CHECKING:
-    from support.helpers import App, Message, Receive
+    from support.asgi import App, Message, Receive
 
 PATIENT = DrainPolicy(lame_duck_period=60, grace_period=60)
 

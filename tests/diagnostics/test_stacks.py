@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
-from support.helpers import PATIENCE, eventually
+from support.polling import PATIENCE, eventually
 
 from graceful_asgi import Drainer
 from graceful_asgi._diagnostics.await_chain import await_chain

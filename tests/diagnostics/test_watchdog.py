@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.helpers import PATIENCE, run_python
+from support.command import run_python
+from support.polling import PATIENCE
 
 if TYPE_CHECKING:
     import subprocess

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .server import Server
+    from support.server import Server
 
 PATIENCE = 40.0
 """Seconds until a crowd gives up."""

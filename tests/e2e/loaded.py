@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
 import anyio
 from support.ports import free_port
+from support.server import Server
 
 from graceful_asgi._check.load.plan import LoadPlan
-from graceful_asgi._check.server.process import TargetProcess
-
-from .server import PACKAGE_ROOT, TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,25 +25,20 @@ PLAN: Final = LoadPlan(
 )
 
 
-async def logged(server: TargetProcess, lines: Mapping[str, int]) -> None:
+async def logged(server: Server, lines: Mapping[str, int]) -> None:
     """Wait until its log has so many of each."""
     with anyio.fail_after(60):
         while any(server.log_path.read_text().count(line) < n for line, n in lines.items()):  # noqa: ASYNC110  # a file
             await anyio.sleep(0.02)
 
 
-def loaded(directory: Path, arguments: Sequence[str], *, lame_duck: float = 0.5) -> TargetProcess:
-    """Return `python -m ...`, with `e2e` importable; `{port}` in an argument is its own port."""
+def loaded(directory: Path, arguments: Sequence[str], *, lame_duck: float = 0.5) -> Server:
+    """Return `python -m ...`, ready once it answers; `{port}` in an argument is its own port."""
     port = free_port()
-    return TargetProcess(
+    return Server(
         [sys.executable, "-m", *(each.replace("{port}", str(port)) for each in arguments)],
+        directory,
         port=port,
-        log_path=directory / f"{port}.log",
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
-            "GRACEFUL_LAME_DUCK_PERIOD": str(lame_duck),
-            "GRACEFUL_GRACE_PERIOD": "10",
-        },
-        cwd=directory,
+        ready_path="/",
+        periods={"lame_duck": lame_duck, "grace": 10, "cancel": 2, "cleanup": 5},
     )

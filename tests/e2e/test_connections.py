@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-
-from .client import Client, get, is_refused
-from .server import Server, uvicorn
-from .waiting import eventually
+from support.client import Client, get, is_refused
+from support.polling import wait_until
+from support.server import Server, uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ MEGABYTE = 1 << 20
 
 def frozen_while_draining(server: Server) -> None:
     """Stop the process, and have it find SIGINT (no lame duck) when it goes on."""
-    server.process.send_signal(signal.SIGSTOP)
-    eventually(lambda: " T " in stat(server.process.pid), "the process is stopped")
+    os.kill(server.pid, signal.SIGSTOP)
+    wait_until(lambda: " T " in stat(server.pid), "the process is stopped")
     server.signal(signal.SIGINT)
 
 
@@ -58,7 +58,7 @@ def test_a_connection_that_nobody_has_accepted_at_the_listener_close_is_served(
             if written:
                 for client in clients:
                     client.request("/")
-            server.process.send_signal(signal.SIGCONT)
+            os.kill(server.pid, signal.SIGCONT)
             if not written:
                 server.wait_for(r"\]: draining \(")
                 for client in clients:
@@ -69,7 +69,7 @@ def test_a_connection_that_nobody_has_accepted_at_the_listener_close_is_served(
                 client.close()
         assert {answer.status for answer in answers} == {200}
         assert all(answer.closes for answer in answers)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("http", HTTP)
@@ -89,7 +89,7 @@ def test_a_new_connection_is_given_a_moment_after_the_listener_close(
         assert answer.status == 200
         assert answer.closes
         assert silent.ends()
-        assert server.exit_code(within=6) == 0
+        assert server.wait(6) == 0
 
 
 @pytest.mark.parametrize("http", HTTP)
@@ -108,7 +108,7 @@ def test_an_idle_keep_alive_connection_is_closed_at_the_end_of_the_lame_duck_and
             assert is_open or "]: draining (" in server.log
             time.sleep(0.01)
         assert client.ends()
-        assert server.exit_code(within=6) == 0
+        assert server.wait(6) == 0
 
 
 @pytest.mark.parametrize("http", HTTP)
@@ -124,13 +124,13 @@ def test_a_request_already_in_the_kernel_of_an_idle_connection_is_served(
             frozen_while_draining(server)
             for client in clients:
                 client.request("/")
-            server.process.send_signal(signal.SIGCONT)
+            os.kill(server.pid, signal.SIGCONT)
             answers = [client.response() for client in clients]
         finally:
             for client in clients:
                 client.close()
         assert {answer.status for answer in answers} == {200}
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("http", HTTP)
@@ -153,7 +153,7 @@ def test_half_a_request_head_is_waited_for_a_moment(tmp_path: Path, http: str) -
         assert completes.response().status == 200
         assert reused.response().status == 200
         stays.ends()  # in which way is uvicorn's choice
-        assert server.exit_code(within=6) == 0
+        assert server.wait(6) == 0
 
 
 @pytest.mark.parametrize("http", HTTP)
@@ -172,7 +172,7 @@ def test_pipelined_requests_are_all_answered(tmp_path: Path, http: str) -> None:
         if not first.closes:
             assert client.response().status == 200
             assert client.response().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -186,7 +186,7 @@ def test_a_unix_socket_drains_as_well(
         server.terminate()
         assert get(path, "/").closes
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -198,9 +198,9 @@ def test_a_unix_connection_that_nobody_has_accepted_is_served(
         frozen_while_draining(server)
         with Client(path) as client:
             client.request("/")
-            server.process.send_signal(signal.SIGCONT)
+            os.kill(server.pid, signal.SIGCONT)
             assert client.response().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -220,7 +220,7 @@ def test_a_slow_reader_gets_its_last_byte_within_the_grace_period(
             received += len(client.read(MEGABYTE))
             time.sleep(0.2)  # for longer than a connection may take to close
         assert (status, received) == (200, 16 * MEGABYTE)
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -234,7 +234,7 @@ def test_a_reader_that_has_stopped_reading_is_cut_after_the_grace_period(
         client.request("/big?mb=16")
         client.head()
         server.terminate()
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         assert not server.running
         assert "1 aborted" in server.log
 
@@ -255,7 +255,7 @@ def test_an_upload_under_way_completes(tmp_path: Path, http: str) -> None:
             time.sleep(0.1)
         answer = client.response()
         assert (answer.status, answer.body) == (200, b"1048576")
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 @pytest.mark.parametrize("http", HTTP)
@@ -272,7 +272,7 @@ def test_an_early_answer_does_not_break_the_upload_it_answers(tmp_path: Path, ht
             time.sleep(0.02)
         answer = client.response()
         assert (answer.status, answer.body) == (200, b"early")
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 @pytest.mark.parametrize("http", HTTP)
@@ -293,7 +293,7 @@ def test_an_early_answer_does_not_break_the_upload_after_the_listener_close(
             time.sleep(0.1)
         answer = client.response()
         assert (answer.status, answer.body) == (200, b"early")
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 def test_a_client_that_leaves_during_the_drain_ends_its_request(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_client_that_leaves_during_the_drain_ends_its_request(tmp_path: Path) 
             server.terminate()
             server.wait_for(r"\]: draining \(")
             client.reset()
-        assert server.exit_code(within=5) == 0
+        assert server.wait(5) == 0
 
 
 def test_a_flood_of_connections_at_the_listener_close_does_not_keep_it_open(
@@ -322,4 +322,4 @@ def test_a_flood_of_connections_at_the_listener_close_does_not_keep_it_open(
         floods = [beside.submit(flood) for _ in range(8)]
         for future in floods:
             future.result(timeout=10)
-        assert server.exit_code() == 0
+        assert server.wait() == 0

@@ -15,15 +15,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli.running import Ended, environment, run, started
+from support.client import Client, get
+from support.command import Ended, environment, run, started
 from support.need import need
+from support.polling import wait_until
+from support.ports import free_port
+from support.server import PACKAGE_ROOT, Server, uvicorn
 
-from graceful_asgi._check.server.port import free_port
-
-from .client import Client, get
 from .endpoint import TOKEN
-from .server import PACKAGE_ROOT, Server, uvicorn
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,12 +80,11 @@ def server(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_status_shows_every_worker(server: Server, directory: Path) -> None:
     found = processes(directory)
     assert [each["phase"] for each in found] == ["serving"] * WORKERS
-    assert {each["server"] for each in found} == {server.process.pid}
+    assert {each["server"] for each in found} == {server.pid}
     assert all(f"Started server process [{each['pid']}]" in server.log for each in found)
     lines = command("status", directory).out.splitlines()
     assert lines == [
-        f"server {server.process.pid}, process {each['pid']}: serving, 0 in flight"
-        for each in found
+        f"server {server.pid}, process {each['pid']}: serving, 0 in flight" for each in found
     ]
 
 
@@ -113,7 +111,7 @@ def test_drain_drains_every_worker_and_resume_brings_all_back(
 def test_a_drain_from_the_command_line_undoes_itself(server: Server, directory: Path) -> None:
     assert command("drain", directory, "--resume-after", "5").code == 0
     assert readiness(server) == {503}
-    eventually(lambda: readiness(server) == {200}, "all serve again")
+    wait_until(lambda: readiness(server) == {200}, "all serve again")
 
 
 def test_a_blocked_loop_still_answers(
@@ -133,17 +131,17 @@ def test_two_servers_in_one_directory_are_told_apart(
 ) -> None:
     env = {"GRACEFUL_CONTROL_DIR": str(directory)}
     with uvicorn(tmp_path, env=env, ready="Uvicorn running on", lame_duck=0.2) as other:
-        pids = sorted((server.process.pid, other.process.pid))
+        pids = sorted((server.pid, other.pid))
         for name in ("drain", "resume"):
             ended = command(name, directory)
             assert ended.code == 2
             assert f"say which by --server: {pids[0]}, {pids[1]}" in ended.err
         assert phases(directory) == ["serving"] * (WORKERS + 1)
-        assert command("drain", directory, "--server", str(other.process.pid)).code == 0
-        assert phases(directory, "--server", str(other.process.pid)) == ["lame duck"]
-        assert phases(directory, "--server", str(server.process.pid)) == ["serving"] * WORKERS
+        assert command("drain", directory, "--server", str(other.pid)).code == 0
+        assert phases(directory, "--server", str(other.pid)) == ["lame duck"]
+        assert phases(directory, "--server", str(server.pid)) == ["serving"] * WORKERS
         other.signal(signal.SIGTERM)
-        assert other.exit_code() == 0
+        assert other.wait() == 0
     assert len(os.listdir(directory)) == WORKERS, "it takes its socket away"
 
 
@@ -169,11 +167,11 @@ def test_the_workers_of_gunicorn_belong_to_its_arbiter(tmp_path: Path) -> None:
         periods={"lame_duck": 0.1},
     ) as server:
         server.wait_for("Application startup complete", count=2)
-        assert {each["server"] for each in processes(sockets)} == {server.process.pid}
+        assert {each["server"] for each in processes(sockets)} == {server.pid}
         assert drain_by_http(port) == (200, "clean")
         assert server.count("lame duck (drain endpoint)") == 2
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
     assert os.listdir(sockets) == []
 
 
@@ -387,7 +385,7 @@ def test_a_directory_that_others_can_enter_makes_startup_fail(tmp_path: Path) ->
     (tmp_path / "open").chmod(0o755)
     env = {"GRACEFUL_CONTROL_DIR": str(tmp_path / "open")}
     with uvicorn(tmp_path, env=env, ready=None) as server:
-        assert server.exit_code(within=10) == 3
+        assert server.wait(10) == 3
         assert f"GRACEFUL_CONTROL_DIR='{tmp_path}/open' is not allowed" in server.log
         assert "closed to group and others (mode 0700)" in server.log
         assert "Application startup failed" in server.log
@@ -446,7 +444,7 @@ def test_the_drain_endpoint_drains_all_workers_and_undoes_itself_in_all(
         assert server.count("lame duck (drain endpoint)") == 4
         if time.monotonic() - began < 2:  # a slow machine may have come to the undoing
             assert readiness(server) == {503}
-        eventually(lambda: readiness(server) == {200}, "all serve again")
+        wait_until(lambda: readiness(server) == {200}, "all serve again")
         assert time.monotonic() - began >= 3
         assert server.count("called off") == 4
         assert stranger.count("lame duck (drain endpoint)") == 0

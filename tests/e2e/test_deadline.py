@@ -7,9 +7,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-
-from .client import Client, CutError
-from .server import Server, uvicorn
+from support.client import Client, CutError
+from support.server import Server, uvicorn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +57,7 @@ def test_what_has_not_answered_gets_a_503_and_what_has_begun_looks_cut(
         assert answer.closes
         assert 1 <= int(answer.headers["retry-after"]) <= 5
         assert [cut.result() for cut in cuts] == [True, True, True]
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         assert_stuck(server, "/slow", "slow")
         assert "forced after" in server.log
         assert "1 cancelled, 3 aborted" in server.log
@@ -78,7 +77,7 @@ def test_a_handler_that_swallows_its_cancellation_is_gone_by_the_hard_deadline(
             server.wait_for("swallow began")
             server.terminate()
             assert is_cut(client)
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         assert_stuck(server, "/swallow", "swallow")
 
 
@@ -94,7 +93,7 @@ def test_a_blocked_event_loop_is_gone_by_the_hard_deadline(tmp_path: Path, after
             server.wait_for("block began")
             server.signal(signal.SIGTERM)
         assert is_cut(client)
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         assert "hard deadline" in server.log
         assert_stuck(server, "/block", "block")
         assert "# blocked here" in server.log
@@ -106,7 +105,7 @@ def test_a_thread_that_does_not_end_is_gone_by_the_hard_deadline(tmp_path: Path)
         client.request("/thread")
         server.wait_for("thread began")
         server.terminate()
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         assert "/thread" in server.log
         assert "# thread sleeps here" in server.log
 
@@ -115,7 +114,7 @@ def test_a_lifespan_that_hangs_is_gone_by_the_hard_deadline(tmp_path: Path) -> N
     env = {"APP_SHUTDOWN": "hang"}
     with uvicorn(tmp_path, env=env, lame_duck=0.2, grace=0.3) as server:
         server.terminate()
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         assert_stuck(server, "lifespan.shutdown", "misbehave")
 
 
@@ -123,7 +122,7 @@ def test_a_lifespan_that_raises_ends_the_server_all_the_same(tmp_path: Path) -> 
     env = {"APP_SHUTDOWN": "raise"}
     with uvicorn(tmp_path, env=env, lame_duck=0.2) as server:
         server.terminate()
-        assert server.exit_code() in (0, 1)
+        assert server.wait() in (0, 1)
         assert "lifespan raises as APP_SHUTDOWN says" in server.log
         assert "hard deadline" not in server.log
 
@@ -133,7 +132,7 @@ def test_a_background_task_finishes_within_the_grace_period(tmp_path: Path) -> N
     with uvicorn(tmp_path, lame_duck=0.2, grace=5) as server, Client(server.port) as client:
         assert client.get("/background?s=1").status == 200
         server.terminate()
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.log.index("background done") < server.log.index("lifespan shutdown")
 
 
@@ -144,7 +143,7 @@ def test_an_error_in_a_handler_is_the_servers_500_and_no_matter_of_the_drain(
         server.terminate()
         answer = client.get("/fail")
         assert answer.status == 500
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert "RuntimeError: as asked" in server.log
 
 
@@ -154,6 +153,6 @@ def test_an_endpoint_in_a_thread_counts_until_it_is_done(tmp_path: Path) -> None
         server.wait_for("thread began")
         server.terminate()
         assert client.response().body == b"thread done"
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
         assert "clean after" in server.log
         assert "1 completed" in server.log

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from support.client import Client, get, is_refused
 from support.need import need
+from support.polling import wait_until
 from support.ports import free_port
+from support.server import ROOM, Server
 
 from graceful_asgi._check.result.verdict import Trial, judge
 from graceful_asgi._check.scenarios.load import Load
 from graceful_asgi._check.trial import run_trial
 
-from .client import Client, get, is_refused
 from .loaded import PLAN, loaded, logged
-from .server import ROOM, Server
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
     from graceful_asgi._check.result.counts import LoadResult
-    from graceful_asgi._check.server.process import TargetProcess
+
 
 WORKER = ("-k", "uvicorn_worker.UvicornWorker")
 
@@ -45,7 +45,7 @@ def gunicorn(directory: Path, *args: str, **periods: float) -> Server:
     )
 
 
-def under_load(directory: Path, *args: str) -> TargetProcess:
+def under_load(directory: Path, *args: str) -> Server:
     need("gunicorn", "uvicorn_worker")
     command = ["gunicorn", *WORKER, "-b", "127.0.0.1:{port}", *args, "--no-control-socket"]
     return loaded(directory, [*command, "e2e.app:app"])
@@ -61,7 +61,7 @@ def test_gunicorn_drains_its_worker(tmp_path: Path, beside: ThreadPoolExecutor) 
         server.terminate()
         assert get(server.port, "/").closes
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("lifespan shutdown") == 1
         assert server.count("clean after") == 1
         assert "was sent SIG" not in server.log
@@ -82,7 +82,7 @@ def test_gunicorn_hears_the_heart_of_a_worker_that_drains_for_longer_than_its_ti
         assert "WORKER TIMEOUT" not in server.log
         server.wait_for("Booting worker", count=2)
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 # -- nothing is lost
@@ -155,9 +155,9 @@ def test_a_quick_stop_skips_the_lame_duck_and_waits_for_what_is_in_flight(
         server.wait_for("slow began old")
         server.signal(number)
         server.wait_for(r"\]: draining \(SIGQUIT\)")
-        eventually(lambda: is_refused(server.port), "connects are refused")
+        wait_until(lambda: is_refused(server.port), "connects are refused")
         assert slow.result().status == 200
-        assert server.exit_code(within=10 + ROOM) == 0
+        assert server.wait(10 + ROOM) == 0
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") >= 1
         assert "was sent SIG" not in server.log
@@ -176,7 +176,7 @@ def test_a_quick_stop_is_heard_by_a_worker_that_is_only_starting(tmp_path: Path)
         periods={"lame_duck": 60.0},
     ) as server:
         server.signal(signal.SIGINT)
-        assert server.exit_code(within=10 + ROOM) == 0
+        assert server.wait(10 + ROOM) == 0
         server.wait_for(r"\]: clean after [\d.]+ s \(SIGQUIT\)")
 
 
@@ -185,9 +185,9 @@ def test_ctrl_c_in_a_terminal_counts_once(tmp_path: Path, beside: ThreadPoolExec
     with gunicorn(tmp_path, lame_duck=60, grace=10) as server:
         slow = beside.submit(get, server.port, "/slow?s=1&name=old")
         server.wait_for("slow began old")
-        os.killpg(server.process.pid, signal.SIGINT)
+        os.killpg(server.pid, signal.SIGINT)
         assert slow.result().status == 200
-        assert server.exit_code(within=10 + ROOM) == 0
+        assert server.wait(10 + ROOM) == 0
         assert "cancelling" not in server.log
 
 
@@ -202,7 +202,7 @@ def test_a_quick_stop_during_a_drain_cancels(tmp_path: Path) -> None:
         server.terminate()
         server.signal(signal.SIGINT)
         assert client.response().status == 503
-        assert server.exit_code(within=ROOM) == 0
+        assert server.wait(ROOM) == 0
         assert server.count("lifespan shutdown") == 1
         assert "was sent SIG" not in server.log
 

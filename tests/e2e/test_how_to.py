@@ -9,14 +9,14 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from support.documentation import how_to
+from support.client import Client, get
+from support.docs import how_to
 from support.need import need
+from support.polling import wait_until
+from support.server import Server, uvicorn
 
-from .client import Client, get
 from .crowd import Crowd, reads
-from .server import Server, uvicorn
 from .test_websocket import SERVICE_RESTART, close_code, websocket
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ def test_a_websocket_handler_sees_the_close_as_a_disconnect(tmp_path: Path) -> N
         assert opened.recv(timeout=5) == "you said hello"
         server.terminate()
         assert close_code(opened, within=5) == SERVICE_RESTART
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
         assert "service restart" in server.log
 
 
@@ -58,7 +58,7 @@ def test_a_websocket_that_finishes_may_be_ended_earlier_by_its_handler(tmp_path:
         assert goes_on.recv(timeout=5) == "played e4"
         server.signal(signal.SIGINT)  # enough of it
         assert close_code(goes_on, within=10) == SERVICE_RESTART
-        assert server.exit_code(within=10) == 1
+        assert server.wait(10) == 1
 
 
 def test_an_event_stream_ends_whole_and_goes_on_from_the_last_event(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_an_event_stream_ends_whole_and_goes_on_from_the_last_event(tmp_path: Pa
         assert b"id: 42\n" in received
         crowd = Crowd(server)
         asyncio.run(crowd.run((10, reads("/clock"))))
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
     assert crowd.how() == {"whole": 10}
 
 
@@ -80,10 +80,10 @@ def test_a_token_stream_says_how_far_it_has_come_while_there_is_time(
 ) -> None:
     with serving(tmp_path, "llm-token-streams", lame_duck=0.3, grace=3) as server:
         answer = beside.submit(get, server.port, "/complete")
-        eventually(lambda: server.count("GET /complete"), "it has begun")
+        wait_until(lambda: server.count("GET /complete"), "it has begun")
         server.terminate()
         body = answer.result().body.decode()
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
     tokens = re.findall(r"^data: (\"token.*\")$", body, re.M)
     (so_far,) = re.findall(r"^event: interrupted\ndata: (.*)$", body, re.M)
     assert json.loads(so_far)["so_far"] == "".join(map(json.loads, tokens))
@@ -95,10 +95,10 @@ def test_work_of_the_apps_own_is_waited_for_by_its_name(tmp_path: Path) -> None:
         with Client(server.port) as client:
             client.request("/jobs/monday", method="POST", body=b"")
             assert client.response().status == 202
-            shown = eventually(lambda: json.loads(client.get("/jobs").body), "it is under way")
+            shown = wait_until(lambda: json.loads(client.get("/jobs").body), "it is under way")
         assert shown == {"export monday": 1}
         server.terminate()
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
     assert "exported monday" in server.log
     assert re.search(r"[1-9] completed, 0 cancelled, 0 aborted", server.log)
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from support.need import need, need_program
+from support.polling import wait_until
+from support.server import uvicorn
 
 from .crowd import Crowd, listens, reads
-from .server import uvicorn
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
-    from .server import Server
+    from support.server import Server
 
 STREAMS = [
     "/events",
@@ -50,7 +50,7 @@ def test_with_end_event_streams_are_ended_between_two_events_within_the_lame_duc
     env = {"GRACEFUL_EVENT_STREAMS": "end"}
     with uvicorn(tmp_path, http=http, env=env, lame_duck=2, grace=20) as server:
         crowd = drained(server, 50, path)
-        assert server.exit_code(within=9) == 0
+        assert server.wait(9) == 0
     assert crowd.how() == {"whole": 50}
     assert "50 completed, 0 cancelled, 0 aborted" in server.log
     if path != "/events":  # sse-starlette ends them all by itself, when it sees uvicorn's flag
@@ -67,7 +67,7 @@ def test_with_finish_they_are_ended_between_two_events_as_the_grace_period_ends(
 ) -> None:
     with uvicorn(tmp_path, loop=loop, lame_duck=0.5, grace=2) as server:
         crowd = drained(server, 50, path)
-        code = server.exit_code()
+        code = server.wait()
     assert crowd.how() == {"whole": 50}
     if path == "/events":
         assert code == 0, "they have ended by themselves"
@@ -80,7 +80,7 @@ def test_with_finish_they_are_ended_between_two_events_as_the_grace_period_ends(
 def test_a_stream_that_says_so_is_ended_as_the_drain_begins(tmp_path: Path) -> None:
     with uvicorn(tmp_path, lame_duck=1, grace=20) as server:
         crowd = drained(server, 20, "/events/willing")
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
     assert crowd.how() == {"whole": 20}
     assert max(end.after for end in crowd.ended) < 4
 
@@ -89,7 +89,7 @@ def test_an_app_without_a_framework_hears_of_the_end_by_an_oserror(tmp_path: Pat
     env = {"GRACEFUL_EVENT_STREAMS": "end"}
     with uvicorn(tmp_path, env=env, lame_duck=0.5, grace=20) as server:
         drained(server, 5, "/events/raw/")
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
     assert server.count("raw ticks heard EndedError(") == 5
 
 
@@ -102,7 +102,7 @@ def test_a_thousand_of_each_drain_within_the_lame_duck_and_a_second(
     with uvicorn(tmp_path, "--no-access-log", loop=loop, env=env, lame_duck=2, grace=30) as server:
         crowd = Crowd(server)
         asyncio.run(crowd.run((1000, listens), (1000, reads("/events/ticks?s=1"))))
-        assert server.exit_code() == 0
+        assert server.wait() == 0
     assert crowd.how() == {"1012": 1000, "whole": 1000}
     took = re.search(r"clean after (\S+) s \(SIGTERM\): 2000 completed", server.log)
     assert took is not None, server.log[-2000:]
@@ -154,9 +154,9 @@ def test_a_download_that_is_cut_looks_cut(
         url = f"http://127.0.0.1:{server.port}/download{length}"
         clients: list[Any] = [cut_for_httpx, cut_for_curl, cut_for_aiohttp]
         running = [beside.submit(client, url) for client in clients]
-        eventually(lambda: server.count("GET /download") == 3, "all are served")
+        wait_until(lambda: server.count("GET /download") == 3, "all are served")
         server.terminate()
         for future in running:
             future.result(timeout=30)
-        assert server.exit_code() == 1
+        assert server.wait() == 1
     assert "3 aborted" in server.log

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
+from support.client import get
+from support.polling import wait_until
 from support.ports import free_port
+from support.server import uvicorn
 from websockets.sync.client import connect
-
-from .client import get
-from .server import uvicorn
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
-    from .client import Response
+    from support.client import Response
 
 APP = "e2e.metrics_app:app"
 
@@ -69,8 +68,8 @@ def test_the_scrape_shows_the_true_count_at_every_stage_of_a_drain(
 
         def let_one_go() -> None:
             expected = count()["http"] - 1
-            server.process.send_signal(signal.SIGUSR1)
-            eventually(lambda: count()["http"] == expected, "an answer")
+            os.kill(server.pid, signal.SIGUSR1)
+            wait_until(lambda: count()["http"] == expected, "an answer")
 
         serving = Scrape(server.port)
         assert (serving.phase(), serving.in_flight()) == ("serving", count())
@@ -78,7 +77,7 @@ def test_the_scrape_shows_the_true_count_at_every_stage_of_a_drain(
         let_one_go()
         assert Scrape(server.port).in_flight() == count()
 
-        server.process.send_signal(signal.SIGHUP)  # a lame duck that lasts until SIGTERM
+        os.kill(server.pid, signal.SIGHUP)  # a lame duck that lasts until SIGTERM
         server.wait_for(r"lame duck \(SIGHUP\)")
         lame_duck = Scrape(server.port)
         assert (lame_duck.phase(), lame_duck.in_flight()) == ("lame duck", count())
@@ -92,19 +91,19 @@ def test_the_scrape_shows_the_true_count_at_every_stage_of_a_drain(
         assert aside_shows.phase() == "draining"
         let_one_go()
         # In another thread than the server's: that may be about to count what its client has seen.
-        eventually(lambda: Scrape(aside).in_flight() == count(), "the true count")
+        wait_until(lambda: Scrape(aside).in_flight() == count(), "the true count")
         assert aside_shows.all("oldest_in_flight_age_seconds")[0] > 0
         assert 0 < aside_shows.all("drain_time_left_seconds")[0] <= 15
         let_one_go()
-        eventually(lambda: Scrape(aside).in_flight() == count(), "the true count")
+        wait_until(lambda: Scrape(aside).in_flight() == count(), "the true count")
         assert count() == {"http": 0, "websocket": 1, "task": 0}
         # 3 answers and 2 scrapes of its own since the drain began.
-        eventually(
+        wait_until(
             lambda: Scrape(aside).all("drain_work_total", 'outcome="completed"') == [5],
             "the true count of what has ended",
         )
-        server.process.send_signal(signal.SIGUSR1)
-        assert server.exit_code() == 0
+        os.kill(server.pid, signal.SIGUSR1)
+        assert server.wait() == 0
         assert "6 completed, 0 cancelled, 0 aborted" in server.log
         assert all(request.result().body == b"let go" for request in requests)
 
@@ -122,17 +121,17 @@ def test_a_parent_of_ours_has_the_figures_of_a_killed_worker_forgotten(
         server.wait_for("Application startup complete", count=2)
         beside.submit(get, server.port, "/hold").add_done_callback(lambda cut: cut.exception())
         server.wait_for("held")
-        eventually(lambda: Scrape(server.port).in_flight()["http"] == 1, "its count")
+        wait_until(lambda: Scrape(server.port).in_flight()["http"] == 1, "its count")
         pids = {path.stem.rpartition("_")[2] for path in directory.glob("gauge_live*.db")}
         assert len(pids) == 2
         for pid in pids:
             os.kill(int(pid), signal.SIGKILL)
         server.wait_for("Application startup complete", count=4)
-        eventually(lambda: Scrape(server.port).in_flight()["http"] == 0, "no count of the dead")
+        wait_until(lambda: Scrape(server.port).in_flight()["http"] == 0, "no count of the dead")
         left = {path.stem.rpartition("_")[2] for path in directory.glob("gauge_live*.db")}
         assert left.isdisjoint(pids)
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 def test_two_workers_are_one_to_the_scrape(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
@@ -147,7 +146,7 @@ def test_two_workers_are_one_to_the_scrape(tmp_path: Path, beside: ThreadPoolExe
         for number in range(1, 7):
             requests.append(beside.submit(get, server.port, "/hold"))
             server.wait_for("held", count=number)
-        eventually(
+        wait_until(
             lambda: Scrape(server.port).in_flight() == {"http": 6, "websocket": 0, "task": 0},
             "the sum of both, a second later at the most",
         )
@@ -155,14 +154,14 @@ def test_two_workers_are_one_to_the_scrape(tmp_path: Path, beside: ThreadPoolExe
         assert len(pids) == 2
         for pid in pids:
             os.kill(int(pid), signal.SIGHUP)
-        eventually(lambda: Scrape(server.port).all("drains_total") == [2], "both drain")
+        wait_until(lambda: Scrape(server.port).all("drains_total") == [2], "both drain")
         assert Scrape(server.port).in_flight()["http"] == 6
         server.signal(signal.SIGTERM)
         server.wait_for(r"draining \(", count=2)
         for pid in pids:
             os.kill(int(pid), signal.SIGUSR2)
         assert all(request.result().body == b"let go" for request in requests)
-        server.exit_code(within=20)
+        server.wait(20)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
     for pid in pids:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import anyio
 import anyio.to_thread
 import pytest
+from support.client import Client
+from support.ports import free_port
+from support.server import Server
 
 from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.scenarios.load import Load
-from graceful_asgi._check.server.port import free_port
 
-from .client import Client
 from .endpoint import TOKEN
-from .server import Server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,28 +78,24 @@ async def pre_stop(hook: Hook, server: Server, sockets: Path) -> str:
 
 async def terminate_pod(
     hook: Hook, server: Server, sockets: Path
-) -> tuple[LoadResult, str, int, bool]:
+) -> tuple[LoadResult, str, int | None, bool]:
     """Put load on the server and take it through a pod's end, within the one grace period."""
     load = Load(PLAN, port=server.port)
-    said, killed = "", False
+    said = ""
 
     async def kubelet() -> None:
-        nonlocal said, killed
+        nonlocal said
         await load.in_position()
         ends_at = time.monotonic() + GRACE
         said = await pre_stop(hook, server, sockets)
         load.mark_signalled()
-        server.process.send_signal(signal.SIGTERM)
-        wait = partial(server.process.wait, max(0.0, ends_at - time.monotonic()))
-        try:
-            await anyio.to_thread.run_sync(wait)
-        except subprocess.TimeoutExpired:
-            killed = True
-            server.process.kill()
-            await anyio.to_thread.run_sync(server.process.wait)
+        os.kill(server.pid, signal.SIGTERM)
+        with contextlib.suppress(AssertionError):
+            await anyio.to_thread.run_sync(server.wait, max(0.0, ends_at - time.monotonic()))
+        server.kill()
 
     result = await load.run(until=kubelet, within=3 * GRACE)
-    return result, said, server.process.returncode, killed
+    return result, said, server.exit_code, server.killed
 
 
 @pytest.mark.parametrize("hook", ["exec", "httpGet"])

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from support.documentation import ROOT
+from support.client import Client, CutError, Response, get
+from support.docs import ROOT
 from support.need import need_program
+from support.polling import wait_until
 from support.ports import free_port
+from support.server import Server, uvicorn
 
 from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.scenarios.load import Load
-
-from .client import Client, CutError, Response, get
-from .server import Server, uvicorn
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +134,7 @@ def test_both_servers_restart_in_turn_and_nobody_notices(
                 return get(proxy.port, "/").status == 200
             return False
 
-        eventually(proxied, "an answer through the proxy")
+        wait_until(proxied, "an answer through the proxy")
         slow: list[Future[Response]] = []
 
         def restart(name: str) -> None:
@@ -144,11 +143,11 @@ def test_both_servers_restart_in_turn_and_nobody_notices(
             server = servers[name]
             server.wait_for("slow began")
             server.signal(signal.SIGTERM)
-            assert server.exit_code() == 0
+            assert server.wait() == 0
             assert server.count("clean after") == 1
             servers[name] = stack.enter_context(served_by(tmp_path, ports[name]))
             if start is haproxy:
-                eventually(is_up(proxy, "a" if name == "8001" else "b"), "the check sees it")
+                wait_until(is_up(proxy, "a" if name == "8001" else "b"), "the check sees it")
 
         async def run_load() -> LoadResult:
             load = Load(PLAN, port=proxy.port)

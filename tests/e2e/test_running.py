@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.client import Client, get, is_refused
 from support.need import need
+from support.polling import wait_until
 from support.ports import free_port
+from support.server import Server, uvicorn
 
-from .client import Client, get, is_refused
-from .server import Server, uvicorn
 from .test_deadline import is_cut
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +47,7 @@ def test_workers_drain_each_for_itself(
         server.wait_for(r"\]: lame duck \(SIGTERM\)", count=2)
         assert get(server.port, "/").closes
         assert [answer.result().status for answer in slow] == [200] * 8
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("lifespan shutdown") == 2
         assert len(re.findall(r"drain \[\d+\]: clean after", server.log)) == 2
 
@@ -63,7 +63,7 @@ def test_a_worker_that_hangs_ends_by_its_hard_deadline_and_so_does_the_parent(
             server.wait_for("block began")
             server.signal(signal.SIGTERM)
             assert is_cut(client)
-        server.exit_code()
+        server.wait()
         assert "hard deadline" in server.log
 
 
@@ -85,12 +85,12 @@ def test_reload_has_no_lame_duck_and_is_not_held_up_by_an_endless_stream(
                 (tmp_path / "changed.py").write_text(f"# {os.urandom(4).hex()}\n")
                 return "Reloading" in server.log
 
-            eventually(changed, "the change is seen")
+            wait_until(changed, "the change is seen")
             assert is_cut(stream)
         server.wait_for("Application startup complete", count=2)
         assert get(server.port, "/").status == 200
         server.signal(signal.SIGTERM)
-        assert server.exit_code(within=8) in (0, -signal.SIGTERM)  # the parent is uvicorn's own
+        assert server.wait(8) in (0, -signal.SIGTERM)  # the parent is uvicorn's own
         assert server.count("lifespan shutdown") == 2
 
 
@@ -104,7 +104,7 @@ def test_a_server_without_lifespan_is_hooked_at_its_first_request(
         server.terminate()
         assert get(server.port, "/").closes
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert "lifespan" not in server.log.replace("lifespan.shutdown runs", "")
 
 
@@ -117,7 +117,7 @@ def test_limit_max_requests_drains_and_exits_0(tmp_path: Path, beside: ThreadPoo
         server.wait_for(r"\]: lame duck \(limit_max_requests\)")
         assert get(server.port, "/").closes
         assert slow.result().status == 200
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
         assert server.count("lifespan shutdown") == 1
         assert server.count("Maximum request limit") == 1
 
@@ -133,7 +133,7 @@ def test_should_exit_set_by_code_drains(
         server.wait_for(r"\]: lame duck \(should_exit\)")
         assert get(server.port, "/").closes
         assert slow.result().status == 200
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 def test_trace_logging_does_not_hide_the_server(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_trace_logging_does_not_hide_the_server(tmp_path: Path) -> None:
     with uvicorn(tmp_path, "--log-level", "trace", lame_duck=0.2) as server:
         assert get(server.port, "/").status == 200
         server.terminate()
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 # -- in a program
@@ -157,7 +157,7 @@ def test_a_program_that_serves_drains_and_ends_in_order(
         server.terminate()
         assert get(server.port, "/").closes
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") == 1
         assert server.count("subclass got 15") == (name == "subclass")
@@ -176,7 +176,7 @@ def test_a_program_whose_own_handler_sets_should_exit_drains(
         server.wait_for(r"\]: lame duck \(should_exit\)")
         assert get(server.port, "/").closes
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("program goes on") == 1
 
 
@@ -198,7 +198,7 @@ def test_a_program_outlives_the_server_in_its_thread(tmp_path: Path, path: str, 
             assert client.response().status == 503
         else:
             assert is_cut(client)
-        assert server.exit_code(within=12) == 7
+        assert server.wait(12) == 7
         assert f"server thread {fate}" in server.log
         assert "program goes on" in server.log
         assert server.hard_deadline < 4
@@ -213,7 +213,7 @@ def test_a_program_with_a_handler_of_its_own_still_gets_its_signal_and_lives_on(
         server.wait_for("slow began old")
         server.terminate()
         assert slow.result().status == 200
-        assert server.exit_code(within=12) == 7
+        assert server.wait(12) == 7
         assert "own handler got [15]" in server.log
         assert server.hard_deadline < 4
         assert "program goes on" in server.log
@@ -235,14 +235,14 @@ def test_two_servers_in_one_loop_drain_each_for_itself(
         assert get(second, "/readyz").status == 503
         assert old.result().status == 200
         server.wait_for(r"\]: stopped \(should_exit\)")
-        eventually(lambda: is_refused(second), "the second is closed")
+        wait_until(lambda: is_refused(second), "the second is closed")
         assert not get(first, "/").closes
         other = beside.submit(get, first, "/slow?s=1&name=other")
         server.wait_for("slow began other")
         server.terminate()
         assert get(first, "/").closes
         assert other.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("lifespan shutdown") == 2
 
 
@@ -256,7 +256,7 @@ def test_one_sigterm_drains_both_servers_of_one_loop(
         server.wait_for("slow began old", count=2)
         server.signal(signal.SIGTERM)
         assert [answer.result().status for answer in slow] == [200, 200]
-        assert server.exit_code(within=10) == 0
+        assert server.wait(10) == 0
         assert server.count("lifespan shutdown") == 2
 
 
@@ -277,7 +277,7 @@ def test_a_second_server_after_the_first_begins_afresh(
         server.terminate()
         assert get(server.port, "/").closes
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("lifespan shutdown") == 2
 
 
@@ -289,7 +289,7 @@ def test_shutdown_called_directly_and_more_than_once_drains_once(
         server.wait_for("slow began old")
         server.signal(signal.SIGUSR1)
         assert slow.result().status == 200
-        assert server.exit_code(within=12) == 0
+        assert server.wait(12) == 0
         assert server.count("lifespan shutdown") == 1
         assert server.count("clean after") == 1
         for line in ("shutdown returned", "serve returned", "program goes on"):
@@ -307,7 +307,7 @@ def test_a_cancelled_serve_drains_without_a_lame_duck_and_stays_cancelled(
         assert slow.result().status == 200
         server.wait_for("serve was cancelled")
         assert is_refused(server.port)
-        assert server.exit_code(within=12) == 0
+        assert server.wait(12) == 0
         assert server.count("lifespan shutdown") == 1
         assert "program goes on" in server.log
 
@@ -326,7 +326,7 @@ def test_an_event_stream_of_sse_starlette_ends_by_itself(tmp_path: Path, loop: s
         client.request("/events")
         assert client.head()[0] == 200
         server.terminate()
-        assert server.exit_code(within=8) in (0, 1)
+        assert server.wait(8) in (0, 1)
 
 
 def test_a_child_that_the_app_has_forked_ends_by_sigterm_and_drains_nothing(
@@ -346,11 +346,11 @@ def test_a_child_that_the_app_has_forked_ends_by_sigterm_and_drains_nothing(
 
         assert not has_ended()
         os.kill(child, signal.SIGTERM)
-        eventually(has_ended, "the child has ended", within=5)
+        wait_until(has_ended, "the child has ended", within=5)
         assert f"drain [{child}]" not in server.log
         assert not get(server.port, "/").closes
         server.terminate()
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 def test_another_server_is_left_to_stop_in_its_own_way(
@@ -371,7 +371,7 @@ def test_another_server_is_left_to_stop_in_its_own_way(
         assert get(port, "/readyz").status == 200
         server.signal(signal.SIGTERM)
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("passive") == 1
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") >= 1

@@ -6,10 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-
-from .client import Client, get, is_refused
-from .server import uvicorn
-from .waiting import eventually
+from support.client import Client, get, is_refused
+from support.polling import wait_until
+from support.server import uvicorn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -38,13 +37,13 @@ def test_sigterm_drains_and_exits_in_order(
         assert get(server.port, "/livez").status == 200
 
         server.wait_for(r"drain \[\d+\]: draining")
-        eventually(lambda: is_refused(server.port), "connects are refused", within=1)
+        wait_until(lambda: is_refused(server.port), "connects are refused", within=1)
         assert not slow.done()
 
         answer = slow.result()
         assert (answer.status, answer.body, answer.closes) == (200, b"slow, but complete", True)
         assert (stream.result().status, len(stream.result().body)) == (200, 2500)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") == 1
         assert "clean after" in server.log
@@ -56,7 +55,7 @@ def test_the_lame_duck_takes_its_period_and_no_more_when_nothing_is_in_flight(
 ) -> None:
     with uvicorn(tmp_path, lame_duck=1.0) as server:
         server.terminate()
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert 1.0 <= server.seconds_since_signal() < 1.0 + 2.0
 
 
@@ -68,7 +67,7 @@ def test_a_quiet_period_ends_the_lame_duck_early(tmp_path: Path) -> None:
         while time.monotonic() < began + 0.8:  # requests keep it open
             assert get(server.port, "/").status == 200
             time.sleep(0.05)
-        assert server.exit_code(within=5) == 0
+        assert server.wait(5) == 0
 
 
 def test_a_rejecting_policy_answers_503_in_the_lame_duck_and_finishes_what_it_has(
@@ -85,4 +84,4 @@ def test_a_rejecting_policy_answers_503_in_the_lame_duck_and_finishes_what_it_ha
         assert "retry-after" in answer.headers
         assert get(server.port, "/livez").status == 200
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0

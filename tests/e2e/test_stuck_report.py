@@ -7,11 +7,11 @@ import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from support.client import Client
+from support.server import uvicorn
 from websockets.sync.client import connect
 
 from . import json_log
-from .client import Client
-from .server import uvicorn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def test_the_report_tells_of_everything_that_is_in_flight_in_a_terminal(tmp_path
         stack.enter_context(connect(f"ws://127.0.0.1:{server.port}/ws"))
         server.wait_for("began", count=4)
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         log = server.log
         ports = {path: client.socket.getsockname()[1] for path, client in clients.items()}
     assert len(re.findall(r"s until work is cancelled \(SIGTERM\), 4 still in flight", log)) == 1
@@ -82,7 +82,7 @@ def test_a_blocked_loop_is_told_of_before_the_grace_period_ends_and_in_one_json_
         client.request("/block")
         server.wait_for("block began")
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         log = server.log
     (early,) = json_log.records(log, "drain.stuck_report")
     (last,) = json_log.records(log, "drain.hard_deadline")

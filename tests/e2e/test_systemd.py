@@ -14,14 +14,13 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from support.documentation import ROOT
-from support.listening import NotifySocket
+from support.client import Client, get
+from support.docs import ROOT
+from support.polling import wait_until
+from support.server import MARGIN, Server, uvicorn
+from support.systemd import NotifySocket
 
 from graceful_asgi import DrainPolicy
-
-from .client import Client, get
-from .server import MARGIN, Server, uvicorn
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,13 +42,13 @@ def test_a_server_says_that_it_is_ready_that_it_stops_and_how_it_comes_on(
 ) -> None:
     env = {"NOTIFY_SOCKET": systemd.address}
     with uvicorn(tmp_path, env=env, ready=None, lame_duck=0.5, grace=10) as server:
-        eventually(lambda: systemd.told("READY"), "READY=1")
+        wait_until(lambda: systemd.told("READY"), "READY=1")
         slow = beside.submit(get, server.port, "/slow?s=2&name=old")  # it listens: no second try
         server.wait_for("slow began old")
         assert systemd.told("STATUS") == ["serving"]
         server.terminate()
-        eventually(lambda: systemd.told("STOPPING"), "STOPPING=1")
-        eventually(
+        wait_until(lambda: systemd.told("STOPPING"), "STOPPING=1")
+        wait_until(
             lambda: re.search(
                 r"^draining \(SIGTERM\): 1 in flight, \d+ s left$",
                 "\n".join(systemd.told("STATUS")),
@@ -58,7 +57,7 @@ def test_a_server_says_that_it_is_ready_that_it_stops_and_how_it_comes_on(
             "a status",
         )
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
     assert re.fullmatch(r"clean after [\d.]+ s \(SIGTERM\)", systemd.told("STATUS")[-1])
     assert (systemd.told("READY"), systemd.told("STOPPING")) == (["1"], ["1"])
     asked = [int(value) / 1e6 for value in systemd.told("EXTEND_TIMEOUT_USEC")]
@@ -74,17 +73,17 @@ def test_the_parent_of_workers_speaks_for_the_service(
     with uvicorn(
         tmp_path, "--workers", "2", program=run, env=env, ready=None, lame_duck=0.5, grace=10
     ) as server:
-        eventually(lambda: systemd.told("READY"), "READY=1")
+        wait_until(lambda: systemd.told("READY"), "READY=1")
         assert server.count("Application startup complete") == 2
         slow = beside.submit(get, server.port, "/slow?s=2&name=old")
         server.wait_for("slow began old")
         server.signal(signal.SIGTERM)
-        eventually(lambda: systemd.told("STOPPING"), "STOPPING=1")
-        eventually(
+        wait_until(lambda: systemd.told("STOPPING"), "STOPPING=1")
+        wait_until(
             lambda: "stopping: 1 of 1 workers, 1 in flight" in systemd.told("STATUS"), "a status"
         )
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
     assert (systemd.told("READY"), systemd.told("STOPPING")) == (["1"], ["1"])
     asked = [int(value) / 1e6 for value in systemd.told("EXTEND_TIMEOUT_USEC")]
     assert asked
@@ -99,7 +98,7 @@ def test_uvicorns_workers_do_not_speak_for_the_service(
         server.wait_for("Application startup complete", count=2)
         assert get(server.port, "/").status == 200
         server.signal(signal.SIGTERM)
-        server.exit_code(within=15)
+        server.wait(15)
     assert systemd.heard() == []
 
 
@@ -149,21 +148,21 @@ def test_a_restart_on_the_same_socket_loses_nothing(
             visitors = Visitors(port, beside, 8)
             slow = beside.submit(get, port, "/slow?s=1&name=old")
             old.wait_for("slow began old")
-            eventually(lambda: visitors.served > 100, "visitors")
+            wait_until(lambda: visitors.served > 100, "visitors")
             old.terminate()
             old.wait_for("draining \\(")
             assert listener.getsockopt(socket.IPPROTO_IP, IP_MINTTL) == 0
-            assert old.exit_code() == 0
+            assert old.wait() == 0
             assert slow.result().body == b"slow, but complete"
         served = visitors.served
         with Client(port) as waiting:  # nobody serves: the kernel takes it all the same
             waiting.request("/")
             with activated(tmp_path, listener, loop) as new:
                 assert waiting.response().body == b"hello"
-                eventually(lambda: visitors.served > served + 100, "visitors of the new server")
+                wait_until(lambda: visitors.served > served + 100, "visitors of the new server")
                 visitors.leave()
                 new.terminate()
-                assert new.exit_code() == 0
+                assert new.wait() == 0
         assert listener.getsockopt(socket.IPPROTO_IP, IP_MINTTL) == 0
 
 

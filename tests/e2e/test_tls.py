@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import ssl
@@ -9,11 +10,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from support.client import Client
 from support.need import need
-
-from .client import Client
-from .server import Server, uvicorn
-from .waiting import eventually
+from support.polling import wait_until
+from support.server import Server, uvicorn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -71,7 +71,7 @@ def test_a_tls_server_drains(
         answer = slow.response()
         assert (answer.status, answer.closes) == (200, True)
         assert idle.ends()
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -88,7 +88,7 @@ def test_a_handshake_that_ends_after_the_listener_close_is_served_and_told_to_cl
                 answer = late.recv(65536)
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in answer.lower()
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -103,13 +103,13 @@ def test_a_tls_connection_that_nobody_has_accepted_at_the_listener_close_is_serv
             return client.get("/").status
 
     with tls_server(tmp_path, certificate, loop, grace=10) as server:
-        server.process.send_signal(signal.SIGSTOP)
+        os.kill(server.pid, signal.SIGSTOP)
         answers = [beside.submit(get_slowly) for _ in range(8)]
-        eventually(lambda: queued(server.port) == 8, "eight connections wait to be accepted")
+        wait_until(lambda: queued(server.port) == 8, "eight connections wait to be accepted")
         server.signal(signal.SIGINT)
-        server.process.send_signal(signal.SIGCONT)
+        os.kill(server.pid, signal.SIGCONT)
         assert [answer.result() for answer in answers] == [200] * 8
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 def queued(port: int) -> int:
@@ -132,7 +132,7 @@ def test_a_handshake_that_never_comes_does_not_hold_the_exit(
         socket.create_connection(("127.0.0.1", server.port)),
     ):
         server.terminate()
-        assert server.exit_code() in (0, 1)
+        assert server.wait() in (0, 1)
         assert server.count("lifespan shutdown") == 1
 
 
@@ -147,4 +147,4 @@ def test_a_peer_that_ignores_close_notify_does_not_hold_the_exit(
     ):
         assert deaf.get("/").status == 200
         server.terminate()
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0

@@ -8,12 +8,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from support.client import Client, get
 from support.need import need
+from support.polling import wait_until
 from support.ports import free_port
-
-from .client import Client, get
-from .server import Server, uvicorn
-from .waiting import eventually
+from support.server import Server, uvicorn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,7 @@ def test_it_drains_the_server_and_the_process_exits_with_1(
         server.wait_for(rf"lame duck \(unhandled exception: ValueError\('in a {where}'\)\)")
         assert get(server.port, "/").closes
         assert slow.result().body == b"slow, but complete"
-        assert server.exit_code(within=15) == 1
+        assert server.wait(15) == 1
         assert "clean after" in server.log
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") == 1
@@ -57,7 +56,7 @@ def test_it_keeps_the_deadline_with_the_loop_blocked(tmp_path: Path) -> None:
     ):
         client.request("/block?after=0.3")
         other.request("/fail_beside?in=thread")
-        assert server.exit_code(within=server.hard_deadline + 10) == 1
+        assert server.wait(server.hard_deadline + 10) == 1
         assert "hard deadline" in server.log
 
 
@@ -70,7 +69,7 @@ def test_a_worker_of_uvicorns_is_replaced(tmp_path: Path) -> None:
         assert server.count("clean after") == 1
         assert get(server.port, "/").status == 200
         server.signal(signal.SIGTERM)
-        server.exit_code(within=15)
+        server.wait(15)
 
 
 def test_a_worker_of_gunicorns_exits_with_1_and_is_replaced(tmp_path: Path) -> None:
@@ -90,7 +89,7 @@ def test_a_worker_of_gunicorns_exits_with_1_and_is_replaced(tmp_path: Path) -> N
         assert re.search(r"[Ww]orker.*exited with code 1\b", server.log)
         assert get(port, "/").status == 200
         server.signal(signal.SIGTERM)
-        assert server.exit_code(within=15) == 0
+        assert server.wait(15) == 0
 
 
 def test_a_server_in_a_thread_stops_and_its_program_goes_on(tmp_path: Path) -> None:
@@ -104,5 +103,5 @@ def test_a_server_in_a_thread_stops_and_its_program_goes_on(tmp_path: Path) -> N
         periods={"lame_duck": 0.1, "grace": 1},
     ) as server:
         assert get(port, "/fail_beside?in=thread").status == 200
-        eventually(lambda: "server thread has ended" in server.log, "the server's end")
-        assert server.exit_code(within=10) == 7
+        wait_until(lambda: "server thread has ended" in server.log, "the server's end")
+        assert server.wait(10) == 7

@@ -10,12 +10,12 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from support.client import Client, get
 from support.need import need
+from support.polling import wait_until
+from support.server import Server, uvicorn
 
-from .client import Client, get
 from .crowd import Crowd, talks
-from .server import Server, uvicorn
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_a_websocket_is_closed_with_1012_within_the_lame_duck(
         assert echo.recv(timeout=5) == "still here"
         assert "]: draining (" not in server.log
         assert close_code(echo, within=5) == SERVICE_RESTART
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
         assert "ws disconnected 1012" in server.log
 
 
@@ -98,7 +98,7 @@ def test_a_handler_that_does_not_notice_is_cancelled_at_the_end_of_the_grace_per
     ):
         server.terminate()
         assert close_code(idle, within=5) == SERVICE_RESTART
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         assert "stuck: websocket /ws/idle" in server.log
         assert "Traceback" not in server.log
 
@@ -121,7 +121,7 @@ def test_with_finish_a_websocket_goes_on_until_the_grace_period_ends(
         finishes.close()
         assert "]: cancelling (" not in server.log
         assert close_code(echo, within=5) == SERVICE_RESTART
-        assert server.exit_code() == 1
+        assert server.wait() == 1
         assert "1 completed, 1 cancelled" in server.log
 
 
@@ -135,7 +135,7 @@ def test_with_finish_a_drain_ends_when_the_last_websocket_has(tmp_path: Path, ws
         server.terminate()
         server.wait_for(r"\]: draining \(")
         echo.close()
-        assert server.exit_code(within=5) == 0
+        assert server.wait(5) == 0
 
 
 @pytest.mark.parametrize("ws", WS)
@@ -148,7 +148,7 @@ def test_a_websocket_opened_in_the_lame_duck_is_served_and_closed_with_the_other
             echo.send("hello")
             assert echo.recv(timeout=5) == "hello"
             assert close_code(echo, within=5) == SERVICE_RESTART
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 @pytest.mark.parametrize("ws", WS)
@@ -162,13 +162,13 @@ def test_a_websocket_that_has_sent_its_close_and_reads_nothing_does_not_abort_th
         raw_websocket(server, "/ws/flood", receive_buffer=4096) as half_closed,
     ):
         half_closed.send(close_frame(1000))
-        eventually(lambda: unread_by_server(half_closed) == 0, "the server has read the close")
+        wait_until(lambda: unread_by_server(half_closed) == 0, "the server has read the close")
         slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
         server.wait_for("slow began old")
         server.terminate()
         answer = slow.result()
         assert (answer.status, answer.closes) == (200, True)
-        assert server.exit_code() in (0, 1)  # what became of the flood is another matter
+        assert server.wait() in (0, 1)  # what became of the flood is another matter
         assert server.count("lifespan shutdown") == 1
         assert "hard deadline" not in server.log
 
@@ -194,7 +194,7 @@ def test_a_peer_that_ignores_the_close_does_not_hold_the_server_past_its_periods
         raw_websocket(server, "/ws/echo"),
     ):
         server.terminate()
-        assert server.exit_code() in (0, 1)
+        assert server.wait() in (0, 1)
         assert "hard deadline" not in server.log
 
 
@@ -208,7 +208,7 @@ def test_every_message_that_a_handler_got_is_answered_and_the_closes_are_spread(
     with uvicorn(tmp_path, "--ws", ws, loop=loop, lame_duck=2, grace=10) as server:
         crowd = Crowd(server)
         asyncio.run(crowd.run((200, talks(path))))
-        assert server.exit_code() == 0
+        assert server.wait() == 0
     assert crowd.how() == {"1012": 200}
     assert crowd.replies > 400
     received = set(re.findall(r"received (\S+)", server.log))
@@ -233,7 +233,7 @@ def test_a_handler_at_work_past_the_lame_duck_replies_before_the_close(
         assert busy.recv(timeout=10) == "a lot"
         assert "]: draining (" in server.log
         assert close_code(busy, within=5) == SERVICE_RESTART
-        assert server.exit_code(within=8) == 0
+        assert server.wait(8) == 0
 
 
 @pytest.mark.parametrize("ws", WS)
@@ -249,4 +249,4 @@ def test_a_handshake_under_way_is_completed_and_the_session_closed(tmp_path: Pat
         frame = peer.read(4)
         assert frame[0] == 0x88, "a close"
         assert struct.unpack("!H", frame[2:4]) == (SERVICE_RESTART,)
-        assert server.exit_code(within=10) == 0
+        assert server.wait(10) == 0

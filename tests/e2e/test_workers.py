@@ -17,24 +17,24 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from support.client import Client, get, is_refused
+from support.polling import wait_until
 from support.ports import free_port
+from support.server import ROOM, Server, uvicorn
 
 from graceful_asgi._check.result.verdict import Trial, judge
 from graceful_asgi._check.scenarios.load import Load
 from graceful_asgi._check.trial import run_trial
 
-from .client import Client, get, is_refused
 from .loaded import PLAN, loaded, logged
-from .server import ROOM, Server, uvicorn
 from .test_deadline import is_cut
-from .waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import ThreadPoolExecutor
 
     from graceful_asgi._check.result.counts import LoadResult
-    from graceful_asgi._check.server.process import TargetProcess
+
 
 RUN = ("graceful_asgi", "run")
 EXIT_MARGIN = 1.0
@@ -56,7 +56,7 @@ def run(directory: Path, *args: str, workers: int = 2, **options: float | str) -
 
 def wait_until_up(server: Server, workers: int = 2) -> None:
     server.wait_for("Application startup complete", count=workers)
-    eventually(lambda: answers(server, "/"), "an answer")
+    wait_until(lambda: answers(server, "/"), "an answer")
 
 
 def answers(server: Server, path: str) -> bool:
@@ -77,7 +77,7 @@ def pids_that_serve(server: Server) -> set[str]:
         pids.update(get(server.port, "/pid").body.decode() for _ in range(40))
         return len(pids) >= 2  # on a busy machine one of them may be quicker for a long time
 
-    eventually(ask, "an answer from two workers", within=60)
+    wait_until(ask, "an answer from two workers", within=60)
     return pids
 
 
@@ -102,7 +102,7 @@ def ask_for_the_gil(server: Server) -> bool:
         return is_cut(client)
 
 
-def under_load(directory: Path, program: Sequence[str], app: str) -> TargetProcess:
+def under_load(directory: Path, program: Sequence[str], app: str) -> Server:
     options = ("--workers", "2", "--no-access-log", "--port", "{port}")
     return loaded(directory, [*program, app, *options])
 
@@ -165,9 +165,9 @@ def test_the_port_refuses_while_workers_finish(tmp_path: Path, beside: ThreadPoo
             server.wait_for("slow began")
             server.signal(signal.SIGTERM)
             server.wait_for(r"draining \(SIGTERM\)", count=2)
-            eventually(lambda: refuses(path), "a closed listener", within=1.5)
+            wait_until(lambda: refuses(path), "a closed listener", within=1.5)
             assert client.response().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("lifespan", ["on", "off"])
@@ -179,9 +179,9 @@ def test_a_worker_that_has_had_its_requests_is_replaced_and_nothing_is_lost(
     with run(tmp_path, *args, lame_duck=0.2) as server:
         server.wait_for("Started server process", count=2)
         before = pids_that_serve(server)  # an answer to each of 40 requests
-        eventually(lambda: len(pids_that_serve(server) - before) >= 2, "two new workers")
+        wait_until(lambda: len(pids_that_serve(server) - before) >= 2, "two new workers")
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert "unasked" not in server.log
 
 
@@ -193,7 +193,7 @@ def test_a_server_without_lifespan_drains_before_its_first_request(
         server.wait_for("drain .* hooked", count=workers)
         server.signal(signal.SIGTERM)
         server.wait_for(r"lame duck \(SIGTERM\)", count=workers)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert "lifespan startup" not in server.log, "the app is told of none"
 
 
@@ -231,7 +231,7 @@ def test_a_worker_that_holds_the_gil_is_killed_and_the_others_finish(
         server.signal(signal.SIGTERM)
         assert [answer.result().status for answer in slow] == [200] * 4
         assert cut.result()
-        assert server.exit_code(within=server.hard_deadline + EXIT_MARGIN + ROOM) == 1
+        assert server.wait(server.hard_deadline + EXIT_MARGIN + ROOM) == 1
         assert server.count("clean after") == 1
         assert is_refused(server.port)
 
@@ -245,14 +245,14 @@ def test_a_worker_that_does_not_run_at_all_is_killed_and_the_others_finish(
         wait_until_up(server)
         stopped = int(min(pids_that_serve(server)))
         os.kill(stopped, signal.SIGSTOP)
-        spent = cpu_seconds(server.process.pid)
+        spent = cpu_seconds(server.pid)
         slow = beside.submit(get, server.port, "/slow?s=2")
         server.wait_for("slow began")
         server.signal(signal.SIGTERM)
         assert slow.result().status == 200
         server.wait_for(f"worker {stopped} is past its deadline")
-        assert cpu_seconds(server.process.pid) - spent < 0.5, "the parent waits, and does not poll"
-        assert server.exit_code(within=server.hard_deadline + EXIT_MARGIN + ROOM) == 1
+        assert cpu_seconds(server.pid) - spent < 0.5, "the parent waits, and does not poll"
+        assert server.wait(server.hard_deadline + EXIT_MARGIN + ROOM) == 1
         assert f"worker {stopped} is past its deadline: SIGKILL" in server.log
         assert is_refused(server.port)
 
@@ -280,7 +280,7 @@ def test_a_worker_that_holds_the_gil_while_serving_is_replaced(
         assert cut.result()
         server.wait_for("Application startup complete", count=3)
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 def test_ctrl_c_skips_the_lame_duck_and_counts_once(
@@ -291,9 +291,9 @@ def test_ctrl_c_skips_the_lame_duck_and_counts_once(
         wait_until_up(server)
         slow = beside.submit(get, server.port, "/slow?s=1")
         server.wait_for("slow began")
-        os.killpg(server.process.pid, signal.SIGINT)
+        os.killpg(server.pid, signal.SIGINT)
         assert slow.result().status == 200
-        assert server.exit_code(within=10 + ROOM) == 0
+        assert server.wait(10 + ROOM) == 0
         assert "cancelling" not in server.log
 
 
@@ -310,7 +310,7 @@ def test_ctrl_c_again_cancels_and_again_ends(tmp_path: Path, beside: ThreadPoolE
             server.signal(signal.SIGINT)
             assert slow.result().status == 503
             server.signal(signal.SIGINT)
-            assert server.exit_code(within=EXIT_MARGIN + ROOM) == 1
+            assert server.wait(EXIT_MARGIN + ROOM) == 1
 
 
 def test_ctrl_c_skips_the_lame_duck_of_workers_that_start(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_ctrl_c_skips_the_lame_duck_of_workers_that_start(tmp_path: Path) -> Non
     with run(tmp_path, env={"APP_STARTUP": "sleep 1"}, lame_duck=60.0) as server:  # type: ignore[arg-type]
         server.wait_for("lifespan startup", count=2)
         server.signal(signal.SIGINT)
-        assert server.exit_code(within=1 + ROOM) == 0
+        assert server.wait(1 + ROOM) == 0
         assert server.count("lifespan ended") == 2
 
 
@@ -334,7 +334,7 @@ def test_a_stop_in_the_middle_of_a_replacement_is_obeyed_at_once(
         server.signal(signal.SIGTERM)
         server.wait_for(r"lame duck \(SIGTERM\)", count=2)
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert len(re.findall(r"worker \d+ started", server.log)) == 3
 
 
@@ -352,7 +352,7 @@ def test_a_replacement_that_does_not_start_leaves_the_workers_as_they_are(tmp_pa
         server.wait_for("the replacement has failed")
         assert pids_that_serve(server) == before
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 def test_workers_are_replaced_one_at_a_time_however_often_it_is_asked_for(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_workers_are_replaced_one_at_a_time_however_often_it_is_asked_for(tmp_pa
             server.wait_for(r"lame duck \(SIGTERM\)", count=turn)
             assert server.count(": lame duck (SIGTERM)") - server.count("exit code 0") == 1
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 def test_a_replacement_that_never_serves_is_killed_once_and_given_up(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_a_replacement_that_never_serves_is_killed_once_and_given_up(tmp_path: P
         assert server.count("does not start: SIGKILL") == 1
         assert pids_that_serve(server) == before
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count("unasked") == 0
 
 
@@ -394,7 +394,7 @@ def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
         server.wait_for(r"worker \d+ ended unasked, exit code -9")
         server.wait_for("Application startup complete", count=3)
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 def test_a_worker_that_cannot_be_started_again_does_not_end_the_others(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_a_worker_that_cannot_be_started_again_does_not_end_the_others(tmp_path:
         module.write_text(good)
         server.wait_for("Application startup complete", count=3)
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 def test_a_replacement_that_was_starting_at_a_second_sighup_is_replaced_too(tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_a_replacement_that_was_starting_at_a_second_sighup_is_replaced_too(tmp_
         server.signal(signal.SIGHUP)
         server.wait_for(r"worker \d+ ended, exit code 0", count=3, within=20)
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 FAILS_BESIDE = """
@@ -458,7 +458,7 @@ def test_more_and_fewer_workers_on_request(tmp_path: Path) -> None:
         server.signal(signal.SIGTTOU)
         server.wait_for(r"worker \d+ ended, exit code 0")
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert len(re.findall(r"worker \d+ ended, exit code 0", server.log)) == 3
 
 
@@ -469,15 +469,15 @@ def test_workers_whose_parent_was_killed_finish_their_work_and_go(
         wait_until_up(server)
         slow = beside.submit(get, server.port, "/slow?s=0.5")
         server.wait_for("slow began")
-        server.process.kill()
+        os.kill(server.pid, signal.SIGKILL)
         assert slow.result().status == 200
-        eventually(lambda: server.count("clean after") == 2, "the end of both workers")
-        eventually(lambda: is_refused(server.port), "a closed port")
+        wait_until(lambda: server.count("clean after") == 2, "the end of both workers")
+        wait_until(lambda: is_refused(server.port), "a closed port")
 
 
 def test_an_app_that_does_not_start_ends_the_parent_with_uvicorns_code(tmp_path: Path) -> None:
     with run(tmp_path, env={"APP_STARTUP": "raise"}) as server:  # type: ignore[arg-type]
-        assert server.exit_code(within=20) == 3
+        assert server.wait(20) == 3
         assert "the app does not start" in server.log
 
 
@@ -489,7 +489,7 @@ def test_a_unix_socket_is_served_by_workers_and_removed(tmp_path: Path) -> None:
             client.request("/")
             assert client.response().status == 200
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert not path.exists()
 
 
@@ -505,7 +505,7 @@ def test_one_process_drains_and_exits_in_order(tmp_path: Path, beside: ThreadPoo
         server.terminate()
         assert get(server.port, "/readyz").status == 503
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 def test_a_terminal_that_is_closed_is_a_stop(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
@@ -515,7 +515,7 @@ def test_a_terminal_that_is_closed_is_a_stop(tmp_path: Path, beside: ThreadPoolE
         server.wait_for("slow began")
         server.signal(signal.SIGHUP)
         assert slow.result().status == 200
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -536,7 +536,7 @@ def test_a_terminal_that_is_closed_is_none_to_what_runs_under_nohup(
             server.wait_for("clean after", count=workers)
         assert not get(server.port, "/").closes, "no drain has begun"
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -547,7 +547,7 @@ def test_a_stop_is_heard_while_the_app_is_imported(tmp_path: Path, workers: int)
     (tmp_path / "slow_module.py").write_text(importing)
     with run(tmp_path, app="slow_module:app", workers=workers, ready="importing") as server:
         server.signal(signal.SIGTERM)
-        assert server.exit_code(within=ROOM + 5) == (130 if workers == 1 else 0)
+        assert server.wait(ROOM + 5) == (130 if workers == 1 else 0)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -555,17 +555,18 @@ def test_the_apps_own_middleware_is_the_one_that_drains(tmp_path: Path, workers:
     """Its policy wins over the defaults, what is given for this server wins over its policy."""
     options = ["--cleanup-period", "0.4", "--liveness", "/livez"]
     server = run(tmp_path, *options, workers=workers, app="e2e.app:owned", cancel=0.2)
-    server.forget_periods("LAME_DUCK", "GRACE", "CLEANUP")
+    for name in ("LAME_DUCK", "GRACE", "CLEANUP"):
+        del server.env[f"GRACEFUL_{name}_PERIOD"]
     with server:
         server.wait_for(
             r"hooked .*: lame duck 0.3 s, grace 0.7 s, cancel 0.2 s, cleanup 0.4 s", count=workers
         )
-        eventually(lambda: answers(server, "/own"), "its own readiness")
+        wait_until(lambda: answers(server, "/own"), "its own readiness")
         assert get(server.port, "/livez").status == 200
         server.signal(signal.SIGTERM)
         server.wait_for("the app's own hook: lame duck", count=workers)
         assert get(server.port, "/own").status == 503
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert server.count(": lame duck (SIGTERM)") == workers
         assert len(re.findall(r"drain \[\d+\]: clean after", server.log)) == workers
 
@@ -576,7 +577,7 @@ def test_seconds_since_start_are_not_what_a_stop_waits_for(tmp_path: Path) -> No
         wait_until_up(server)
         began = time.monotonic()
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0
         assert time.monotonic() - began < 15
 
 
@@ -588,4 +589,4 @@ def test_a_closed_standard_input_is_no_harm(tmp_path: Path) -> None:
         ["bash", "-c", 'exec "$@" <&-', "bash", *run_app], tmp_path, port=port, ready="running on"
     ) as server:
         server.signal(signal.SIGTERM)
-        assert server.exit_code() == 0
+        assert server.wait() == 0

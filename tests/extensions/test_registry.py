@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 import pytest
-from support.helpers import FakeEdge
+from support.asgi import FakeAdapter
 
 from graceful_asgi import Drainer, DrainPolicy
 from graceful_asgi._extensions.registry import attend
@@ -46,7 +46,7 @@ async def test_one_that_raises_keeps_no_other_from_its_news_or_its_end(
     drainer.bind(anew=True)
     attend(drainer)
     drainer.stop("test")
-    await drainer.drain(FakeEdge(drainer))
+    await drainer.drain(FakeAdapter(drainer))
     drainer.finish()
     await anyio.lowlevel.checkpoint()
     assert broken.told == sound.told

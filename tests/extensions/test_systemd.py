@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from support.helpers import (
-    FakeEdge,
-    answer,
-    run_python,
-    serving,
-    virtual_clock,
-    virtual_time,
-    with_lifespan,
-)
-from support.listening import NotifySocket
+from support.asgi import FakeAdapter, answer, serving, with_lifespan
+from support.command import run_python
+from support.systemd import NotifySocket
+from support.virtual_time import virtual_clock, virtual_time
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
 from graceful_asgi._extensions.systemd import (
@@ -120,7 +114,7 @@ class Service:
     async def drain(self, systemd: NotifySocket) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen, systemd)
-            await self.drainer.drain(FakeEdge(self.drainer))
+            await self.drainer.drain(FakeAdapter(self.drainer))
             self.drainer.finish()
             self.announcer.close()
             tasks.cancel_scope.cancel()
@@ -286,7 +280,7 @@ async def test_a_socket_that_has_gone_shortens_no_drain(
     service = Service()
     service.drainer.note_open()
     service.drainer.stop("SIGTERM")
-    await service.drainer.drain(FakeEdge(service.drainer))
+    await service.drainer.drain(FakeAdapter(service.drainer))
     service.drainer.finish()
     assert "clean after 5.0 s" in caplog.text
     assert caplog.text.count("systemd cannot be told") == 1

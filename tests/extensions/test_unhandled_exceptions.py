@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import uvloop
-from support.helpers import FakeEdge, answer, serving, with_lifespan
+from support.asgi import FakeAdapter, answer, serving, with_lifespan
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._extensions.unhandled_exceptions import (
@@ -221,7 +221,7 @@ async def test_an_exception_during_a_stop_changes_nothing(heard: Heard) -> None:
 async def test_an_exception_after_a_begin_is_the_stop_that_it_waits_for(heard: Heard) -> None:
     heard.drainer.begin("preStop")
     in_a_thread(raises(Boom()))
-    await heard.drainer.drain(FakeEdge(heard.drainer))
+    await heard.drainer.drain(FakeAdapter(heard.drainer))
     report = heard.drainer.finish()
     assert (report.reason, report.failed, report.exit_code) == ("preStop", True, 1)
 

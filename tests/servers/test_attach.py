@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import pytest
 import uvicorn
+from support.client import get_in_loop
+from support.server import RecordingApp, uvicorn_in_loop
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
 from graceful_asgi._servers import attach
-
-from .serving import App, get, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,8 +55,8 @@ async def test_a_server_without_a_method_is_left_alone(
         finally:
             looking = False
 
-    async with serving(App(look), make=Moved) as (server, port):
-        await get(port)
+    async with uvicorn_in_loop(RecordingApp(look), make=Moved) as (server, port):
+        await get_in_loop(port)
     assert hooks == [None, None]
     assert f"passive, this uvicorn has no {name}" in caplog.text
     assert not hasattr(server, "_graceful_asgi_hook")
@@ -66,9 +66,9 @@ async def test_an_app_on_a_server_that_is_left_alone_is_served(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graceful_asgi._servers.missing", lambda server: ["a_method"])
-    app = App()
-    async with serving(GracefulMiddleware(app, policy=QUICK)) as (_, port):
-        await get(port)
+    app = RecordingApp()
+    async with uvicorn_in_loop(GracefulMiddleware(app, policy=QUICK)) as (_, port):
+        await get_in_loop(port)
     assert [kind for kind, _ in app.seen] == ["lifespan", "http"]
     assert caplog.text.count("passive") == 1
 
@@ -101,24 +101,24 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     assert drainer.loop_monitor is None
     assert threading.excepthook is heard
     assert not list((tmp_path / "control").iterdir())
-    async with serving(GracefulMiddleware(App(), drainer=drainer)) as (_, port):
-        await get(port)
+    async with uvicorn_in_loop(GracefulMiddleware(RecordingApp(), drainer=drainer)) as (_, port):
+        await get_in_loop(port)
         assert drainer.on_failure == []  # of a server that listens, later failures are not
 
 
 async def test_a_server_is_hooked_once(caplog: pytest.LogCaptureFixture) -> None:
-    app = GracefulMiddleware(GracefulMiddleware(App(), policy=QUICK), policy=QUICK)
-    async with serving(app) as (_, port):
-        await get(port)
-        await get(port)
+    app = GracefulMiddleware(GracefulMiddleware(RecordingApp(), policy=QUICK), policy=QUICK)
+    async with uvicorn_in_loop(app) as (_, port):
+        await get_in_loop(port)
+        await get_in_loop(port)
     assert caplog.text.count("hooked uvicorn.server.Server") == 1
 
 
 async def test_no_class_is_patched() -> None:
     names = ("shutdown", "main_loop", "on_tick", "handle_exit", "capture_signals")
     before = {name: vars(uvicorn.Server)[name] for name in names}
-    async with serving(GracefulMiddleware(App(), policy=QUICK)) as (server, port):
-        await get(port)
+    async with uvicorn_in_loop(GracefulMiddleware(RecordingApp(), policy=QUICK)) as (server, port):
+        await get_in_loop(port)
         assert "shutdown" in vars(server)
         assert {name: vars(uvicorn.Server)[name] for name in names} == before
         assert "shutdown" not in vars(uvicorn.Server(server.config))

@@ -8,11 +8,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.client import open_request
+from support.polling import eventually
+from support.server import RecordingApp, uvicorn_in_loop
 
 from graceful_asgi._servers import connections as module
 from graceful_asgi._servers.connections import Connections
-
-from .serving import App, eventually, request, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,7 +68,7 @@ async def answered(reader: asyncio.StreamReader) -> None:
 async def test_a_new_connection_is_closed_when_its_period_has_passed(
     http: str, patience: dict[module.State, float]
 ) -> None:
-    async with serving(App(), http=http) as (server, port):
+    async with uvicorn_in_loop(RecordingApp(), http=http) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await eventually(lambda: server.server_state.connections)
         patience["idle"] = 0
@@ -82,8 +83,8 @@ async def test_a_new_connection_is_closed_when_its_period_has_passed(
 async def test_an_idle_connection_is_closed_when_its_period_has_passed(
     http: str, patience: dict[module.State, float]
 ) -> None:
-    async with serving(App(), http=http) as (server, port):
-        reader, writer = await request(port)
+    async with uvicorn_in_loop(RecordingApp(), http=http) as (server, port):
+        reader, writer = await open_request(port)
         await answered(reader)
         patience["new"] = 0
         async with sweeping(server):
@@ -97,9 +98,9 @@ async def test_an_idle_connection_is_closed_when_its_period_has_passed(
 async def test_a_busy_connection_is_left_alone(
     http: str, patience: dict[module.State, float]
 ) -> None:
-    app = App()
-    async with serving(app, http=http) as (server, port):
-        reader, writer = await request(port, "/hold")
+    app = RecordingApp()
+    async with uvicorn_in_loop(app, http=http) as (server, port):
+        reader, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
         patience.update({"new": 0, "idle": 0.2, "closing": 0})
         async with sweeping(server):
@@ -113,8 +114,8 @@ async def test_a_busy_connection_is_left_alone(
 async def test_half_a_head_on_an_idle_connection_counts_as_nothing_yet(
     http: str, patience: dict[module.State, float]
 ) -> None:
-    async with serving(App(), http=http) as (server, port):
-        reader, writer = await request(port)
+    async with uvicorn_in_loop(RecordingApp(), http=http) as (server, port):
+        reader, writer = await open_request(port)
         await answered(reader)
         writer.write(b"GET / HTTP/1.1\r\n")
         (connection,) = server.server_state.connections
@@ -129,8 +130,8 @@ async def test_half_a_head_on_an_idle_connection_counts_as_nothing_yet(
 
 async def test_the_period_begins_anew_with_each_answer(patience: dict[module.State, float]) -> None:
     patience["idle"] = 0.4
-    async with serving(App()) as (server, port):
-        reader, writer = await request(port)
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
+        reader, writer = await open_request(port)
         await answered(reader)
         async with sweeping(server):
             for _ in range(4):
@@ -145,8 +146,8 @@ async def test_unread_bytes_keep_an_idle_connection_open(
     patience: dict[module.State, float],
 ) -> None:
     """The next request is in the kernel: the loop has not got round to it."""
-    async with serving(App()) as (server, port):
-        reader, writer = await request(port)
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
+        reader, writer = await open_request(port)
         await answered(reader)
         (connection,) = server.server_state.connections
         connection.transport.pause_reading()
@@ -166,7 +167,7 @@ async def test_unread_bytes_keep_an_idle_connection_open(
 async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
     failing: int, patience: dict[module.State, float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(App()) as (server, port):
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
         pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         await eventually(lambda: len(server.server_state.connections) == 3)
         bad = list(server.server_state.connections)[failing]
@@ -189,7 +190,7 @@ async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
 async def test_a_connection_that_closes_for_too_long_is_aborted(
     patience: dict[module.State, float],
 ) -> None:
-    async with serving(App()) as (server, port):
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await eventually(lambda: server.server_state.connections)
         (connection,) = server.server_state.connections
@@ -230,7 +231,7 @@ async def test_a_websocket_is_left_alone_until_all_is_cut_and_then_closed_with_1
 
     patience.update({"new": 0, "idle": 0})
     async with (
-        serving(App(), ws=ws) as (server, port),
+        uvicorn_in_loop(RecordingApp(), ws=ws) as (server, port),
         connect(f"ws://127.0.0.1:{port}/", proxy=None, close_timeout=1) as websocket,
         sweeping(server) as swept,
     ):
@@ -245,8 +246,8 @@ async def test_a_websocket_is_left_alone_until_all_is_cut_and_then_closed_with_1
 async def test_cutting_resets_every_connection_that_is_left(
     patience: dict[module.State, float],
 ) -> None:
-    async with serving(App()) as (server, port):
-        reader, writer = await request(port, "/hold")
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
+        reader, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
         Connections(server).cut()  # type: ignore[arg-type]
         with pytest.raises(ConnectionResetError):
@@ -258,9 +259,9 @@ async def test_cutting_resets_every_connection_that_is_left(
 async def test_what_has_not_begun_to_answer_is_not_cut_with_the_answers(
     patience: dict[module.State, float],
 ) -> None:
-    app = App()
-    async with serving(app) as (server, port):
-        reader, writer = await request(port, "/hold")
+    app = RecordingApp()
+    async with uvicorn_in_loop(app) as (server, port):
+        reader, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
         assert Connections(server).cut_answers() == 0  # type: ignore[arg-type]
         app.release.set()

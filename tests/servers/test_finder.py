@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
+from support.client import get_in_loop
+from support.polling import eventually
+from support.ports import listening_socket
+from support.server import RecordingApp, uvicorn_config, uvicorn_in_loop
 
 import graceful_asgi
 from graceful_asgi._servers.finder import find_server
-
-from .serving import App, config, eventually, get, listening_socket, serving
 
 if TYPE_CHECKING:
     from graceful_asgi.types import Receive, Scope, Send
@@ -33,36 +35,36 @@ class Subclass(uvicorn.Server):
 async def test_the_server_is_found_from_its_lifespan_and_from_a_request(
     lifespan: str, make: type[uvicorn.Server]
 ) -> None:
-    app = App(find_server)
-    async with serving(app, make=make, lifespan=lifespan) as (server, port):
-        await get(port)
+    app = RecordingApp(find_server)
+    async with uvicorn_in_loop(app, make=make, lifespan=lifespan) as (server, port):
+        await get_in_loop(port)
     scopes = ["lifespan", "http"] if lifespan == "on" else ["http"]
     assert app.seen == [(kind, server) for kind in scopes]
 
 
 async def test_it_is_found_where_the_signals_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "getsignal", lambda signum: signal.SIG_DFL)
-    app = App(find_server)
-    async with serving(app) as (server, port):
-        await get(port)
+    app = RecordingApp(find_server)
+    async with uvicorn_in_loop(app) as (server, port):
+        await get_in_loop(port)
     assert app.seen == [("lifespan", server), ("http", server)]
 
 
 async def test_it_is_found_under_trace_logging() -> None:
     """Which wraps the app, `receive` and `send`."""
-    app = App(find_server)
-    async with serving(app, log_level=5) as (server, port):
-        await get(port)
+    app = RecordingApp(find_server)
+    async with uvicorn_in_loop(app, log_level=5) as (server, port):
+        await get_in_loop(port)
     assert app.seen == [("lifespan", server), ("http", server)]
 
 
 async def test_it_is_found_inside_of_gather() -> None:
-    app = App(find_server)
-    server, listener = uvicorn.Server(config(app)), listening_socket()
+    app = RecordingApp(find_server)
+    server, listener = uvicorn.Server(uvicorn_config(app)), listening_socket()
 
     async def stop() -> None:
         await eventually(lambda: server.started)
-        await get(listener.getsockname()[1])
+        await get_in_loop(listener.getsockname()[1])
         server.should_exit = True
 
     await asyncio.gather(server.serve([listener]), stop())
@@ -71,33 +73,36 @@ async def test_it_is_found_inside_of_gather() -> None:
 
 @pytest.mark.parametrize("lifespan", ["on", "off"])
 async def test_of_two_servers_in_one_loop_each_scope_finds_its_own(lifespan: str) -> None:
-    first_app, second_app = App(find_server), App(find_server)
+    first_app, second_app = RecordingApp(find_server), RecordingApp(find_server)
     async with (
-        serving(first_app, lifespan=lifespan) as (first, first_port),
-        serving(second_app, lifespan=lifespan) as (second, second_port),
+        uvicorn_in_loop(first_app, lifespan=lifespan) as (first, first_port),
+        uvicorn_in_loop(second_app, lifespan=lifespan) as (second, second_port),
     ):
-        await get(second_port)
-        await get(first_port)
+        await get_in_loop(second_port)
+        await get_in_loop(first_port)
     assert {found for _, found in first_app.seen} == {first}
     assert {found for _, found in second_app.seen} == {second}
 
 
 async def test_of_two_servers_with_one_app_each_scope_finds_its_own() -> None:
-    app = App(find_server)
-    async with serving(app) as (first, first_port), serving(app) as (second, second_port):
-        await get(second_port)
-        await get(first_port)
+    app = RecordingApp(find_server)
+    async with (
+        uvicorn_in_loop(app) as (first, first_port),
+        uvicorn_in_loop(app) as (second, second_port),
+    ):
+        await get_in_loop(second_port)
+        await get_in_loop(first_port)
     assert [found for _, found in app.seen] == [first, second, second, first]
 
 
 async def test_a_request_that_a_middleware_moves_to_another_task_finds_the_only_server() -> None:
-    inner = App(find_server)
+    inner = RecordingApp(find_server)
 
     async def moves(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.ensure_future(inner(scope, receive, send))
 
-    async with serving(moves, lifespan="off") as (server, port):
-        await get(port)
+    async with uvicorn_in_loop(moves, lifespan="off") as (server, port):
+        await get_in_loop(port)
     assert inner.seen == [("http", server)]
 
 
@@ -119,7 +124,7 @@ def test_it_is_found_in_a_thread() -> None:
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    server = Found(config(app, port=0))
+    server = Found(uvicorn_config(app, port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     thread.join(10)
@@ -146,7 +151,7 @@ async def test_an_object_that_only_looks_like_a_server_is_none() -> None:
 
 
 async def test_a_server_that_is_not_running_in_this_loop_is_not_found() -> None:
-    server = uvicorn.Server(config(App()))
+    server = uvicorn.Server(uvicorn_config(RecordingApp()))
     assert find_server({"type": "http"}) is None
     assert not server.started
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 from support.need import need
+from support.server import uvicorn_config
 
 from graceful_asgi._servers.gunicorn import worker_of
 from graceful_asgi._servers.server_id import server_id
-
-from .serving import config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +48,7 @@ def test_a_server_with_another_callback_is_in_no_worker() -> None:
         """Somebody else's."""
 
     for callback in (None, notify):
-        server: Any = uvicorn.Server(config("app:app", callback_notify=callback))
+        server: Any = uvicorn.Server(uvicorn_config("app:app", callback_notify=callback))
         assert worker_of(server) is None
 
 

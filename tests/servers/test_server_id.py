@@ -7,11 +7,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
-from support.helpers import run_python
+from support.command import run_python
+from support.server import uvicorn_config
 
 from graceful_asgi._servers.server_id import server_id
-
-from .serving import config
 
 if TYPE_CHECKING:
     import pytest
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def server(**settings: Any) -> Server:
-    made = uvicorn.Server(config("app:app"))
+    made = uvicorn.Server(uvicorn_config("app:app"))
     for name, value in settings.items():
         setattr(made.config, name, value)
     return cast("Server", made)

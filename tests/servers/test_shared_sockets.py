@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.helpers import PATIENCE
+from support.polling import PATIENCE
 
 from graceful_asgi._servers.shared_sockets import SharedSockets
 

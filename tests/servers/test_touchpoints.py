@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
+from support.client import open_request
+from support.polling import eventually
+from support.server import RecordingApp, uvicorn_config, uvicorn_in_loop
 from uvicorn.server import ServerState
 
 from graceful_asgi._servers import touchpoints
-
-from .serving import App, config, eventually, request, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def load(name: str, package: str = "http") -> Any:
 
 async def make(name: str, package: str = "http") -> Any:
     """An instance, as `config.http_protocol_class` is called for a connection that we accept."""
-    loaded = config(App())
+    loaded = uvicorn_config(RecordingApp())
     loaded.load()
     cls = load(name, package)
     return cls(
@@ -53,7 +54,7 @@ async def make(name: str, package: str = "http") -> Any:
 
 @pytest.fixture
 def server() -> uvicorn.Server:
-    return uvicorn.Server(config("app:app"))
+    return uvicorn.Server(uvicorn_config("app:app"))
 
 
 def names_of(protocol: type) -> Iterator[str]:
@@ -69,7 +70,7 @@ def names_of(protocol: type) -> Iterator[str]:
 
 
 async def test_nothing_is_missing() -> None:
-    async with serving(App()) as (server, _):
+    async with uvicorn_in_loop(RecordingApp()) as (server, _):
         assert touchpoints.missing(server) == []  # type: ignore[arg-type]
 
 
@@ -86,7 +87,7 @@ async def test_the_server_looks_a_method_up_where_we_put_it(name: str) -> None:
     class Watched(uvicorn.Server):
         pass
 
-    async with serving(App(), make=Watched) as (server, _):
+    async with uvicorn_in_loop(RecordingApp(), make=Watched) as (server, _):
         if name == "shutdown":
             original = server.shutdown
 
@@ -96,7 +97,7 @@ async def test_the_server_looks_a_method_up_where_we_put_it(name: str) -> None:
 
             server.shutdown = shutdown  # type: ignore[method-assign]
     if name == "main_loop":
-        lone = uvicorn.Server(config(App(), port=0))
+        lone = uvicorn.Server(uvicorn_config(RecordingApp(), port=0))
 
         async def main_loop() -> None:
             called.append(None)
@@ -134,7 +135,7 @@ async def test_the_server_state_has_connections_and_tasks(server: uvicorn.Server
 
 
 async def test_a_running_server_has_servers_with_sockets_and_a_lifespan_with_state() -> None:
-    async with serving(App()) as (server, port):
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
         (running,) = server.servers
         assert [sock.getsockname()[1] for sock in running.sockets] == [port]
         assert isinstance(server.lifespan.state, dict)
@@ -145,13 +146,13 @@ async def test_a_running_server_has_servers_with_sockets_and_a_lifespan_with_sta
 async def test_the_lifespans_state_reaches_the_lifespan_and_not_a_copy() -> None:
     """By this the finder tells two servers in one loop apart."""
     states: list[object] = []
-    app = App(lambda scope: states.append(scope.get("state")))
-    async with serving(app) as (server, _):
+    app = RecordingApp(lambda scope: states.append(scope.get("state")))
+    async with uvicorn_in_loop(app) as (server, _):
         assert states[0] is server.lifespan.state
 
 
 async def test_a_server_that_is_off_has_a_lifespan_all_the_same() -> None:
-    async with serving(App(), lifespan="off") as (server, _):
+    async with uvicorn_in_loop(RecordingApp(), lifespan="off") as (server, _):
         assert server.lifespan.state == {}
         assert inspect.iscoroutinefunction(server.lifespan.shutdown)
 
@@ -160,16 +161,16 @@ async def test_a_server_that_is_off_has_a_lifespan_all_the_same() -> None:
     "name", ["http_protocol_class", "ws_protocol_class", "ssl", *touchpoints.Config.__annotations__]
 )
 async def test_the_loaded_configuration_has(name: str) -> None:
-    loaded = config(App())
+    loaded = uvicorn_config(RecordingApp())
     loaded.load()
     assert hasattr(loaded, name)
 
 
 async def test_the_last_step_looks_at_what_there_is_when_it_runs() -> None:
     """Empty sets stand in for what has had its time: then it waits for nobody."""
-    app = App()
-    async with serving(app) as (server, port):
-        _, writer = await request(port, "/hold")
+    app = RecordingApp()
+    async with uvicorn_in_loop(app) as (server, port):
+        _, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
         state = server.server_state
         kept = server.servers, state.connections, state.tasks
@@ -275,9 +276,9 @@ async def test_a_cycle_has_the_flag(name: str, flag: str) -> None:
 @pytest.mark.parametrize("http", ["h11", "httptools", "zttp"])
 async def test_what_a_connection_shows_of_its_request(http: str) -> None:
     """Under way, answered, answered and waiting for the next: by these a sweep tells them apart."""
-    app = App()
-    async with serving(app, http=http) as (server, port):
-        reader, writer = await request(port, "/hold")
+    app = RecordingApp()
+    async with uvicorn_in_loop(app, http=http) as (server, port):
+        reader, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
         (connection,) = server.server_state.connections
         cycle = connection.cycle  # type: ignore[union-attr]
@@ -294,8 +295,8 @@ async def test_what_a_connection_shows_of_its_request(http: str) -> None:
 
 
 async def test_the_transport_has_what_we_use() -> None:
-    async with serving(App()) as (server, port):
-        _, writer = await request(port, "/hold")
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
+        _, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.connections)
         (connection,) = server.server_state.connections
         transport = connection.transport
@@ -310,7 +311,7 @@ async def test_a_websocket_is_told_by_the_configured_class() -> None:
     from websockets.asyncio.client import connect
 
     async with (
-        serving(App()) as (server, port),
+        uvicorn_in_loop(RecordingApp()) as (server, port),
         connect(f"ws://127.0.0.1:{port}/", proxy=None, close_timeout=1),
     ):
         (connection,) = server.server_state.connections
@@ -322,9 +323,9 @@ async def test_a_websocket_is_told_by_the_configured_class() -> None:
 async def test_requests_run_in_the_servers_tasks() -> None:
     """By this the finder tells a request's server among several."""
     tasks: list[object] = []
-    app = App(lambda scope: tasks.append(asyncio.current_task()))
-    async with serving(app) as (server, port):
-        _, writer = await request(port, "/hold")
+    app = RecordingApp(lambda scope: tasks.append(asyncio.current_task()))
+    async with uvicorn_in_loop(app) as (server, port):
+        _, writer = await open_request(port, "/hold")
         await eventually(lambda: len(tasks) == 2)
         assert server.server_state.tasks == {tasks[1]}
         writer.close()

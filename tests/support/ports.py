@@ -22,3 +22,12 @@ def free_port() -> int:
             accepted.close()  # whoever closes first is left with TIME_WAIT
             client.recv(1)
     return port
+
+
+def listening_socket() -> socket.socket:
+    """Return a listener on a port of its own, so that nothing has to wait for "started"."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(64)
+    listener.setblocking(False)
+    return listener

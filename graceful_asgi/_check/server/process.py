@@ -37,7 +37,7 @@ class TargetProcess:
     """A server command, run in a process group of its own, its output in `log_path`.
 
     `env` is the whole environment (None: this process's own). `start_period` is how many seconds
-    the server has to answer ``GET ready_path`` with any status.
+    the server has to answer ``GET ready_path`` with any status (None: nothing is waited for).
 
     Use it as a context manager, plain or async; either way the whole group is gone afterwards. One
     thread waits for the exit, so its instant is exact whoever asks and whenever. All synchronous
@@ -53,8 +53,9 @@ class TargetProcess:
         host: str = "127.0.0.1",
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        ready_path: str = "/",
+        ready_path: str | None = "/",
         start_period: float = 20.0,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.command: Final = tuple(command)
         self.host: Final = host
@@ -64,6 +65,7 @@ class TargetProcess:
         self._cwd = cwd
         self._ready_path = ready_path
         self._start_period = start_period
+        self._pass_fds = tuple(pass_fds)
         self._process: subprocess.Popen[bytes] | None = None
         self._exited = threading.Event()
         self._exited_at: float | None = None
@@ -84,7 +86,8 @@ class TargetProcess:
             raise MisuseError("TargetProcess.start() was called twice; make a new TargetProcess")
         try:
             self._spawn()
-            self._wait_ready()
+            if self._ready_path is not None:
+                self._wait_ready(self._ready_path)
         except BaseException:
             self.kill()
             raise
@@ -212,6 +215,7 @@ class TargetProcess:
                     env=self._env,
                     cwd=self._cwd,
                     start_new_session=True,
+                    pass_fds=self._pass_fds,
                 )
             except OSError as error:
                 raise ServerStartError(f"{self._name} could not be started: {error}") from error
@@ -227,17 +231,17 @@ class TargetProcess:
         self._exited_at = time.monotonic()
         self._exited.set()
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self, path: str) -> None:
         deadline = time.monotonic() + self._start_period
         while True:
             left = deadline - time.monotonic()
-            answered = left > 0 and answers(self.host, self.port, self._ready_path, within=left)
+            answered = left > 0 and answers(self.host, self.port, path, within=left)
             if not self.running:  # looked at second: a stranger on the same port may have answered
                 raise ServerStartError(self._with_log(f"exited early, code {self.exit_code}"))
             if answered:
                 return
             if left <= 0:
-                why = why_no_answer(self.host, self.port, self._ready_path, self._start_period)
+                why = why_no_answer(self.host, self.port, path, self._start_period)
                 raise ServerStartError(self._with_log(why))
             # Polled: the port is the server's, and it tells nobody. An exit wakes this at once.
             self._exited.wait(_PROBE_INTERVAL)

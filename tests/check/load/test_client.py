@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from support.polling import eventually
 from support.ports import free_port
 
 from check.load.adversary import OK, OK_AND_CLOSE, OK_CHUNKED, Adversary, Request, first, reset
-from check.waiting import eventually
 from graceful_asgi._check.load.client import connect
 from graceful_asgi._check.load.request import Request as ToSend
 from graceful_asgi._check.result.counts import Answered, Lost, Unsent

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from support.polling import eventually
 from support.ports import free_port
 
 from check.load.adversary import (
@@ -20,7 +21,6 @@ from check.load.adversary import (
     status,
 )
 from check.load.loading import measure, plan
-from check.waiting import eventually
 from graceful_asgi._check.errors import SetupError
 from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.result.finding import Exit

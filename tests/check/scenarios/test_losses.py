@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from support.polling import eventually
 
 from check.load.adversary import (
     CUT_CHUNKED,
@@ -17,7 +18,6 @@ from check.load.adversary import (
     first,
 )
 from check.load.loading import measure, plan
-from check.waiting import eventually
 from graceful_asgi._check.scenarios.load import Load
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 
 import anyio
 import pytest
+from support.polling import eventually
 from support.ports import free_port
 
-from check.waiting import eventually
 from graceful_asgi._check.errors import ServerExitedError, ServerStartError
 from graceful_asgi._check.server.port import answers
 from graceful_asgi._check.server.process import TargetProcess

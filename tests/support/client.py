@@ -1,20 +1,20 @@
-"""A blocking HTTP/1 client on a raw socket: what arrives is told byte by byte, cuts included."""
+"""An HTTP/1 client on a raw socket: tests see what arrives byte by byte, cuts included."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from support.polling import PATIENCE
 
 if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
     from typing_extensions import Self
-
-PATIENCE = 15.0
-"""Seconds until a client gives up on a server that says nothing."""
 
 
 class CutError(Exception):
@@ -33,7 +33,7 @@ class Response:
 
 
 class Client:
-    """One connection, opened at once. Use as a context manager."""
+    """One blocking connection, opened at once. Use as a context manager."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Client:
         return True
 
     def is_open(self) -> bool:
-        """Say whether the peer has neither closed nor sent anything."""
+        """Return whether the peer has neither closed nor sent anything."""
         self.socket.setblocking(False)
         try:
             self.socket.recv(1, socket.MSG_PEEK)
@@ -170,7 +170,7 @@ def get(address: int | str, path: str, *, version: str = "1.1") -> Response:
 
 
 def is_refused(port: int) -> bool:
-    """Say whether a connect is refused now."""
+    """Return whether a connect is refused now."""
     try:
         Client(port).close()
     except ConnectionRefusedError:
@@ -178,3 +178,20 @@ def is_refused(port: int) -> bool:
     except ConnectionResetError:
         return False  # not yet, but at this very instant
     return False
+
+
+# Beside a server that runs in the test's own loop, a client must not block
+
+
+async def open_request(
+    port: int, path: str = "/"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection and write a request to it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return reader, writer
+
+
+async def get_in_loop(port: int, path: str = "/") -> Response:
+    """Get *path* on a connection of its own, from the loop that the server runs in."""
+    return await asyncio.to_thread(get, port, path)

@@ -1,4 +1,4 @@
-"""The command line as a user runs it: a process, its exit code and its two outputs."""
+"""Programs that run to their end: `python -c ...`, and the command line as a user runs it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from support.polling import PATIENCE
+from support.server import PACKAGE_ROOT, TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-TESTS = Path(__file__).parents[1]
 PROGRAMS = TESTS / "check" / "server" / "programs"
 SERVER = [sys.executable, str(PROGRAMS / "server.py")]
 
@@ -26,7 +28,7 @@ NO_LOAD = ["--keep-alive", "0", "--fresh", "0", "--skip", "pipelining"]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a command came to."""
+    """How a command ended."""
 
     code: int
     out: str
@@ -45,14 +47,14 @@ class Ended:
         return server
 
     def scenario(self, name: str) -> dict[str, Any]:
-        """One of its scenarios."""
+        """Return one of its scenarios."""
         [found] = [each for each in self.server["scenarios"] if each["name"] == name]
         return dict(found)
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The tests' own environment, with the test apps importable, in a terminal of 80 columns."""
-    paths = [str(TESTS), str(TESTS.parent)]
+    """Return this environment, with the test apps importable, in a terminal of 80 columns."""
+    paths = [str(TESTS), str(PACKAGE_ROOT)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "80", **more}
 
 
@@ -83,3 +85,19 @@ def run(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:
         env=environment(**(env or {})),
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def run_python(source: str, *, within: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """Run *source* as a program of its own, with this package; return how it ended."""
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(PACKAGE_ROOT)])
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(source)],
+            capture_output=True,
+            text=True,
+            timeout=within,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path.lstrip(os.pathsep)},
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise AssertionError(f"not over within {within} s: {exc.stdout!r} {exc.stderr!r}") from None

@@ -1,32 +1,25 @@
-"""What the tests drive the package with: virtual time, a server of their own, fake edges.
+"""Call an ASGI app as a server does: scopes, calls, a whole lifespan, a drain around them.
 
-Nothing here looks into the package: it calls an ASGI app as a server does, and acts for the
-server a drain happens in.
+Nothing here looks into the package.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import selectors
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
-import trio.testing
+
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
+from support.polling import PATIENCE
+from support.virtual_time import virtual_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from anyio.abc import TaskGroup
-
-    from graceful_asgi import Drainer
+    from typing_extensions import Self
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -34,107 +27,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[Any]]
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
-PATIENCE = 20.0
-"""Seconds that a test waits for what has to come, on however slow a machine."""
-
 OK: Message = {"type": "http.response.start", "status": 200, "headers": []}
 END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
-
-
-async def eventually(condition: Callable[[], object], *, within: float = PATIENCE) -> None:
-    """Return once *condition* holds: for states that nobody announces. The one place that polls."""
-    deadline = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not so within {within} s: {condition}")
-        await anyio.sleep(0.002)
-
-
-# Virtual time
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Moves the time on in place of waiting, where nothing is ready."""
-
-    time = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:  # no timer is set: only another thread can go on
-            return super().select(None)
-        ready = super().select(0)
-        if not ready:
-            self.time += max(0.0, timeout)
-        return ready
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop in which a wait of 30 s takes no time, as trio has it in `MockClock`."""
-
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.time
-
-
-def virtual_time(backend: str) -> tuple[str, dict[str, Any]]:
-    """Return *backend* for an `anyio_backend` fixture, with time that jumps from timer to timer."""
-    if backend == "trio":
-        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
-
-
-def virtual_clock() -> Callable[[], float] | None:
-    """Return what a `Drainer` in virtual time takes for `clock`. In trio it finds it by itself."""
-    try:
-        return asyncio.get_running_loop().time
-    except RuntimeError:
-        return None
-
-
-class ManualClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.time = 100.0
-
-    def __call__(self) -> float:
-        return self.time
-
-    def move(self, seconds: float) -> None:
-        self.time += seconds
-
-
-# The server a drain happens in
-
-
-class FakeEdge:
-    """A server that does what the drain asks of it, and remembers when it was asked."""
-
-    def __init__(self, drainer: Drainer) -> None:
-        self.times: dict[str, float] = {}
-        self.idle = True
-        self.slow_readers = 0
-        self._drainer = drainer
-        self._began = drainer.now()
-
-    def _note(self, verb: str) -> None:
-        assert verb not in self.times, f"{verb} twice"
-        self.times[verb] = self._drainer.now() - self._began
-
-    async def close_listener(self) -> None:
-        self._note("close_listener")
-
-    def is_idle(self) -> bool:
-        return self.idle
-
-    def cut_answers(self) -> int:
-        self._note("cut_answers")
-        return self.slow_readers
-
-    def cut_connections(self) -> None:
-        self._note("cut_connections")
 
 
 # ASGI, from the server's side
@@ -228,7 +122,7 @@ class Call:
         return values[0] if values else None
 
 
-class Server:
+class AsgiServer:
     """A server this package does not know: it runs the lifespan, then calls the app."""
 
     def __init__(self, app: App, tasks: TaskGroup, *, state: bool = True) -> None:
@@ -301,10 +195,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(app: App, *, state: bool = True) -> AsyncIterator[Server]:
+async def serving(app: App, *, state: bool = True) -> AsyncIterator[AsgiServer]:
     """Serve *app* for the length of a block, started; what still runs at its end is cancelled."""
     async with anyio.create_task_group() as tasks:
-        server = Server(app, tasks, state=state)
+        server = AsgiServer(app, tasks, state=state)
         await server.start()
         yield server
         tasks.cancel_scope.cancel()
@@ -331,21 +225,169 @@ async def answer(scope: MutableMapping[str, Any], receive: Receive, send: Send) 
     await send({**END})
 
 
-# Processes
+# The server a drain happens in
 
 
-def run_python(source: str, *, within: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-    """Run *source* as a program of its own, with this package; return how it ended."""
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(root)]).lstrip(os.pathsep)
-    try:
-        return subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(source)],
-            capture_output=True,
-            text=True,
-            timeout=within,
-            check=False,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise AssertionError(f"not over within {within} s: {exc.stdout!r} {exc.stderr!r}") from None
+class FakeAdapter:
+    """A server that does what the drain asks of it, and remembers when it was asked."""
+
+    def __init__(self, drainer: Drainer) -> None:
+        self.times: dict[str, float] = {}
+        self.idle = True
+        self.slow_readers = 0
+        self._drainer = drainer
+        self._began = drainer.now()
+
+    def _note(self, verb: str) -> None:
+        assert verb not in self.times, f"{verb} twice"
+        self.times[verb] = self._drainer.now() - self._began
+
+    async def close_listener(self) -> None:
+        self._note("close_listener")
+
+    def is_idle(self) -> bool:
+        return self.idle
+
+    def cut_answers(self) -> int:
+        self._note("cut_answers")
+        return self.slow_readers
+
+    def cut_connections(self) -> None:
+        self._note("cut_connections")
+
+
+# Calls of an app behind the middleware
+
+PATIENT = DrainPolicy(lame_duck_period=60, grace_period=60)
+QUICK = DrainPolicy(
+    lame_duck_period=0, grace_period=0.02, cancel_period=PATIENCE, websockets="finish"
+)
+
+
+def graceful(app: App, policy: DrainPolicy = PATIENT) -> GracefulMiddleware:
+    return GracefulMiddleware(with_lifespan(app), policy=policy)
+
+
+def app_with(*messages: Message, read: int = 0) -> App:
+    """Return an app that receives so many messages, then sends these."""
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        for _ in range(read):
+            await receive()
+        for message in messages:
+            await send({**message})
+
+    return app
+
+
+async def run(app: App, scope: Any, *received: Message, begun: bool = True) -> Call:
+    """Make one call to *app* behind a middleware that is draining."""
+    middleware = graceful(app)
+    async with serving(middleware) as server:
+        if begun:
+            middleware.drainer.begin("test")
+        with anyio.fail_after(PATIENCE):
+            return await server.call(scope, *received).run()
+
+
+def started(*headers: tuple[bytes, bytes], status: int = 200, **more: Any) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
+
+
+async def refused(server: AsgiServer, drainer: Drainer, scope: Any) -> Call:
+    drainer.begin("test")
+    with anyio.fail_after(PATIENCE):
+        return await server.call(scope).run()
+
+
+def hangs_after(*messages: Message) -> App:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send({**message})
+        await receive()
+        raise AssertionError("received something")
+
+    return app
+
+
+async def shut_down(app: App, scope: Any) -> tuple[Call, Drainer]:
+    """Shut a server down that has one call in flight which does not end by itself."""
+    middleware = graceful(app, QUICK)
+    async with serving(middleware) as server:
+        call = await server.begin(scope)
+        await anyio.wait_all_tasks_blocked()
+        await server.shut_down()
+        assert middleware.drainer.phase is Phase.STOPPED
+        with anyio.fail_after(PATIENCE):
+            await call.over.wait()
+    return call, middleware.drainer
+
+
+class Mailbox:
+    """A queue of one reader, in which nothing is lost when the reader leaves."""
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+        self._came = anyio.Event()
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        self._came.set()
+
+    async def get(self) -> Any:
+        while not self._items:
+            self._came = anyio.Event()
+            await self._came.wait()
+        return self._items.pop(0)
+
+
+class LiveCall(Call):
+    """A call of an app behind the middleware whose client goes on talking, and a drain around it.
+
+    Times are seconds since the drain began, by the drainer's clock.
+    """
+
+    def __init__(
+        self, app: App, scope: dict[str, Any], tasks: TaskGroup, policy: DrainPolicy
+    ) -> None:
+        self.drainer = Drainer(policy, clock=virtual_clock())
+        super().__init__(GracefulMiddleware(app, drainer=self.drainer), scope)
+        self.times: list[float] = []
+        self._tasks = tasks
+        self._mail = Mailbox()
+        self._began: float | None = None
+
+    def say(self, message: Message) -> None:
+        """Have *message* be the next that the server has received."""
+        self._mail.put(message)
+
+    async def receive(self) -> Message:
+        message: Message = await self._mail.get()
+        return message
+
+    async def send(self, message: Message) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.sent.append(message)
+        self.times.append(self.now())
+
+    def now(self) -> float:
+        return self.drainer.now() - (self._began or 0.0)
+
+    async def open(self) -> Self:
+        """Begin the call, and return once the app waits."""
+        self._tasks.start_soon(self.run)
+        await anyio.wait_all_tasks_blocked()
+        return self
+
+    def begin(self) -> None:
+        """Begin a drain that does not end the server."""
+        self._began = self.drainer.now()
+        self.drainer.begin("test")
+
+    async def drain(self) -> None:
+        """Stop the server, and follow the drain to its end."""
+        if self._began is None:
+            self._began = self.drainer.now()
+        self.drainer.stop("SIGTERM")
+        await self.drainer.drain(FakeAdapter(self.drainer))
+        self.drainer.finish()

@@ -1,0 +1,225 @@
+"""Servers under test: a command in a process of its own, and uvicorn in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn import Config
+from uvicorn import Server as UvicornServer
+
+import graceful_asgi
+from graceful_asgi._check.server.process import TargetProcess
+from support.polling import PATIENCE, eventually, wait_until
+from support.ports import free_port, listening_socket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from types import TracebackType
+
+    from graceful_asgi.types import Receive, Scope, Send
+
+TESTS = Path(__file__).parents[1]
+PACKAGE_ROOT = Path(graceful_asgi.__file__).parents[1]
+
+MARGIN = 0.5
+"""Seconds from the end of the last phase to the hard deadline."""
+ROOM = 3.0
+"""Seconds that a busy machine may add before a test calls something late."""
+
+Periods = dict[str, float]
+SHORT: Periods = {"lame_duck": 0.5, "grace": 1.0, "cancel": 0.5, "cleanup": 0.5}
+
+
+class Server(TargetProcess):
+    """A server command with the modules of the tests importable, and with periods of its own.
+
+    It counts as started once its log has a match of `ready`, and once it answers ``GET
+    ready_path``; with neither, at once. `env` may be changed until it is started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        directory: Path,
+        *,
+        port: int = 0,
+        env: dict[str, str] | None = None,
+        ready: str | None = None,
+        ready_path: str | None = None,
+        periods: Periods | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.periods = {**SHORT, **(periods or {})}
+        self._ready = ready
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GRACEFUL_", "APP_"))}
+        self.env: Final = {
+            **inherited,
+            "PYTHONPATH": os.pathsep.join((str(PACKAGE_ROOT), str(TESTS))),
+            "PYTHONUNBUFFERED": "1",
+            **{f"GRACEFUL_{k.upper()}_PERIOD": str(v) for k, v in self.periods.items()},
+            **(env or {}),
+        }
+        super().__init__(
+            command,
+            port=port,
+            log_path=directory / f"server-{time.monotonic_ns()}.log",
+            env=self.env,
+            cwd=directory,  # `python -m` looks for modules there first
+            ready_path=ready_path,
+            pass_fds=pass_fds,
+        )
+
+    def start(self) -> None:
+        """Start the server; return once it is ready. What is left of a failed start is killed."""
+        super().start()
+        try:
+            if self._ready is not None:
+                self.wait_for(self._ready)
+        except BaseException:
+            self.kill()
+            raise
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(exc_type, exc, traceback)
+        if exc_type is not None:
+            sys.stderr.write(f"--- log of {' '.join(self.command)}\n{self.log}\n")
+
+    # -- looking at it
+
+    @property
+    def log(self) -> str:
+        """Everything it has printed and logged up to now."""
+        return self.log_path.read_text(errors="replace")
+
+    def wait_for(self, pattern: str, *, count: int = 1, within: float = PATIENCE) -> None:
+        """Wait until the log has *count* matches of *pattern*."""
+
+        def look() -> bool:
+            running = self.running  # first: what it writes at its end is in the log by then
+            if len(re.findall(pattern, self.log)) >= count:
+                return True
+            if not running:
+                raise AssertionError(f"gone without {pattern!r} ({count}):\n{self.log}")
+            return False
+
+        wait_until(look, f"{pattern!r} in the log", within=within)
+
+    def count(self, text: str) -> int:
+        """Return how often the log has *text*."""
+        return self.log.count(text)
+
+    @property
+    def hard_deadline(self) -> float:
+        """Seconds from the signal to the instant at which it has to be gone."""
+        return sum(self.periods.values()) + MARGIN
+
+    # -- acting on it
+
+    def terminate(self) -> None:
+        """Send SIGTERM and wait until the drain has begun."""
+        self.signal(signal.SIGTERM)
+        self.wait_for(r"drain \[\d+\]: lame duck \(SIGTERM\)")
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit, by the hard deadline if nothing else is said; return the code."""
+        if timeout is None:
+            timeout = max(0.0, self.hard_deadline - self.seconds_since_signal()) + ROOM
+        code = super().wait(timeout)
+        if code is None:
+            raise AssertionError(f"still there {timeout:.1f} s later:\n{self.log}")
+        return code
+
+    def seconds_since_signal(self) -> float:
+        """Return the seconds since the first signal, or to the exit if it has come."""
+        if self._signalled_at is None:
+            return 0.0
+        return self.seconds_to_exit or time.monotonic() - self._signalled_at
+
+
+def uvicorn(
+    directory: Path,
+    *args: str,
+    app: str = "e2e.app:app",
+    http: str = "httptools",
+    loop: str = "asyncio",
+    env: dict[str, str] | None = None,
+    ready: str | None = "Uvicorn running on",
+    program: Sequence[str] = ("uvicorn",),
+    **periods: float,
+) -> Server:
+    """Return a `uvicorn` command on a TCP port of its own, unless *args* say where it listens."""
+    port = free_port()
+    where = [] if "--uds" in args else ["--port", str(port)]
+    command = [sys.executable, "-m", *program, app, "--http", http, "--loop", loop]
+    return Server(
+        [*command, *where, *args], directory, port=port, env=env, ready=ready, periods=periods
+    )
+
+
+# uvicorn in the test's own loop. No middleware here.
+
+
+class RecordingApp:
+    """Answers every request; calls `look` with each scope first, and waits while `hold` is set."""
+
+    def __init__(self, look: Callable[[Scope], object] = lambda scope: None) -> None:
+        self.look = look
+        self.seen: list[tuple[str, object]] = []
+        self.release = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen.append((scope["type"], self.look(scope)))
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+            return
+        if scope["path"] == "/hold":
+            await self.release.wait()
+        headers = [(b"content-length", b"4")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"seen"})
+
+
+def uvicorn_config(app: object, **options: Any) -> Config:
+    """Return a configuration without logging, on the newest WebSockets and the fastest parser."""
+    given = {"log_config": None, "ws": "websockets-sansio", "http": "httptools", **options}
+    return Config(app, **given)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def uvicorn_in_loop(
+    app: object, *, make: type[UvicornServer] = UvicornServer, **options: Any
+) -> AsyncIterator[tuple[UvicornServer, int]]:
+    """Serve *app* for the length of a block; yield the server and its port."""
+    server, listener = make(uvicorn_config(app, **options)), listening_socket()
+    port = listener.getsockname()[1]
+    task = asyncio.ensure_future(server.serve([listener]))
+    try:
+        await eventually(lambda: server.started or task.done())
+        yield server, port
+    finally:
+        server.should_exit = server.force_exit = True
+        for connection in tuple(server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.wait_for(task, PATIENCE)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import shlex
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +24,7 @@ from graceful_asgi._servers.uvicorn import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import click
 
@@ -183,24 +186,11 @@ def test_the_budget_selects_the_pods_of_the_deployment() -> None:
 
 # -- docker compose
 
-COMPOSE = {
-    "image",
-    "command",
-    "init",
-    "stop_signal",
-    "stop_grace_period",
-    "environment",
-    "healthcheck",
-    "ports",
-}
-"""Of the keys of a service in the Compose specification those that are used here."""
-
 
 def test_the_compose_file_gives_the_server_the_time_it_needs() -> None:
     (compose,) = documents("compose.yaml")
     assert set(compose) == {"services"}
     (service,) = compose["services"].values()
-    assert set(service) <= COMPOSE
     environ = service["environment"]
     assert set(environ) <= FIELDS
     given = float(service["stop_grace_period"].removesuffix("s"))
@@ -219,3 +209,36 @@ def test_every_command_is_a_list_so_that_no_shell_keeps_the_signal() -> None:
     for command in commands:
         assert isinstance(command, list), shlex.join(command)
         assert options(command, run.command)["app"] == "main:app"
+
+
+def test_the_compose_file_is_valid_by_the_specification_of_compose() -> None:
+    assert schema_faults("compose-spec", MANIFESTS / "compose.yaml") == ""
+
+
+# -- GitHub
+
+
+def schema_faults(schema: str, *paths: Path) -> str:
+    """Return what the schema that check-jsonschema brings with it finds wrong."""
+    need("check_jsonschema")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    checked = subprocess.run(
+        [*command, *paths], capture_output=True, text=True, timeout=60, check=False
+    )
+    return "" if checked.returncode == 0 else checked.stdout + checked.stderr
+
+
+def test_the_workflow_and_the_issue_forms_are_valid() -> None:
+    github = ROOT / ".github"
+    forms = sorted((github / "ISSUE_TEMPLATE").glob("*.yml"))
+    forms.remove(config := github / "ISSUE_TEMPLATE" / "config.yml")
+    assert schema_faults("github-workflows", *(github / "workflows").glob("*.yml")) == ""
+    assert schema_faults("github-issue-forms", *forms) == ""
+    assert schema_faults("github-issue-config", config) == ""
+
+
+def test_a_key_that_no_schema_knows_would_be_noticed(tmp_path: Path) -> None:
+    text = (MANIFESTS / "compose.yaml").read_text(encoding="utf-8")
+    misspelt = tmp_path / "compose.yaml"
+    misspelt.write_text(text.replace("stop_grace_period", "stop_grace"), encoding="utf-8")
+    assert "stop_grace" in schema_faults("compose-spec", misspelt)

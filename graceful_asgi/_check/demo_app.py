@@ -85,7 +85,8 @@ def make_app(*, graceful: bool) -> Starlette:
         ]
     )
     if graceful:
-        from .. import DrainPolicy, GracefulMiddleware
+        from .._asgi.middleware import GracefulMiddleware
+        from ..policy import DrainPolicy
 
         policy = DrainPolicy(lame_duck_period=LAME_DUCK_PERIOD, event_streams="end")
         app.add_middleware(GracefulMiddleware, policy=policy)

@@ -1,0 +1,203 @@
+"""The shape of the package: which room may import which, no circles, no long file, no name twice.
+
+An import for types only counts as any other: a type that makes a circle is in the wrong room.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import graceful_asgi
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(graceful_asgi.__file__).parent
+LONGEST = 400
+"""Lines of a file. One that is longer holds more than one idea."""
+
+ROOMS = [
+    ["__init__", "__main__", "testing"],
+    ["_cli"],
+    ["_check", "_run"],
+    ["prometheus"],
+    ["_asgi"],
+    ["_servers"],
+    ["_extensions"],
+    ["_control"],
+    ["_core"],
+    ["_diagnostics"],
+    ["log", "policy", "phase", "report", "event_loop", "types", "errors"],
+]
+"""From the top to the ground. A room imports from those below it, and from itself; rooms of one
+line know nothing of each other, but for those of the first and of the last."""
+
+ENTRY_POINTS = {"command"}
+"""What each module of a room has to have, so that another room finds it there."""
+
+KNOWN: dict[str, str] = {
+    "arrow: log -> _core.stuck_report": "the report's class is to be in `report`",
+    "arrow: report -> _core.work": "`Kind` and `Outcome` are to be in `report`",
+    "arrow: _core.state -> _extensions.registry": "goes with `state`",
+    "circle: _core.close_schedule -> _core.state": "goes with `state`",
+    "circle: _core.state -> _core.drainer": "goes with `state`",
+    "circle: _core.stuck_report -> _core.state": "goes with `state`",
+    "circle: _core.watch -> _core.drainer": "goes with `watch`",
+    "name: Timeline in _check.result.timeline, _core.timeline": "goes with `_core.timeline`",
+    "name: stuck_report in _core.stuck_report, log": "one of them is to be named for what it does",
+    "name: progress in _cli.control_display, log": "the same",
+    "name: describe in _check.result.finding, _control.status": "the same",
+    "name: judge in _check.result.verdict, _check.scenarios.repeated": "the same",
+    "name: state_of in _cli.control_display, _run.worker_process": "the same",
+    "name: Notifier in _core.notifier, _extensions.systemd": "the second is systemd's",
+    "name: Worker in _run.worker_process, _servers.gunicorn": "the first is a `WorkerProcess`",
+    "name: Connection in _check.load.client, _control.connection, _servers.touchpoints": (
+        "the control socket's and the check's are to be named so"
+    ),
+    "name: Request in _check.load.request, _control.protocol": "the second is of the protocol",
+    "name: EventStream in _asgi.event_stream, _check.scenarios.event_stream": (
+        "the second is a scenario"
+    ),
+}
+"""What is not in order yet, with the reason. It only gets shorter: an entry that is not needed any
+longer fails its test, so whoever mends the thing deletes its line."""
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return each module of the package, by its name without the package's own."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return found
+
+
+def is_package(name: str) -> bool:
+    return (PACKAGE / Path(*name.split("."))).is_dir()
+
+
+def imports(name: str) -> Iterator[str]:
+    """Yield the modules of the package that a module imports, wherever in it that is written."""
+    here = [] if name == "__init__" else name.split(".")
+    folder = here if is_package(name) else here[:-1]
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == PACKAGE.name:
+                    yield ".".join(alias.name.split(".")[1:]) or "__init__"
+        elif isinstance(node, ast.ImportFrom):
+            given = (node.module or "").split(".") if node.module else []
+            if node.level:
+                base = folder[: len(folder) - node.level + 1] + given
+            elif given[:1] == [PACKAGE.name]:
+                base = given[1:]
+            else:
+                continue
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                yield inner if inner in modules() else ".".join(base) or "__init__"
+
+
+@cache
+def arrows() -> dict[str, frozenset[str]]:
+    return {name: frozenset(imports(name)) - {name} for name in modules()}
+
+
+def level(module: str) -> int:
+    room = module.split(".")[0]
+    return next(number for number, rooms in enumerate(ROOMS) if room in rooms)
+
+
+def is_allowed(importer: str, imported: str) -> bool:
+    if importer.split(".")[0] == imported.split(".")[0]:
+        return True
+    up, down = level(importer), level(imported)
+    return up < down or up == down in (0, len(ROOMS) - 1)
+
+
+def circle_arrows(graph: dict[str, frozenset[str]]) -> set[str]:
+    """Return the arrows from which there is a way back to where they start."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = [start]
+        while ahead:
+            if (name := ahead.pop()) not in seen:
+                seen.add(name)
+                ahead += graph[name]
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    return {f"{name} -> {to}" for name in graph for to in graph[name] if name in reach[to]}
+
+
+def wrong_arrows() -> set[str]:
+    return {
+        f"{importer} -> {imported}"
+        for importer, targets in arrows().items()
+        for imported in targets
+        if not is_allowed(importer, imported)
+    }
+
+
+def known(kind: str) -> set[str]:
+    """Return the entries of `KNOWN` of one kind, by what its test finds."""
+    return {entry.removeprefix(f"{kind}: ") for entry in KNOWN if entry.startswith(f"{kind}: ")}
+
+
+def test_every_module_is_in_a_room() -> None:
+    listed = {room for rooms in ROOMS for room in rooms}
+    assert {name.split(".")[0] for name in modules()} == listed
+
+
+def test_every_entry_of_what_is_known_has_a_kind() -> None:
+    assert {entry.split(": ")[0] for entry in KNOWN} <= {"arrow", "circle", "long", "name"}
+
+
+def test_arrows_point_down_only() -> None:
+    assert wrong_arrows() == known("arrow")
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Without the arrows that are known, there is none; and with any of them back, there is."""
+    apart = known("arrow") | known("circle")
+
+    def without(these: set[str]) -> dict[str, frozenset[str]]:
+        return {
+            name: frozenset(to for to in targets if f"{name} -> {to}" not in these)
+            for name, targets in arrows().items()
+        }
+
+    assert circle_arrows(without(apart)) == set()
+    for arrow in known("circle"):
+        assert arrow in circle_arrows(without(apart - {arrow})), f"not needed: {arrow}"
+
+
+def test_no_file_is_too_long_for_one_idea() -> None:
+    long = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST
+    }
+    assert long == known("long")
+
+
+def test_one_name_means_one_thing() -> None:
+    """A private name is known in its module only, so it may come again."""
+    places = defaultdict(set)
+    for name, module in modules().items():
+        for node in module.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                places[node.name].add(name)
+    twice = {
+        f"{name} in {', '.join(sorted(where))}"
+        for name, where in places.items()
+        if len(where) > 1 and not name.startswith("_") and name not in ENTRY_POINTS
+    }
+    assert twice == known("name")

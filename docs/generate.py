@@ -1,4 +1,4 @@
-"""Write the parts of the documentation that the code knows best: `make docs`.
+"""Write the parts of the documentation that the code knows best, and its pictures: `make docs`.
 
 Each part stands between `<!-- name -->` and `<!-- /name -->` in a page. A test fails when a page is
 not what this writes.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from drawings import PICTURES
 
 from graceful_asgi.phase import TRANSITIONS, Event, Phase
 
@@ -41,9 +43,10 @@ PARTS: dict[str, Callable[[], str]] = {"phases": phases}
 
 
 def generated() -> dict[Path, str]:
-    """Return what each page should hold."""
+    """Return what each page and each picture should hold."""
     pages = {path: path.read_text(encoding="utf-8") for path in PAGES}
-    return {path: _PART.sub(_part, text) for path, text in pages.items()}
+    written = {path: _PART.sub(_part, text) for path, text in pages.items()}
+    return written | {DOCS / "assets" / name: draw() for name, draw in PICTURES.items()}
 
 
 def _part(found: re.Match[str]) -> str:

@@ -40,7 +40,8 @@ async def test_an_example_serves_with_the_middleware_outermost(example: str) -> 
                 assert (await client.get(path)).status_code == 200
 
 
-def test_the_generated_parts_are_up_to_date() -> None:
+def test_the_generated_parts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")  # as Python does for a script
     generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]()
     path: Path
     for path, text in generated.items():

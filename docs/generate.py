@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from drawings import PICTURES
 
-from graceful_asgi.phase import TRANSITIONS, Event, Phase
+from graceful_asgi import DrainPolicy
+from graceful_asgi._core.drain import Begin, Drain, Event, Step, Stop, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
@@ -24,18 +25,34 @@ _PART = re.compile(r"(<!-- ([\w./-]+) -->\n).*?(<!-- /\2 -->)", re.S)
 _LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".conf": "nginx", ".json": "json", ".py": "python"}
 
 
+EVENTS: dict[str, Event] = {
+    "begin": Begin("a begin"),
+    "stop": Stop("a stop"),
+    "resume": Step.RESUME,
+    "close": Step.CLOSE,
+    "cancel": Step.CANCEL,
+    "clean up": Step.CLEAN_UP,
+    "finish": Step.FINISH,
+}
+
+
 def phases() -> str:
-    """Return the transition table as a table: phase by event."""
-    events = list(Event)
-    lines = [
-        "| | " + " | ".join(event.value for event in events) + " |",
-        "| --- " * (len(events) + 1) + "|",
-    ]
-    for phase in Phase:
-        to = [TRANSITIONS.get((phase, event)) for event in events]
-        cells = ["" if phase is None else phase.value for phase in to]
-        lines.append(f"| **{phase.value}** | " + " | ".join(cells) + " |")
+    """Return a table of what each event makes of each phase, by asking the drain itself."""
+    lines = ["| | " + " | ".join(EVENTS) + " |", "| --- " * (len(EVENTS) + 1) + "|"]
+    for drain in _one_in_each_phase():
+        to = [step(drain, event, 0.0).phase for event in EVENTS.values()]
+        cells = ["" if phase is drain.phase else phase.value for phase in to]
+        lines.append(f"| **{drain.phase.value}** | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _one_in_each_phase() -> Iterator[Drain]:
+    """Yield a drain in each phase, as a begin leads there."""
+    drain = Drain(policy=DrainPolicy())
+    yield drain
+    for event in (Begin("a begin"), Step.CLOSE, Step.CANCEL, Step.CLEAN_UP, Step.FINISH):
+        drain = step(drain, event, 0.0)
+        yield drain
 
 
 PARTS: dict[str, Callable[[], str]] = {"phases": phases}

@@ -111,6 +111,21 @@ def progress(statistics: DrainStatistics) -> None:
     )
 
 
+def held(outcome: str, statistics: DrainStatistics) -> None:
+    """Log what became of a drain that waits for a stop."""
+    _say(
+        logging.WARNING if outcome == "forced" else logging.INFO,
+        "%s (%s): %s; waits for a stop or a resume",
+        "drained" if outcome == "clean" else outcome,
+        statistics.reason,
+        f"{statistics.in_flight} in flight" if statistics.in_flight else "nothing in flight",
+        event="held",
+        outcome=outcome,
+        reason=statistics.reason,
+        in_flight=statistics.in_flight,
+    )
+
+
 def finished(report: DrainReport) -> None:
     """Say what the drain came to, in one line."""
     _say(

@@ -19,9 +19,10 @@ from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.registry import Collector
 
 from . import log
-from ._core.work import Kind, Outcome
+from ._core.drainer import runner_of
 from .event_loop import current_task, spawn
 from .phase import Phase
+from .report import Kind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from ._core.drainer import Drainer
+    from ._core.runner import DrainRunner
     from .phase import PhaseChange
     from .report import DrainStatistics
 
@@ -139,11 +141,11 @@ class DrainCollector(Collector):
     """
 
     def __init__(self, drainer: Drainer) -> None:
-        self._drainer = drainer
+        self._runner = runner_of(drainer)
         self._shared: _Shared | None = None
         if processes_share_a_scrape():
             self._shared = _Shared()
-            drainer.makers.append(lambda drainer: _Writer(self, drainer))
+            self._runner.makers.append(lambda runner: _Writer(self, runner))
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without values: their names, for the registry."""
@@ -169,7 +171,7 @@ class DrainCollector(Collector):
             self._shared.write(self._values())
 
     def _values(self) -> Iterator[Value]:
-        return _values(self._drainer.statistics(leave_out=current_task()))
+        return _values(self._runner.statistics(leave_out=current_task()))
 
 
 class _Shared:
@@ -194,9 +196,9 @@ class _Shared:
 class _Writer:
     """Writes while the server runs. An attendant; lives on the event loop."""
 
-    def __init__(self, collector: DrainCollector, drainer: Drainer) -> None:
+    def __init__(self, collector: DrainCollector, runner: DrainRunner) -> None:
         self._collector = collector
-        self._drainer = drainer
+        self._runner = runner
         self._closed = False
         self._running = spawn(self._run)
 
@@ -207,7 +209,7 @@ class _Writer:
     def close(self) -> None:
         """Write no more. The last figures are those of a server that has stopped."""
         self._closed = True
-        self._drainer.notifier.wake()
+        self._runner.notifier.wake()
 
     def _write(self) -> None:
         try:
@@ -216,10 +218,10 @@ class _Writer:
             log.failed("the metrics cannot be written; the server goes on")
 
     async def _run(self) -> None:
-        write_at = self._drainer.now()
-        with self._drainer.notifier.listening() as listener:
+        write_at = self._runner.now()
+        with self._runner.notifier.listening() as listener:
             while not self._closed:
-                if self._drainer.now() >= write_at:
-                    write_at = self._drainer.now() + WRITE_PERIOD
+                if self._runner.now() >= write_at:
+                    write_at = self._runner.now() + WRITE_PERIOD
                     self._write()
-                await listener.wait(write_at - self._drainer.now())
+                await listener.wait(write_at - self._runner.now())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ._core.work import Kind, Outcome
     from .phase import Phase
+
+
+Kind = Literal["http", "websocket", "task", "lifespan"]
+
+Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class DrainStatistics:
     kinds: Mapping[Kind, int] = field(default_factory=dict)
     """How much of each kind is in flight; what is not there is absent."""
     tracked: Mapping[str, int] = field(default_factory=dict)
-    """The app's own work in flight (`Drainer.track`), by the names it was given."""
+    """The app's own work in flight (`DrainRunner.track`), by the names it was given."""
     drains: int = 0
     """How many drains have begun, those called off included."""
     totals: Mapping[Outcome, int] = field(default_factory=dict)

@@ -41,13 +41,6 @@ ENTRY_POINTS = {"command"}
 
 KNOWN: dict[str, str] = {
     "arrow: log -> _core.stuck_report": "the report's class is to be in `report`",
-    "arrow: report -> _core.work": "`Kind` and `Outcome` are to be in `report`",
-    "arrow: _core.state -> _extensions.registry": "goes with `state`",
-    "circle: _core.close_schedule -> _core.state": "goes with `state`",
-    "circle: _core.state -> _core.drainer": "goes with `state`",
-    "circle: _core.stuck_report -> _core.state": "goes with `state`",
-    "circle: _core.watch -> _core.drainer": "goes with `watch`",
-    "name: Timeline in _check.result.timeline, _core.timeline": "goes with `_core.timeline`",
     "name: stuck_report in _core.stuck_report, log": "one of them is to be named for what it does",
     "name: progress in _cli.control_display, log": "the same",
     "name: describe in _check.result.finding, _control.status": "the same",

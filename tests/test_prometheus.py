@@ -15,6 +15,8 @@ from support.command import run_python
 from support.virtual_time import virtual_clock
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi.prometheus import DrainCollector
 
 if TYPE_CHECKING:
@@ -27,9 +29,9 @@ class Scraped:
     """A drainer and a registry of its own that has it."""
 
     def __init__(self, policy: DrainPolicy | None = None) -> None:
-        self.drainer = Drainer(policy, clock=virtual_clock())
+        self.drainer = DrainRunner(policy, clock=virtual_clock())
         self.registry = CollectorRegistry()
-        self.registry.register(DrainCollector(self.drainer))
+        self.registry.register(DrainCollector(as_drainer(self.drainer)))
 
     def value(self, name: str, **labels: str) -> float:
         value = self.registry.get_sample_value(f"graceful_asgi_{name}", labels)
@@ -113,7 +115,7 @@ async def scrape(scraped: Scraped, *, in_a_thread: bool) -> str:
         else:
             await make_asgi_app(scraped.registry)(scope, receive, send)
 
-    middleware = GracefulMiddleware(with_lifespan(app), drainer=scraped.drainer)
+    middleware = GracefulMiddleware(with_lifespan(app), drainer=as_drainer(scraped.drainer))
     async with serving(middleware) as server:
         request = {"type": "http.request", "body": b"", "more_body": False}
         call = await server.call(http_scope("/metrics"), request).run()
@@ -168,14 +170,16 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
         import anyio
         from prometheus_client import CollectorRegistry
         from prometheus_client.multiprocess import MultiProcessCollector
-        from graceful_asgi import Drainer, DrainPolicy
+        from graceful_asgi import DrainPolicy
+        from graceful_asgi._core.drainer import as_drainer
+        from graceful_asgi._core.runner import DrainRunner
         from graceful_asgi._extensions.registry import attend
         from graceful_asgi._core.server import PassiveAdapter
         from graceful_asgi.prometheus import DrainCollector
 
-        drainer = Drainer(DrainPolicy(lame_duck_period=0))
+        drainer = DrainRunner(DrainPolicy(lame_duck_period=0))
         own, others = CollectorRegistry(), CollectorRegistry()
-        own.register(DrainCollector(drainer))
+        own.register(DrainCollector(as_drainer(drainer)))
         MultiProcessCollector(own)
         MultiProcessCollector(others)
 

@@ -12,14 +12,15 @@ from asyncio import current_task
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from .._core.work import Outcome, Work
+from .._core.work import Work
 from ..phase import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..event_loop import Interruptible
+    from ..report import Outcome
     from ..types import Message, Receive, Scope, Send
     from .event_stream import EventStream
 
@@ -63,7 +64,7 @@ class Exchange(Work):
     _sent: int
     """Bytes of the body's other pieces."""
 
-    def __init__(self, drainer: Drainer, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
         # What Work.__init__ does, spelled out: the call is a tenth of what a request costs here.
         in_flight = self._in_flight = drainer.in_flight
         self._cancel_scope = None

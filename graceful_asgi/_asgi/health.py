@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from .._core.watch import DrainWatch
+from .._core.begun_drain import BegunDrain
 from ..errors import PolicyError
 from ..phase import Phase
 from . import connection_header
@@ -16,7 +16,7 @@ from . import connection_header
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from .._core.server_context import Peers
     from ..types import Scope, Send
 
@@ -68,7 +68,7 @@ class Probes:
                 f"allowed: a token of {MIN_TOKEN_LENGTH} characters or more"
             )
 
-    async def answers(self, drainer: Drainer, scope: Scope, send: Send) -> bool:
+    async def answers(self, drainer: DrainRunner, scope: Scope, send: Send) -> bool:
         """Answer the request if its path is one of these; say whether it was."""
         # The path includes the root path: what a proxy takes off it, and the platform's probes,
         # which go past the proxy, never had. Or what the app is mounted at.
@@ -84,7 +84,7 @@ class Probes:
             return False
         return True
 
-    async def _drain(self, drainer: Drainer, scope: Scope, send: Send) -> None:
+    async def _drain(self, drainer: DrainRunner, scope: Scope, send: Send) -> None:
         if not self._knows(scope):
             await _answer(drainer, scope, send, 401, "wrong or missing token")
         elif scope["method"] not in ("GET", "POST"):
@@ -100,12 +100,12 @@ class Probes:
         return hmac.compare_digest(given, expected)
 
 
-async def _drain_all(drainer: Drainer) -> Sequence[str]:
+async def _drain_all(drainer: DrainRunner) -> Sequence[str]:
     """Drain every process of the server; return what was not clean about it."""
     given = drainer.policy.termination_grace_period
     undo_period = PLATFORM_PERIOD if given is None else given
-    drainer.hold.begin(REASON, resume_after=undo_period)
-    watch, faults = DrainWatch(drainer), list[str]()
+    drainer.begin(REASON, resume_after=undo_period)
+    begun, faults = BegunDrain(drainer), list[str]()
     over = drainer.peers is None
 
     async def drain_siblings(siblings: Peers) -> None:
@@ -117,7 +117,7 @@ async def _drain_all(drainer: Drainer) -> Sequence[str]:
     async with anyio.create_task_group() as tasks:
         if drainer.peers is not None:
             tasks.start_soon(drain_siblings, drainer.peers)
-        outcome = await drainer.wait_outcome(watch)
+        outcome = await begun.wait()
         if outcome != "clean":
             faults.append(outcome)
         # A stop ends the siblings by itself, and this request must not be what it waits for.
@@ -129,7 +129,7 @@ async def _drain_all(drainer: Drainer) -> Sequence[str]:
 _EXTRA: Final = {401: [(b"www-authenticate", b"Bearer")], 405: [(b"allow", b"GET, POST")]}
 
 
-async def _answer(drainer: Drainer, scope: Scope, send: Send, status: int, text: str) -> None:
+async def _answer(drainer: DrainRunner, scope: Scope, send: Send, status: int, text: str) -> None:
     body = text.encode()
     start = {
         "type": "http.response.start",

@@ -18,7 +18,8 @@ from .exchange import SERVING, Exchange, unavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .._core.work import CloseWhen, Kind, Outcome
+    from .._core.work import CloseWhen
+    from ..report import Kind, Outcome
     from ..types import Message
 
 _BODIES: Final = frozenset(

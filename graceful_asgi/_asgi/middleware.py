@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .. import log
-from .._core.drainer import Drainer
+from .._core.drainer import Drainer, as_drainer, runner_of
+from .._core.runner import DrainRunner
 from .._core.server import PassiveAdapter
 from .._servers import attach
 from ..errors import ClosedError, ControlError, MisuseError
@@ -121,14 +122,16 @@ class GracefulMiddleware:
         await exchange.conclude()
         return None
 
-    def _without_lifespan(self, scope: Scope) -> Drainer:
+    def _without_lifespan(self, scope: Scope) -> DrainRunner:
         """Return the drainer of a server that sent no lifespan, found at a request of its."""
         if self._servers == 0 or self.drainer.phase is Phase.STOPPED:
             self._servers = 1
-            hook = attach(self.drainer, scope, anew=True, has_endpoint=self._has_endpoint)
+            hook = attach(
+                runner_of(self.drainer), scope, anew=True, has_endpoint=self._has_endpoint
+            )
             if hook is not None:
-                self.drainer = hook.drainer
-        return self.drainer
+                self.drainer = as_drainer(hook.drainer)
+        return runner_of(self.drainer)
 
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> Any:
         try:
@@ -150,7 +153,7 @@ class GracefulMiddleware:
         return self._probes is not None and self._probes.drain is not None
 
     @contextmanager
-    def serving(self, scope: Scope) -> Iterator[Drainer | None]:
+    def serving(self, scope: Scope) -> Iterator[DrainRunner | None]:
         """Drain the server that *scope* is the lifespan of, for a block. For the middleware.
 
         Yields the drainer where nothing but that lifespan tells it of a stop.
@@ -163,7 +166,7 @@ class GracefulMiddleware:
         own = self._given or first
         self._servers += own
         try:
-            drainer = self.drainer if own else Drainer(self.drainer.policy)
+            drainer = runner_of(self.drainer) if own else DrainRunner(self.drainer.policy)
             if OVERRIDES_KEY in state:
                 overrides: Overrides = state[OVERRIDES_KEY]
                 drainer.use(overrides.policy_over(drainer.policy))
@@ -179,7 +182,7 @@ class GracefulMiddleware:
             self._servers -= own
 
 
-def hear_stop(receive: Receive, drainer: Drainer | None) -> Receive:
+def hear_stop(receive: Receive, drainer: DrainRunner | None) -> Receive:
     """Return *receive*, which drains as it brings the end where there is a *drainer*."""
     if drainer is None:
         return receive
@@ -194,7 +197,7 @@ def hear_stop(receive: Receive, drainer: Drainer | None) -> Receive:
     return receive_shutdown
 
 
-def hear_start(send: Send, drainer: Drainer, *, passive: bool) -> Send:
+def hear_start(send: Send, drainer: DrainRunner, *, passive: bool) -> Send:
     """Return *send*, which tells the *drainer* how the start has come out: that the server listens
     where it is *passive*, and else nobody says so, and that it has failed."""
 
@@ -208,7 +211,7 @@ def hear_start(send: Send, drainer: Drainer, *, passive: bool) -> Send:
     return send_startup
 
 
-def _refuses(drainer: Drainer, exchange: Exchange) -> bool:
+def _refuses(drainer: DrainRunner, exchange: Exchange) -> bool:
     """Say whether what came while draining gets a 503 in place of an answer."""
     drainer.arrived(exchange)
     return not drainer.waiting or drainer.policy.new_requests == "reject"

@@ -11,7 +11,7 @@ from .exchange import DRAINER_KEY, EXCHANGE_KEY
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..types import Scope
     from .exchange import Exchange
 
@@ -30,7 +30,7 @@ class DrainNotice:
 
     __slots__ = ("_drainer", "_exchange")
 
-    def __init__(self, drainer: Drainer, exchange: Exchange | None = None) -> None:
+    def __init__(self, drainer: DrainRunner, exchange: Exchange | None = None) -> None:
         self._drainer = drainer
         self._exchange = exchange
 

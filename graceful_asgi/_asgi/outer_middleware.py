@@ -11,7 +11,7 @@ from .middleware import GracefulMiddleware, hear_stop
 from .options import OVERRIDES_KEY, Overrides
 
 if TYPE_CHECKING:
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -49,7 +49,7 @@ class OuterMiddleware(GracefulMiddleware):
         hearing: Receive | None = None
         with ExitStack() as stack:
 
-            def look() -> Drainer | None:
+            def look() -> DrainRunner | None:
                 self._aside = DRAINER_KEY in state
                 return None if self._aside else stack.enter_context(self.serving(scope))
 

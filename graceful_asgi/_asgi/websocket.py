@@ -18,8 +18,9 @@ from .exchange import SERVING, Exchange, unavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .._core.drainer import Drainer
-    from .._core.work import CloseWhen, Kind
+    from .._core.runner import DrainRunner
+    from .._core.work import CloseWhen
+    from ..report import Kind
     from ..types import Message, Receive, Scope, Send
 
 SERVICE_RESTART: Final = 1012
@@ -52,7 +53,7 @@ class WebSocketExchange(Exchange):
     )
     kind: ClassVar[Kind] = "websocket"
 
-    def __init__(self, drainer: Drainer, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(drainer, scope, receive, send)
         self._wait: Interruptible | None = None
         """The handler's wait for the next message."""

@@ -16,7 +16,7 @@ from .protocol import MAX_REPLY, MAX_REQUEST
 if TYPE_CHECKING:
     import socket
 
-    from .._core.watch import DrainWatch
+    from .._core.begun_drain import BegunDrain
 
 IDLE_PERIOD: Final = 10.0
 """Seconds for a peer to say what it wants, or to take what it has been told."""
@@ -31,7 +31,7 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self.watch: DrainWatch | None = None
+        self.begun: BegunDrain | None = None
         """What the peer waits for, if it does."""
         self.progress_due = 0.0
         self.closed = False
@@ -51,7 +51,7 @@ class Connection:
     @property
     def is_waiting(self) -> bool:
         """Whether the peer waits for a drain, and has taken all that it has been told."""
-        return self.watch is not None and not self._outgoing
+        return self.begun is not None and not self._outgoing
 
     def idle_left(self) -> float:
         """Seconds until the peer has had its time; a peer that waits has all it wants."""

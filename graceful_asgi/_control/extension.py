@@ -14,11 +14,11 @@ from .runtime import open_private
 from .server import ControlServer
 
 if TYPE_CHECKING:
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..phase import PhaseChange
 
 
-def control_socket(drainer: Drainer) -> ControlSocket | None:
+def control_socket(drainer: DrainRunner) -> ControlSocket | None:
     """Open the control socket of *drainer*'s process, if the environment or an endpoint wants it.
 
     The directory is `GRACEFUL_CONTROL_DIR`. Without it the workers of a server that has a drain
@@ -47,7 +47,7 @@ def control_socket(drainer: Drainer) -> ControlSocket | None:
 class ControlSocket:
     """One process's control socket. Closed when its server has stopped, or the process ends."""
 
-    def __init__(self, drainer: Drainer, directory: ControlDirectory) -> None:
+    def __init__(self, drainer: DrainRunner, directory: ControlDirectory) -> None:
         self._drainer = drainer
         self._directory = directory
         self._pid = os.getpid()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from .._core.watch import DrainWatch
+from .._core.begun_drain import BegunDrain
 from ..phase import Phase
 from .protocol import ProtocolError, Request, build_reply, parse_request
 from .status import describe
@@ -13,7 +13,7 @@ from .status import describe
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from .connection import Connection
 
 PROGRESS_PERIOD: Final = 0.5
@@ -23,7 +23,7 @@ PROGRESS_PERIOD: Final = 0.5
 class Desk:
     """Answers for one drainer. Used by one thread at a time, whichever that is."""
 
-    def __init__(self, drainer: Drainer) -> None:
+    def __init__(self, drainer: DrainRunner) -> None:
         self._drainer = drainer
 
     def answer(self, connection: Connection, line: bytes) -> None:
@@ -45,19 +45,19 @@ class Desk:
 
     def _drain(self, connection: Connection, request: Request) -> None:
         drainer = self._drainer
-        began = drainer.hold.begin(request.reason, resume_after=request.resume_after)
-        watch = DrainWatch(drainer)
+        began = drainer.begin(request.reason, resume_after=request.resume_after)
+        begun = BegunDrain(drainer)
         line = build_reply("drain", began=began, process=describe(drainer))
         connection.say(line, last=not request.wait)
         if request.wait:
-            connection.watch = watch
+            connection.begun = begun
             connection.progress_due = time.monotonic() + PROGRESS_PERIOD
 
     def tell_outcomes(self, connections: Iterable[Connection]) -> None:
         """Tell those who wait for a drain that has come out."""
         for connection in connections:
-            if connection.watch is not None and (outcome := connection.watch.outcome()):
-                connection.watch = None
+            if connection.begun is not None and (outcome := connection.begun.outcome()):
+                connection.begun = None
                 state = describe(self._drainer)
                 connection.say(build_reply("outcome", outcome=outcome, process=state), last=True)
 
@@ -65,7 +65,7 @@ class Desk:
         """Tell those who wait how it goes on, every now and then."""
         now = time.monotonic()
         for connection in connections:
-            if connection.watch is not None and now >= connection.progress_due:
+            if connection.begun is not None and now >= connection.progress_due:
                 connection.progress_due = now + PROGRESS_PERIOD
                 if connection.is_waiting:  # a peer that does not read misses some
                     connection.say(build_reply("progress", process=describe(self._drainer)))

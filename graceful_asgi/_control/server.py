@@ -26,7 +26,7 @@ from .protocol import build_reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
 
     Ready = list[tuple[selectors.SelectorKey, int]]
 
@@ -43,7 +43,7 @@ class ControlServer:
     The methods are safe from any thread; `wake` in a signal handler, too.
     """
 
-    def __init__(self, drainer: Drainer, listener: socket.socket) -> None:
+    def __init__(self, drainer: DrainRunner, listener: socket.socket) -> None:
         self._bulletin = drainer.notifier
         self._desk = Desk(drainer)
         self._listener = listener
@@ -142,8 +142,8 @@ class ControlServer:
         now = time.monotonic()
         ends = [connection.idle_left() for connection in self._connections]
         for connection in self._connections:
-            if connection.watch is not None:
-                ends += (connection.watch.changes_in(), connection.progress_due - now)
+            if connection.begun is not None:
+                ends += (connection.begun.changes_in(), connection.progress_due - now)
         if self._deaf_until:
             ends.append(self._deaf_until - now)
         left = min(ends, default=float("inf"))
@@ -190,7 +190,7 @@ class ControlServer:
         """Let the peer go that has said nothing for longest, where there are too many."""
         if len(self._connections) < MAX_CONNECTIONS:
             return True
-        idle = [each for each in self._connections if each.watch is None]
+        idle = [each for each in self._connections if each.begun is None]
         if idle:
             self._let_go(min(idle, key=Connection.idle_left))
         return bool(idle)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.watch import DrainWatch
+from .._core.begun_drain import BegunDrain
 from ..phase import Phase
 
 if TYPE_CHECKING:
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..report import StuckWork
 
 MAX_TEXT: Final = 500
 """Characters of a path, which a client chose, and of a reason."""
 
 
-def describe(drainer: Drainer) -> dict[str, Any]:
+def describe(drainer: DrainRunner) -> dict[str, Any]:
     """Return the state of this moment, as JSON has it; infinite numbers are for it to replace.
 
     Safe from any thread, with the event loop in any state.
@@ -39,9 +39,9 @@ def describe(drainer: Drainer) -> dict[str, Any]:
         "rejected": statistics.rejected,
         "elapsed": statistics.elapsed,
         "time_left": statistics.time_left,
-        "lame_duck_left": drainer.timeline.lame_duck_left(drainer.now()) if ducking else None,
-        "gives_up_in": DrainWatch(drainer).gives_up_in() if held else None,
-        "undone_in": drainer.hold.time_left(),
+        "lame_duck_left": drainer.state.lame_duck_left(drainer.now()) if ducking else None,
+        "gives_up_in": BegunDrain(drainer).gives_up_in() if held else None,
+        "undone_in": drainer.undo_in(),
     }
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from .state import DrainState
+    from .view import DrainView
     from .work import Work
 
     Action = Callable[[], Coroutine[Any, Any, None]]
@@ -40,7 +40,7 @@ MOMENT: Final = 0.1
 class CloseSchedule:
     """Ends long-lived work at its time, from a drain's beginning on. Lives on the event loop."""
 
-    def __init__(self, state: DrainState) -> None:
+    def __init__(self, state: DrainView) -> None:
         self._state = state
         self._plan: list[tuple[float, int, Work]] = []
         self._actions: list[Action] = []
@@ -91,7 +91,7 @@ class CloseSchedule:
         if work.close_when == "at deadline":
             return state.phase is Phase.CANCELLING or state.now() >= self._boundary_time()
         if state.phase is Phase.LAME_DUCK:
-            return state.now() >= min(work.close_at, state.timeline.lame_duck_end())
+            return state.now() >= min(work.close_at, state.lame_duck_end())
         return state.phase in (Phase.DRAINING, Phase.CANCELLING)
 
     def patience_end(self) -> float:
@@ -99,8 +99,8 @@ class CloseSchedule:
         grace period, so that what it was at can be seen to end."""
         state = self._state
         if state.phase is Phase.LAME_DUCK:
-            return state.timeline.lame_duck_end() + state.policy.grace_period / 2
-        return state.timeline.deadline - state.policy.grace_period / 2
+            return state.lame_duck_end() + state.policy.grace_period / 2
+        return state.state.deadline - state.policy.grace_period / 2
 
     async def close_now(self) -> None:
         """End all that can be ended in this moment. What cannot is about to be cancelled."""
@@ -132,7 +132,7 @@ class CloseSchedule:
     def _take(self) -> Iterator[Work]:
         """Yield the work whose time has come."""
         state = self._state
-        now, end = state.now(), state.timeline.lame_duck_end()
+        now, end = state.now(), state.lame_duck_end()
         while self._plan and min(self._plan[0][0], end) <= now:
             work = heapq.heappop(self._plan)[2]
             work.close_at = now  # and stays so, should a request put the lame duck's end off
@@ -140,7 +140,7 @@ class CloseSchedule:
         if now >= self._boundary_time() and not self._last_call:
             self._last_call = True
             last = [work for work in state.in_flight if work.close_when == "at deadline"]
-            state.note_stuck(last)
+            state.record.note_stuck(state.state, last, state.now())
             yield from last
 
     def _next(self) -> float:
@@ -148,20 +148,20 @@ class CloseSchedule:
         last_call = math.inf if self._last_call else self._boundary_time()
         if not self._plan:
             return last_call
-        return min(last_call, self._plan[0][0], self._state.timeline.lame_duck_end())
+        return min(last_call, self._plan[0][0], self._state.lame_duck_end())
 
     def _schedule(self, work: Work, due: float) -> None:
         work.close_at = due
         heapq.heappush(self._plan, (due, next(self._number), work))
 
     def _time_for_it(self) -> float:
-        return max(0.0, self._state.timeline.lame_duck_end() - self._state.now())
+        return max(0.0, self._state.lame_duck_end() - self._state.now())
 
     def _boundary_time(self) -> float:
         state = self._state
         if state.phase is not Phase.DRAINING:
             return math.inf
-        return state.timeline.deadline - min(BOUNDARY_PERIOD, state.policy.grace_period / 2)
+        return state.state.deadline - min(BOUNDARY_PERIOD, state.policy.grace_period / 2)
 
 
 async def _attempt(action: Action) -> None:

@@ -1,163 +1,121 @@
-"""The `Drainer`: the async shell around a drain's state. The drain reads top to bottom in `drain`.
-
-Listeners, connections, signals and ASGI are known to the edges only; of those it knows the four
-verbs of `Edge`.
-"""
+"""`Drainer`: what users hold of a drain."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from typing import TYPE_CHECKING
 
-import anyio.lowlevel
-
-from .. import log
 from ..errors import MisuseError
-from ..event_loop import running_clock
-from ..phase import Event, Phase
-from .close_schedule import CloseSchedule
-from .hold import Hold
-from .server_context import ServerContext
-from .state import DrainState
-from .work import TrackedWork
+from .runner import DrainRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..event_loop import Clock
+    from ..phase import Phase
     from ..policy import DrainPolicy
-    from ..report import DrainReport
+    from ..report import DrainReport, DrainStatistics
     from .notifier import DrainHook
-    from .server import ServerAdapter
-    from .server_context import Peers
-    from .watch import DrainWatch, Outcome
+    from .work import TrackedWork
 
 
-class Drainer(DrainState):
-    """Decides how a server drains, waits for it, and remembers how it went.
+class Drainer:
+    """Begins, observes and calls off the drain of one server.
+
+    Give it to the middleware (`drainer=`) to use it elsewhere in the app as well.
 
     `begin`, `resume`, `abort`, `statistics` and `report` are safe from any thread and in a signal
-    handler. Everything else belongs to the event loop.
+    handler. Everything else belongs to the event loop of the server.
 
     Args:
-        policy: the periods and choices. None reads them from the environment.
-        clock: returns seconds, monotonic. None takes the running loop's own.
+        policy: the periods and choices. None reads them from the environment
+            (`DrainPolicy.from_env`).
 
-    Attributes:
-        phase: where the drain stands. Read only.
-        in_flight: the registry of work in flight.
+    Raises:
+        PolicyError: (a `ValueError`) the environment gives a value that is not allowed.
     """
 
-    def __init__(self, policy: DrainPolicy | None = None, *, clock: Clock | None = None) -> None:
-        super().__init__(policy, clock=clock)
-        self.hold: Hold = Hold(self)
-        self.context = ServerContext()
-        self.peers: Peers | None = None
+    __slots__ = ("_runner",)
 
-    async def drain(self, adapter: ServerAdapter) -> None:
-        """Take a stop from where the drain stands to the cleanup. Bounded by the policy."""
-        self.adapter = adapter
-        self.bind()
-        self._next_progress = self.now() + log.PROGRESS_PERIOD
-        await self._wait(lambda: self.phase is not Phase.LAME_DUCK, self.timeline.lame_duck_end)
+    def __init__(self, policy: DrainPolicy | None = None) -> None:
+        self._runner = DrainRunner(policy)
 
-        self._enter(Event.CLOSE)
-        self._allow(self.policy.grace_period)
-        await adapter.close_listener()
+    @property
+    def phase(self) -> Phase:
+        """Where the server stands between serving and gone. Safe from any thread."""
+        return self._runner.phase
 
-        def done() -> bool:
-            return not self.in_flight and adapter.is_idle()
+    @property
+    def policy(self) -> DrainPolicy:
+        """The policy in force: the app's, with what the environment and the command line say."""
+        return self._runner.policy
 
-        await self._wait(lambda: self.phase is not Phase.DRAINING or done(), self._phase_end)
-        if not done():
-            self._enter(Event.CANCEL)
-            self._allow(self.policy.cancel_period)
-            await self._cancel(adapter, done)
+    @property
+    def drained(self) -> bool:
+        """True while a drain is under way that has nothing left to wait for.
 
-        self._enter(Event.CLEAN_UP)
-        self._allow(self.policy.cleanup_period)
+        The lame duck has passed, and nothing is in flight. Safe from any thread.
+        """
+        return self._runner.drained
 
-    async def _cancel(self, adapter: ServerAdapter, done: Callable[[], bool]) -> None:
-        self.note_stuck(self.in_flight)
-        await self.close_schedule.close_now()
-        self._tally.aborted += adapter.cut_answers()
-        await anyio.lowlevel.checkpoint()  # the server learns of the cut before the app does
-        self.in_flight.cancel()
-        await self._wait(done, self._phase_end)
-        adapter.cut_connections()
-        self.in_flight.on_leave = None  # what is left counts now, not when it ends after all
-        self._tally.aborted += len(self.in_flight)
+    def begin(
+        self, reason: str, *, lame_duck: bool = True, resume_after: float | None = None
+    ) -> bool:
+        """Begin a drain that does not end the process: it waits for a stop, or for `resume`.
 
-    def finish(self) -> DrainReport:
-        """End the drain: say in the log what it came to, and return that. Idempotent."""
-        if self._enter(Event.FINISH):
-            self.timeline.ended = self.now()
-            self.notifier.publish()
-            log.finished(self.report())
-        return self.report()
+        Idempotent: the first caller begins the drain. Later ones join it; the log says so. Safe
+        from any thread and in a signal handler.
 
-    def _allow(self, period: float) -> None:
-        self.timeline.allow(period, self.now())
-        self.notifier.publish()
+        Args:
+            reason: what the log and the report name as the cause.
+            lame_duck: False counts the lame duck as passed.
+            resume_after: seconds after which this caller allows the drain to be undone if no stop
+                has come. The drain is undone only if all who asked for it allow that, and at the
+                latest of their times. None keeps it.
 
-    def _phase_end(self) -> float:
-        return self.timeline.deadline
+        Returns:
+            True if this call began the drain.
+        """
+        return self._runner.begin(reason, lame_duck=lame_duck, resume_after=resume_after)
 
-    async def _wait(self, condition: Callable[[], bool], end: Callable[[], float]) -> None:
-        """Wait for *condition*, until *end* at the longest, saying in the log how it goes."""
-        with self.notifier.listening() as listener:
-            while not condition() and (now := self.now()) < end():
-                if now >= self._next_progress:
-                    log.progress(self.statistics())
-                    self._next_progress = now + log.PROGRESS_PERIOD
-                if now >= self.report_due():
-                    self.report_stuck()
-                await listener.wait(min(end(), self._next_progress, self.report_due()) - now)
+    def resume(self) -> bool:
+        """Call the drain off: the server serves again.
+
+        Safe from any thread and in a signal handler.
+
+        Returns:
+            True if it did. A drain goes on once a stop has come, or its lame duck is over.
+        """
+        return self._runner.resume()
+
+    def abort(self) -> bool:
+        """Wait no longer: cancel what is in flight.
+
+        Idempotent. Safe from any thread and in a signal handler.
+
+        Returns:
+            True if it did; False where no drain is under way, or work is cancelled already.
+        """
+        return self._runner.abort()
+
+    async def wait_begun(self) -> None:
+        """Wait until a drain begins; return at once when one has."""
+        await self._runner.wait_begun()
 
     async def wait_drained(self) -> DrainReport:
         """Wait until the lame duck has passed and nothing is in flight; return the report so far.
 
         Waits for a drain to begin where none has, and through one that is called off. The caller
-        must not be in flight itself (a request handler is).
+        must not be in flight itself, as a request handler is.
         """
-        if not self.notifier.bound:
-            self.bind()
-        with self.notifier.listening() as listener:
-            while not self.drained:
-                left = self.timeline.lame_duck_end() - self.now()
-                await listener.wait(left if left > 0 else math.inf)
-        return self.report()
+        runner = self._runner
+        await runner.wait_for(lambda: runner.drained, lambda: runner.lame_duck_end() - runner.now())
+        return runner.report()
 
-    async def wait_begun(self) -> None:
-        """Wait until a drain begins; return at once when one has."""
-        if not self.notifier.bound:
-            self.bind()
-        with self.notifier.listening() as listener:
-            while self.phase is Phase.SERVING:
-                await listener.wait(math.inf)
+    def statistics(self) -> DrainStatistics:
+        """Return the state of this moment. Safe from any thread and in a signal handler."""
+        return self._runner.statistics()
 
-    async def wait_outcome(self, watch: DrainWatch) -> Outcome:
-        """Wait until the drain that *watch* looks at has come out. For the middleware."""
-        with self.notifier.listening() as listener:
-            while (outcome := watch.outcome()) is None:
-                await listener.wait(watch.changes_in())
-        return outcome
-
-    async def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until *condition* holds, looked at as the drain changes. For the middleware."""
-        with self.notifier.listening() as listener:
-            while not condition():
-                await listener.wait(math.inf)
-
-    @property
-    def drained(self) -> bool:
-        """Whether a drain is under way that has nothing to wait for. Safe from any thread."""
-        if self.phase in (Phase.CLEANUP, Phase.STOPPED):
-            return True
-        if self.phase is Phase.SERVING or self.in_flight:
-            return False
-        return self.phase is not Phase.LAME_DUCK or self.now() >= self.timeline.lame_duck_end()
+    def report(self) -> DrainReport:
+        """Return the report of the drain up to now. Safe from any thread and signal handler."""
+        return self._runner.report()
 
     def track(self, name: str) -> TrackedWork:
         """Count the app's own work as in flight: `with drainer.track("nightly export"):`.
@@ -165,30 +123,29 @@ class Drainer(DrainState):
         When the grace period ends the surrounding task is cancelled (asyncio), or the block
         (trio). In a plain thread the work counts, but nothing can cancel it.
         """
-        return TrackedWork(self.in_flight, name)
+        return self._runner.track(name)
 
     def add_hook(self, hook: DrainHook) -> None:
-        """Have *hook* called with each `PhaseChange`, on the event loop.
+        """Call *hook* with each `PhaseChange`, on the event loop.
 
-        Where that is stuck, the last calls come from another thread, at the hard deadline. An
-        error in a hook is logged, and changes nothing about the drain.
+        Where the loop is stuck, the last calls come from another thread, at the hard deadline.
+        Whatever a hook raises is logged, and changes nothing about the drain.
 
         Raises:
-            MisuseError: (a `RuntimeError`) *hook* is a coroutine function: nobody awaits it.
+            MisuseError: (a `RuntimeError`) *hook* is a coroutine function; nobody awaits it.
         """
         if inspect.iscoroutinefunction(hook):
             raise MisuseError(f"{hook!r} is a coroutine function; a hook is a plain function")
-        self.notifier.hooks.append(hook)
+        self._runner.notifier.hooks.append(hook)
 
-    def bind(self, *, anew: bool = False) -> None:
-        """Take the running event loop as the one that logs and calls hooks. For edges.
 
-        With *anew* a server starts: a drainer that has been through a drain serves again.
-        """
-        if anew:
-            self.in_flight.clock = self._given_clock or running_clock()
-            if self._enter(Event.RESTART):
-                self._unstopped, self._failed = [True], False
-                self.close_schedule = CloseSchedule(self)  # what the old one ran on may be gone
-                self._reset()
-        self.notifier.bind()
+def runner_of(drainer: Drainer) -> DrainRunner:
+    """Return the runner behind *drainer*. For the rest of this package."""
+    return drainer._runner
+
+
+def as_drainer(runner: DrainRunner) -> Drainer:
+    """Return the user's view of *runner*."""
+    drainer = object.__new__(Drainer)
+    drainer._runner = runner
+    return drainer

@@ -55,10 +55,6 @@ class Notifier:
             with contextlib.suppress(RuntimeError):
                 self._run_soon(self.publish)
 
-    def post_phase(self, change: PhaseChange) -> None:
-        """Have a phase change logged and the hooks told of it. Safe in a signal handler."""
-        self.post(lambda: self._tell(change))
-
     def publish(self) -> None:
         """Say what has been posted. Not for signal handlers."""
         while True:
@@ -68,7 +64,8 @@ class Notifier:
                 return
             news()
 
-    def _tell(self, change: PhaseChange) -> None:
+    def tell(self, change: PhaseChange) -> None:
+        """Log a phase change and call the hooks with it. On the loop that publishes."""
         log.phase_changed(change)
         for hook in tuple(self.hooks):
             try:

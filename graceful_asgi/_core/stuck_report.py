@@ -6,11 +6,9 @@ It is made in the event loop, or in the watchdog's thread where the loop is bloc
 from __future__ import annotations
 
 import heapq
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .. import log
 from .._diagnostics.stacks import (
     ThreadStack,
     compressed,
@@ -24,10 +22,9 @@ from .._diagnostics.stacks import (
 from ..report import StuckWork, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterable, Iterator
 
     from .._diagnostics.loop_monitor import LoopMonitor
-    from .state import DrainState
     from .work import Work
 
 Moment = Literal["grace period", "hard deadline"]
@@ -138,19 +135,27 @@ def stuck_work(work: Work, now: float, *, closely: bool = True) -> StuckWork:
     )
 
 
-def stuck_report(state: DrainState, moment: Moment) -> StuckReport:
-    """Look at everything in flight. Safe from any thread; takes milliseconds."""
-    works: Collection[Work] = tuple(state.in_flight)
-    now = state.now()
+def stuck_report(
+    works: Iterable[Work],
+    now: float,
+    *,
+    moment: Moment,
+    reason: str,
+    elapsed: float,
+    time_left: float,
+    loop_monitor: LoopMonitor | None,
+) -> StuckReport:
+    """Look at all *works* in flight. Safe from any thread; takes milliseconds."""
+    works = tuple(works)
     oldest = heapq.nsmallest(MOST, works, key=lambda work: work.began)
     return StuckReport(
         moment=moment,
-        reason=state.reason,
-        elapsed=state.age(),
-        time_left=max(0.0, state.grace_end() - now) if moment == "grace period" else 0.0,
+        reason=reason,
+        elapsed=elapsed,
+        time_left=time_left,
         in_flight=len(works),
         works=tuple(stuck_work(work, now) for work in oldest),
-        blocked=_blocked(state.loop_monitor),
+        blocked=_blocked(loop_monitor),
         threads=tuple(thread_stacks()),
     )
 
@@ -164,27 +169,5 @@ def _blocked(loop_monitor: LoopMonitor | None) -> BlockedLoop | None:
 
 
 def ahead(grace_period: float) -> float:
-    """Seconds from the report to the end of a grace period."""
+    """Return the seconds from the report to the end of a grace period."""
     return min(AHEAD, grace_period / 2)
-
-
-def log_final_report(state: DrainState) -> None:
-    """Say at the hard deadline what is stuck, whatever the loop does. For the watchdog."""
-    state.notifier.publish()
-    log.stuck_report(stuck_report(state, "hard deadline"))
-
-
-def check_loop(state: DrainState) -> bool:
-    """Report in the loop's place where that is blocked as the report is due. For the watchdog.
-
-    Returns:
-        Whether to look again.
-    """
-    loop_monitor = state.loop_monitor
-    if (
-        loop_monitor is not None
-        and state.now() >= state.report_due()
-        and loop_monitor.blocked_for()
-    ):
-        state.report_stuck()
-    return not math.isinf(state.report_due())

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import anyio
@@ -19,9 +20,7 @@ from ..event_loop import Clock, RunSoon, run_soon
 if TYPE_CHECKING:
     from types import TracebackType
 
-Kind = Literal["http", "websocket", "task", "lifespan"]
-
-Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
+    from ..report import Kind, Outcome, StuckWork
 
 CloseWhen = Literal["never", "on drain", "at deadline"]
 """When work may be ended before it is over by itself: as the drain begins, just before the grace
@@ -209,6 +208,40 @@ class TrackedWork(Work):
     @property
     def path(self) -> str:
         return self._name
+
+
+@dataclass(slots=True)
+class OutcomeCounts:
+    """What became of the work in one drain."""
+
+    completed: int = 0
+    cancelled: int = 0
+    aborted: int = 0
+    rejected: int = 0
+    stuck: dict[object, StuckWork] = field(default_factory=dict)
+    """What was still in flight at its deadline."""
+
+    def count(self, work: Work) -> None:
+        """Count *work*, which has just ended."""
+        setattr(self, work.outcome, getattr(self, work.outcome) + 1)
+
+    def by_name(self) -> dict[Outcome, int]:
+        """Return the counts by name, as `DrainReport` and `DrainStatistics` take them."""
+        return {
+            "completed": self.completed,
+            "cancelled": self.cancelled,
+            "aborted": self.aborted,
+            "rejected": self.rejected,
+        }
+
+    @staticmethod
+    def total(all_counts: Iterable[OutcomeCounts]) -> dict[Outcome, int]:
+        """Return the sums of several counts, by name."""
+        total = OutcomeCounts().by_name()
+        for counts in all_counts:
+            for name, count in counts.by_name().items():
+                total[name] += count
+        return total
 
 
 def _in_event_loop() -> bool:

@@ -6,7 +6,7 @@ An attendant is made by a line in `_MAKERS`; most are made only where the enviro
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from .. import log
 from .._control.extension import control_socket
@@ -17,25 +17,12 @@ from .unhandled_exceptions import stop_on_unhandled_exception
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .._core.drainer import Drainer
+    from .._core.extension import Extension
+    from .._core.runner import DrainRunner
     from ..phase import PhaseChange
 
 
-class Extension(Protocol):
-    """Attends to one server's drain. Its methods are called on the event loop, and must not wait.
-
-    At the hard deadline, with the loop stuck, the last calls come from another thread.
-    """
-
-    def phase_changed(self, change: PhaseChange) -> None:
-        """Take note of a phase change, in order; the last one leads to STOPPED."""
-
-    def close(self) -> None:
-        """Let go of everything: the server has stopped."""
-
-
-_MAKERS: Final[Sequence[Callable[[Drainer], Extension | None]]] = (
-    lambda drainer: drainer.hold,
+_MAKERS: Final[Sequence[Callable[[DrainRunner], Extension | None]]] = (
     control_socket,
     stop_on_unhandled_exception,
     announce,
@@ -43,7 +30,7 @@ _MAKERS: Final[Sequence[Callable[[Drainer], Extension | None]]] = (
 """Each is asked once per server, as it is found; None: nothing to attend to."""
 
 
-def attend(drainer: Drainer) -> None:
+def attend(drainer: DrainRunner) -> None:
     """Start what the environment and the policy ask for. On the server's event loop.
 
     Raises:
@@ -68,7 +55,7 @@ def attend(drainer: Drainer) -> None:
             with _going_on(attendant):
                 attendant.close()
 
-    drainer.add_hook(tell)
+    drainer.notifier.hooks.append(tell)
     drainer.on_failure.append(close)
 
 

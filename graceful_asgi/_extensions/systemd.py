@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..phase import PhaseChange
 
 VARIABLE: Final = "NOTIFY_SOCKET"
@@ -133,7 +133,7 @@ class Course:
             self._notifier.extend(min(EXTENSION, left))
 
 
-def announce(drainer: Drainer) -> Announcer | None:
+def announce(drainer: DrainRunner) -> Announcer | None:
     """Return what speaks for this server, where systemd listens. An attendant's maker."""
     if not _speaks_for_the_service():
         return None
@@ -150,7 +150,7 @@ def _speaks_for_the_service() -> bool:
 class Announcer:
     """Says how one server stands, from the listener's opening to the end. Lives on the loop."""
 
-    def __init__(self, drainer: Drainer, notifier: Notifier) -> None:
+    def __init__(self, drainer: DrainRunner, notifier: Notifier) -> None:
         self._drainer = drainer
         self._notifier = notifier
         self._course = Course(notifier)

@@ -20,7 +20,7 @@ from ..report import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..phase import PhaseChange
 
 LONGEST: Final = 200
@@ -31,7 +31,7 @@ _ASYNCIO: Final = os.path.join(os.path.dirname(asyncio.__file__), "")
 _CONNECTION: Final = frozenset(("transport", "protocol", "socket", "asyncgen"))
 
 
-def stop_on_unhandled_exception(drainer: Drainer) -> UnhandledExceptions | None:
+def stop_on_unhandled_exception(drainer: DrainRunner) -> UnhandledExceptions | None:
     """Return what listens for exceptions, where the policy asks for it. An attendant's maker."""
     if not drainer.policy.drain_on_unhandled_exception:
         return None
@@ -41,7 +41,7 @@ def stop_on_unhandled_exception(drainer: Drainer) -> UnhandledExceptions | None:
 class UnhandledExceptions:
     """Listens for exceptions that nobody handles, until closed. Lives on the event loop."""
 
-    def __init__(self, drainer: Drainer) -> None:
+    def __init__(self, drainer: DrainRunner) -> None:
         self._drainer = drainer
         self._loop = running_asyncio_loop()
         # Bound methods are made anew at each look: these are what is compared with.

@@ -134,7 +134,7 @@ class WorkerServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         hook = UvicornHook.of(self)
         if hook is not None:
-            hook.drainer.add_hook(self._note_phase)
+            hook.drainer.notifier.hooks.append(self._note_phase)
             policy = hook.drainer.policy
         else:
             policy = self.config.policy

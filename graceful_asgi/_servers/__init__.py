@@ -14,7 +14,7 @@ from .touchpoints import missing
 from .uvicorn import MARGIN, UvicornHook
 
 if TYPE_CHECKING:
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..types import Scope
     from .touchpoints import Server
 
@@ -22,7 +22,7 @@ __all__ = ["UvicornHook", "attach"]
 
 
 def attach(
-    drainer: Drainer, scope: Scope, *, anew: bool = True, has_endpoint: bool = False
+    drainer: DrainRunner, scope: Scope, *, anew: bool = True, has_endpoint: bool = False
 ) -> UvicornHook | None:
     """Hook the server that *scope* comes from; None where it is not one this package knows.
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from .. import log
-from .._core.stuck_report import check_loop, log_final_report
 from .._diagnostics.loop_monitor import LoopMonitor
 from .._diagnostics.stacks import where
 from .._diagnostics.watchdog import MARGIN as MARGIN
@@ -31,7 +30,7 @@ from .quick_stops import QUICK_STOPS, QuickStops
 from .signals import CapturedSignals, check_signal_handler, handles, log_where_uvicorn_does
 
 if TYPE_CHECKING:
-    from .._core.drainer import Drainer
+    from .._core.runner import DrainRunner
     from ..types import Scope
     from .touchpoints import Server, Sockets
 
@@ -44,12 +43,12 @@ _ATTRIBUTE: Final = "_graceful_asgi_hook"
 class UvicornHook:
     """One uvicorn server and its drain. Lives on the server's event loop."""
 
-    def __init__(self, server: Server, drainer: Drainer) -> None:
+    def __init__(self, server: Server, drainer: DrainRunner) -> None:
         self.drainer = drainer
         self._server = server
         self._adapter = UvicornAdapter(server)
         self._watchdog = Watchdog(
-            partial(log_final_report, drainer), look=partial(check_loop, drainer)
+            drainer.stuck.report_at_hard_deadline, look=drainer.stuck.report_if_blocked
         )
         # A server in a thread of a larger program must not take the program with it.
         self._owns_process = threading.current_thread() is threading.main_thread()
@@ -117,7 +116,7 @@ class UvicornHook:
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.expect()
         if self._server.config.reload:  # somebody has just saved a file
-            self.drainer.timeline.cut_lame_duck(self.drainer.now())
+            self.drainer.end_lame_duck()
         if self._owns_process:
             self._watchdog.arm(self.drainer.whole_time_left() + MARGIN)
         # Not in the midst of uvicorn's signal handler: it takes the flag for that of a stop before.
@@ -219,7 +218,8 @@ class UvicornHook:
             await self._uvicorn_cleanup()
         if cancel_scope.cancelled_caught:
             task = self._lifespan_task
-            self.drainer.overran(
+            self.drainer.record.overran(
+                self.drainer.state,
                 StuckWork(
                     kind="lifespan",
                     method="",
@@ -227,7 +227,7 @@ class UvicornHook:
                     age=self.drainer.policy.cleanup_period,
                     phase="running",
                     where=where(None if task is None else task.get_coro()),
-                )
+                ),
             )
 
     def exit_code(self) -> int | None:

@@ -10,6 +10,7 @@ from support.asgi import Call, Receive, Send, answer, http_scope, serving, with_
 from support.polling import PATIENCE, eventually
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase, Probes
+from graceful_asgi._core.drainer import runner_of
 from graceful_asgi.errors import PolicyError
 
 TOKEN = "0123456789abcdef"
@@ -252,7 +253,7 @@ class FakeSiblings:
 async def test_the_drain_endpoint_waits_for_the_siblings() -> None:
     middleware = graceful(lame_duck_period=0)
     async with serving(middleware) as server, anyio.create_task_group() as tasks:
-        siblings = middleware.drainer.peers = FakeSiblings(wait=True)
+        siblings = runner_of(middleware.drainer).peers = FakeSiblings(wait=True)
         drain = server.call(http_scope("/drain", headers=GOOD))
         tasks.start_soon(drain.run)
         await anyio.wait_all_tasks_blocked()
@@ -266,7 +267,7 @@ async def test_the_drain_endpoint_waits_for_the_siblings() -> None:
 async def test_what_was_not_clean_about_the_siblings_is_said() -> None:
     middleware = graceful(lame_duck_period=0)
     async with serving(middleware) as server:
-        middleware.drainer.peers = FakeSiblings("process 8: forced", "process 9: gone")
+        runner_of(middleware.drainer).peers = FakeSiblings("process 8: forced", "process 9: gone")
         drain = await server.get("/drain", headers=GOOD)
     assert (drain.status, text(drain)) == (503, "process 8: forced; process 9: gone")
 
@@ -276,11 +277,11 @@ async def test_once_a_stop_has_come_the_siblings_are_not_waited_for() -> None:
     """The stop ends them by itself, and the server would wait for this very request."""
     middleware = graceful(lame_duck_period=0)
     async with serving(middleware) as server, anyio.create_task_group() as tasks:
-        middleware.drainer.peers = FakeSiblings(wait=True)
+        runner_of(middleware.drainer).peers = FakeSiblings(wait=True)
         drain = server.call(http_scope("/drain", headers=GOOD))
         tasks.start_soon(drain.run)
         await anyio.wait_all_tasks_blocked()
-        middleware.drainer.stop("SIGTERM")
+        runner_of(middleware.drainer).stop("SIGTERM")
     assert (drain.status, text(drain)) == (200, "clean")
 
 
@@ -288,7 +289,7 @@ async def test_once_a_stop_has_come_the_siblings_are_not_waited_for() -> None:
 async def test_without_the_right_token_the_siblings_are_not_asked() -> None:
     middleware = graceful(lame_duck_period=0)
     async with serving(middleware) as server:
-        siblings = middleware.drainer.peers = FakeSiblings()
+        siblings = runner_of(middleware.drainer).peers = FakeSiblings()
         assert (await server.get("/drain")).status == 401
     assert siblings.asked == []
 

@@ -26,6 +26,7 @@ from support.asgi import (
 from support.polling import PATIENCE, eventually
 
 from graceful_asgi import DrainPolicy
+from graceful_asgi._core.drainer import runner_of
 
 if TYPE_CHECKING:
     from support.asgi import Headers, Message, Receive, Send
@@ -192,7 +193,7 @@ async def test_a_refused_request_gets_503_and_when_to_come_back(policy: str) -> 
 async def test_a_refused_request_whose_body_is_on_its_way_keeps_its_connection() -> None:
     middleware = graceful(answer, DrainPolicy(new_requests="reject"))
     async with serving(middleware) as server:
-        call = await refused(server, middleware.drainer, http_scope(headers=BODY))
+        call = await refused(server, runner_of(middleware.drainer), http_scope(headers=BODY))
     assert call.status == 503
     assert call.header(b"connection") is None
 

@@ -27,6 +27,8 @@ from support.asgi import (
 from support.polling import PATIENCE
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase, Probes, drain_notice
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi.errors import GracefulError, MisuseError
 
 pytestmark = pytest.mark.anyio
@@ -167,13 +169,13 @@ async def test_an_app_that_starts_twice_or_never_is_left_to_the_server() -> None
 
 async def test_twice_in_one_app_is_one_drain() -> None:
     counts: list[int] = []
-    inner_drainer = Drainer(PATIENT)
+    inner_drainer = DrainRunner(PATIENT)
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         counts.append(outer.drainer.statistics().in_flight)
         await answer(scope, receive, send)
 
-    inner = GracefulMiddleware(with_lifespan(app), drainer=inner_drainer)
+    inner = GracefulMiddleware(with_lifespan(app), drainer=as_drainer(inner_drainer))
     outer = GracefulMiddleware(inner, policy=PATIENT)
     async with serving(outer) as server:
         await server.get()
@@ -206,8 +208,8 @@ async def test_two_servers_of_one_app_object_do_not_see_each_other() -> None:
 
 async def test_two_servers_share_the_drain_of_a_drainer_they_were_given() -> None:
     """Who makes the drainer wants the one."""
-    drainer = Drainer(PATIENT)
-    middleware = GracefulMiddleware(with_lifespan(answer), drainer=drainer)
+    drainer = DrainRunner(PATIENT)
+    middleware = GracefulMiddleware(with_lifespan(answer), drainer=as_drainer(drainer))
     async with serving(middleware) as first, serving(middleware) as second:
         drainer.begin("test")
         assert (await first.get()).header(b"connection") == b"close"
@@ -231,9 +233,9 @@ async def test_a_server_that_starts_in_mid_drain_does_not_disturb_it() -> None:
 @pytest.mark.parametrize("given", [False, True])
 async def test_a_server_started_after_the_first_has_ended_serves(given: bool) -> None:
     app = with_lifespan(answer)
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     middleware = (
-        GracefulMiddleware(app, drainer=drainer)
+        GracefulMiddleware(app, drainer=as_drainer(drainer))
         if given
         else GracefulMiddleware(app, policy=PATIENT)
     )

@@ -18,7 +18,9 @@ from starlette.websockets import WebSocket  # noqa: TC002
 from support.asgi import Call, Receive, Send, answer, http_scope, serving, websocket_scope
 from support.polling import PATIENCE
 
-from graceful_asgi import Drainer, DrainNotice, DrainPolicy, GracefulMiddleware, drain_notice
+from graceful_asgi import DrainNotice, DrainPolicy, GracefulMiddleware, drain_notice
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi.errors import MisuseError
 
 pytestmark = pytest.mark.anyio
@@ -27,14 +29,14 @@ PATIENT = DrainPolicy(lame_duck_period=60, grace_period=30)
 
 
 async def test_a_notice_says_whether_the_server_drains_and_how_long_work_may_go_on() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     seen: list[tuple[bool, float]] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         notice = drain_notice(scope)
         seen.append((notice.draining, notice.time_left()))
 
-    middleware = GracefulMiddleware(app, drainer=drainer)
+    middleware = GracefulMiddleware(app, drainer=as_drainer(drainer))
     await Call(middleware, http_scope()).run()
     drainer.begin("test")
     await Call(middleware, http_scope()).run()
@@ -47,7 +49,7 @@ async def test_a_notice_says_whether_the_server_drains_and_how_long_work_may_go_
 
 
 async def test_wait_returns_as_the_drain_begins_and_at_once_when_it_has() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     told = anyio.Event()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -59,7 +61,7 @@ async def test_wait_returns_as_the_drain_begins_and_at_once_when_it_has() -> Non
         told.set()
 
     async with anyio.create_task_group() as tasks:
-        call = Call(GracefulMiddleware(app, drainer=drainer), http_scope())
+        call = Call(GracefulMiddleware(app, drainer=as_drainer(drainer)), http_scope())
         tasks.start_soon(call.run)
         await call.running.wait()
         await anyio.wait_all_tasks_blocked()
@@ -73,7 +75,7 @@ async def test_wait_returns_as_the_drain_begins_and_at_once_when_it_has() -> Non
 
 async def test_a_notice_can_be_read_in_a_worker_thread() -> None:
     """Where frameworks run handlers that are no coroutines."""
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     seen: list[tuple[bool, float]] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -81,7 +83,7 @@ async def test_a_notice_can_be_read_in_a_worker_thread() -> None:
         drainer.begin("test")
         seen.append(await anyio.to_thread.run_sync(lambda: (notice.draining, notice.time_left())))
 
-    await Call(GracefulMiddleware(app, drainer=drainer), http_scope()).run()
+    await Call(GracefulMiddleware(app, drainer=as_drainer(drainer)), http_scope()).run()
     assert seen == [(True, math.inf)]
 
 
@@ -131,9 +133,9 @@ async def test_it_takes_the_request_and_the_websocket_of_starlette() -> None:
         await websocket.close()
 
     routes = [Route("/", endpoint), WebSocketRoute("/ws", websocket_endpoint)]
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     app = Starlette(routes=routes)
-    app.add_middleware(GracefulMiddleware, drainer=drainer)
+    app.add_middleware(GracefulMiddleware, drainer=as_drainer(drainer))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get("/")).json() is False
@@ -147,9 +149,9 @@ Notice = Annotated[DrainNotice, fastapi.Depends(drain_notice)]
 
 
 async def test_it_is_a_dependency_of_fastapi() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     app = fastapi.FastAPI()
-    app.add_middleware(GracefulMiddleware, drainer=drainer)
+    app.add_middleware(GracefulMiddleware, drainer=as_drainer(drainer))
     seen: list[bool] = []
 
     @app.get("/async")

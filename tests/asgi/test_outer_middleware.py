@@ -8,18 +8,20 @@ import anyio
 import pytest
 from support.asgi import App, Receive, Send, answer, http_scope, serving, with_lifespan
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase, Probes
+from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase, Probes
 from graceful_asgi._asgi.options import Overrides
 from graceful_asgi._asgi.outer_middleware import OuterMiddleware
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
 
 pytestmark = pytest.mark.anyio
 
 GIVEN = Overrides(policy={"grace_period": 0.5}, probes={"liveness": "/livez"})
 
 
-def drainer_of(server: Any) -> Drainer:
+def drainer_of(server: Any) -> DrainRunner:
     """Return the drainer that the lifespan's state holds."""
-    drainer: Drainer = server.state["graceful_asgi"]
+    drainer: DrainRunner = server.state["graceful_asgi"]
     return drainer
 
 
@@ -37,8 +39,10 @@ async def test_an_app_without_the_middleware_is_drained() -> None:
 
 
 async def test_the_apps_own_middleware_takes_its_place() -> None:
-    own = Drainer(DrainPolicy(grace_period=9, cancel_period=8))
-    app = GracefulMiddleware(with_lifespan(answer), drainer=own, probes=Probes(readiness="/own"))
+    own = DrainRunner(DrainPolicy(grace_period=9, cancel_period=8))
+    app = GracefulMiddleware(
+        with_lifespan(answer), drainer=as_drainer(own), probes=Probes(readiness="/own")
+    )
     async with serving(OuterMiddleware(app, GIVEN)) as server:
         assert drainer_of(server) is own
         assert own.policy == DrainPolicy(grace_period=0.5, cancel_period=8)
@@ -89,8 +93,8 @@ async def http_only(scope: Any, receive: Receive, send: Send) -> None:
 
 
 async def test_the_middleware_of_an_app_that_knows_no_lifespan_takes_its_place_too() -> None:
-    own = Drainer(DrainPolicy(grace_period=9))
-    app = GracefulMiddleware(http_only, drainer=own, probes=Probes(readiness="/own"))
+    own = DrainRunner(DrainPolicy(grace_period=9))
+    app = GracefulMiddleware(http_only, drainer=as_drainer(own), probes=Probes(readiness="/own"))
     async with serving(OuterMiddleware(app, GIVEN)) as server:
         assert drainer_of(server) is own
         assert (await server.get("/own")).message("http.response.body")["body"] == b"serving"

@@ -31,6 +31,7 @@ from support.virtual_time import virtual_time
 
 from graceful_asgi import DrainPolicy, Phase, drain_notice
 from graceful_asgi._asgi.websocket import LAST_PERIOD, QUIET_PERIOD, RECENT_PERIOD
+from graceful_asgi._core.drainer import as_drainer, runner_of
 from graceful_asgi.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ async def test_a_websocket_passes_untouched_while_draining() -> None:
 async def test_a_refused_websocket_is_closed_with_service_restart() -> None:
     middleware = graceful(answer, DrainPolicy(new_requests="reject"))
     async with serving(middleware) as server:
-        call = await refused(server, middleware.drainer, websocket_scope())
+        call = await refused(server, runner_of(middleware.drainer), websocket_scope())
     assert [message["type"] for message in call.sent] == ["websocket.close"]
     assert call.sent[0]["code"] == 1012
     assert middleware.drainer.report().rejected == 1
@@ -152,7 +153,7 @@ async def test_a_refused_websocket_gets_503_where_the_server_can_say_it() -> Non
     middleware = graceful(answer, DrainPolicy(new_requests="reject"))
     scope = websocket_scope(extensions={"websocket.http.response": {}})
     async with serving(middleware) as server:
-        call = await refused(server, middleware.drainer, scope)
+        call = await refused(server, runner_of(middleware.drainer), scope)
     start = call.message("websocket.http.response.start")
     assert start["status"] == 503
     assert b"retry-after" in dict(start["headers"])
@@ -250,7 +251,7 @@ async def test_a_begin_closes_it_too_though_nobody_carries_the_drain_out() -> No
     async with anyio.create_task_group() as tasks:
         session = await Session(echo, tasks).open()
         session.begin()
-        report = await session.drainer.wait_drained()
+        report = await as_drainer(session.drainer).wait_drained()
     assert session.sent == [ACCEPT, CLOSE]
     assert session.closed_at < 10
     assert (session.drainer.phase, report.completed) == (Phase.LAME_DUCK, 1)
@@ -561,7 +562,7 @@ async def test_a_request_in_a_quiet_period_does_not_put_off_a_close_that_is_due(
         await anyio.wait_all_tasks_blocked()
         tasks.start_soon(session.drain)
         await anyio.sleep(4.8)
-        session.drainer.timeline.arrive(session.drainer.now())
+        session.drainer._last_arrival = session.drainer.now()
     assert session.sent == [ACCEPT, reply("a"), CLOSE]
     assert session.closed_at == pytest.approx(5, abs=0.2)
 

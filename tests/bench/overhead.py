@@ -33,6 +33,7 @@ from support.ports import free_port
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 from graceful_asgi._asgi.exchange import DRAINER_KEY
 from graceful_asgi._check.server.process import TargetProcess
+from graceful_asgi._core.drainer import runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +106,7 @@ def _scope() -> Scope:
 
 async def nanoseconds(blocks: int, calls: int) -> tuple[float, float]:
     """Return the medians over *blocks* of *calls* each: pass-through, graceful."""
-    graceful.drainer.bind(anew=True)  # as a server's lifespan does
+    runner_of(graceful.drainer).bind(anew=True)  # as a server's lifespan does
     figures: tuple[list[float], list[float]] = ([], [])
     middlewares: tuple[ASGIApp, ASGIApp] = (pass_through, graceful)
     for _ in range(blocks):

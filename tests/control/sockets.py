@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from support.polling import PATIENCE
 
-from graceful_asgi import Drainer, DrainPolicy
+from graceful_asgi import DrainPolicy
 from graceful_asgi._control.directory import ControlDirectory, SocketName
 from graceful_asgi._control.extension import ControlSocket
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._core.server_context import ServerContext, ServerId
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Open:
     """An open control socket, and where it is."""
 
     def __init__(self, path: Path, policy: DrainPolicy, server: ServerId | None) -> None:
-        self.drainer = Drainer(policy)
+        self.drainer = DrainRunner(policy)
         self.drainer.bind()
         if server is not None:
             self.drainer.context = ServerContext(server=server)

@@ -201,7 +201,7 @@ async def test_siblings_are_those_of_the_same_server_and_not_oneself(tmp_path: P
         faults = await ControlSiblings(own.directory, own.name).drain("test", resume_after=60)
         assert faults == []
         assert sibling.drainer.phase is Phase.LAME_DUCK
-        assert 50 < (sibling.drainer.hold.time_left() or 0) <= 60
+        assert 50 < (sibling.drainer.undo_in() or 0) <= 60
         assert own.drainer.phase is stranger.drainer.phase is Phase.SERVING
 
 

@@ -225,14 +225,14 @@ def test_the_socket_goes_however_the_process_ends() -> None:
     ended = run_python(
         """
         import asyncio, os, sys, tempfile
-        from graceful_asgi import Drainer
+        from graceful_asgi._core.runner import DrainRunner
         from graceful_asgi._control.extension import ControlSocket
         from graceful_asgi._control.directory import ControlDirectory
 
         path = tempfile.mkdtemp()
 
         async def main(way):
-            drainer = Drainer()
+            drainer = DrainRunner()
             drainer.bind()
             socket = ControlSocket(drainer, ControlDirectory(path, create=True))
             if way == "child of a fork":

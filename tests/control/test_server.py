@@ -17,6 +17,7 @@ from support.polling import eventually
 from graceful_asgi import DrainPolicy, Phase
 from graceful_asgi._control import connection, credentials, server
 from graceful_asgi._control.protocol import MAX_REQUEST
+from graceful_asgi._core.drain import Step
 from graceful_asgi._core.work import TrackedWork
 
 from .sockets import DRAIN, QUICK, RESUME, STATUS, WAIT, control, heard
@@ -131,8 +132,9 @@ async def test_who_waits_hears_how_it_came_out_before_the_server_has_gone(
         if outcome == "forced":
             TrackedWork(opened.drainer.in_flight, "export").__enter__()
             opened.drainer.abort()
-            opened.drainer._tally.aborted += 1
-        opened.drainer.phase = Phase.CLEANUP
+            opened.drainer.record.of(opened.drainer.state).aborted += 1
+        opened.drainer._add(Step.CLOSE)
+        opened.drainer._add(Step.CLEAN_UP)
         opened.socket.close()
         assert [json.loads(line) for line in lines][-1]["outcome"] == outcome
 
@@ -222,7 +224,7 @@ async def test_a_client_that_reads_nothing_holds_up_nobody(
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         peer.sendall(WAIT)
         assert opened.say(STATUS)[0]["reply"] == "status"
-        [served] = [each for each in opened.socket._server._connections if each.watch]
+        [served] = [each for each in opened.socket._server._connections if each.begun]
         await eventually(lambda: served.closed)
         assert opened.say(STATUS)[0]["reply"] == "status"
 

@@ -10,11 +10,12 @@ import pytest
 from support.asgi import FakeAdapter
 from support.virtual_time import virtual_clock, virtual_time
 
-from graceful_asgi import Drainer, DrainPolicy, Phase
+from graceful_asgi import DrainPolicy, Phase
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._core.work import CloseWhen, Work
 
 if TYPE_CHECKING:
-    from graceful_asgi._core.work import Kind
+    from graceful_asgi.report import Kind
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +33,7 @@ class LongLived(Work):
 
     kind: Kind = "websocket"  # type: ignore[misc]
 
-    def __init__(self, drainer: Drainer, ending: CloseWhen = "on drain") -> None:
+    def __init__(self, drainer: DrainRunner, ending: CloseWhen = "on drain") -> None:
         super().__init__(drainer.in_flight)
         self.task = None  # not the test's own
         self.closed: list[float] = []
@@ -64,13 +65,13 @@ class Broken(LongLived):
         raise LookupError("cannot end")
 
 
-def drainer_of(policy: DrainPolicy = POLICY) -> Drainer:
-    drainer = Drainer(policy, clock=virtual_clock())
+def drainer_of(policy: DrainPolicy = POLICY) -> DrainRunner:
+    drainer = DrainRunner(policy, clock=virtual_clock())
     drainer.bind(anew=True)
     return drainer
 
 
-async def drain(drainer: Drainer) -> None:
+async def drain(drainer: DrainRunner) -> None:
     drainer.stop("SIGTERM")
     await drainer.drain(FakeAdapter(drainer))
 

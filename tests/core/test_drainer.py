@@ -24,7 +24,9 @@ from support.asgi import Call, FakeAdapter, answer, http_scope
 from support.polling import PATIENCE
 from support.virtual_time import VirtualTimeLoop, virtual_clock, virtual_time
 
-from graceful_asgi import Drainer, DrainPolicy, DrainReport, GracefulMiddleware, Phase
+from graceful_asgi import DrainPolicy, DrainReport, GracefulMiddleware, Phase
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ class Boom(Exception):
     pass
 
 
-def in_virtual_time(policy: DrainPolicy | None = None) -> Drainer:
-    return Drainer(policy, clock=virtual_clock())
+def in_virtual_time(policy: DrainPolicy | None = None) -> DrainRunner:
+    return DrainRunner(policy, clock=virtual_clock())
 
 
 def about(seconds: float) -> Any:
@@ -64,7 +66,7 @@ class Drain:
         self.over = anyio.Event()
         self._tasks = tasks
         self._began = self.drainer.now()
-        self.drainer.add_hook(self._note)
+        as_drainer(self.drainer).add_hook(self._note)
 
     def _note(self, change: PhaseChange) -> None:
         self.phases[change.phase.value] = self.now()
@@ -248,7 +250,7 @@ async def test_a_quiet_period_ends_the_lame_duck_early_unless_requests_come() ->
     policy = DrainPolicy(lame_duck_period=5, quiet_period=1)
     async with anyio.create_task_group() as tasks:
         quiet, busy = Drain(tasks, policy), Drain(tasks, policy)
-        app = GracefulMiddleware(answer, drainer=busy.drainer)
+        app = GracefulMiddleware(answer, drainer=as_drainer(busy.drainer))
         for drain in (quiet, busy):
             drain.drainer.stop("SIGTERM")
             drain.start()
@@ -264,7 +266,7 @@ async def test_requests_never_hold_the_lame_duck_longer_than_its_period() -> Non
     policy = DrainPolicy(lame_duck_period=2, quiet_period=1)
     async with anyio.create_task_group() as tasks:
         drain = Drain(tasks, policy)
-        app = GracefulMiddleware(answer, drainer=drain.drainer)
+        app = GracefulMiddleware(answer, drainer=as_drainer(drain.drainer))
         drain.drainer.stop("SIGTERM")
         drain.start()
         for _ in range(10):
@@ -279,7 +281,7 @@ async def test_a_begin_without_a_lame_duck_is_drained_as_soon_as_the_work_is() -
         drain = Drain(tasks)
         await drain.work(1)
         drain.drainer.begin("drain endpoint", lame_duck=False)
-        await drain.drainer.wait_drained()
+        await as_drainer(drain.drainer).wait_drained()
     assert drain.now() == about(1)
     assert drain.drainer.phase is Phase.LAME_DUCK
 
@@ -370,7 +372,7 @@ async def test_what_the_cleanup_overran_is_in_the_report() -> None:
             oldest = drain.drainer.statistics().oldest
         assert oldest is not None
         await drain.run()
-        drain.drainer.overran(oldest)
+        drain.drainer.record.overran(drain.drainer.state, oldest)
     assert not drain.drainer.report().clean
     assert drain.drainer.report().stuck == (oldest,)
     assert drain.drainer.report().aborted == 1
@@ -384,10 +386,10 @@ async def test_wait_drained_waits_for_the_lame_duck_and_the_work_in_flight() -> 
         drain = Drain(tasks)
         await drain.work(8)
         drain.drainer.begin("drain endpoint")
-        report = await drain.drainer.wait_drained()
+        report = await as_drainer(drain.drainer).wait_drained()
         assert drain.now() == about(8)
         assert report.completed == 1
-        await drain.drainer.wait_drained()
+        await as_drainer(drain.drainer).wait_drained()
         assert drain.now() == about(8)
     assert drain.drainer.phase is Phase.LAME_DUCK
 
@@ -396,7 +398,7 @@ async def test_wait_drained_with_nothing_in_flight_takes_the_lame_duck() -> None
     async with anyio.create_task_group() as tasks:
         drain = Drain(tasks)
         drain.drainer.begin("drain endpoint")
-        await drain.drainer.wait_drained()
+        await as_drainer(drain.drainer).wait_drained()
     assert drain.now() == about(5)
 
 
@@ -406,7 +408,7 @@ async def test_wait_drained_waits_for_a_drain_to_begin_and_through_a_resume() ->
         drain = Drain(tasks)
 
         async def wait() -> None:
-            await drain.drainer.wait_drained()
+            await as_drainer(drain.drainer).wait_drained()
             drained.set()
 
         tasks.start_soon(wait)
@@ -427,10 +429,10 @@ async def test_wait_drained_returns_when_a_stop_has_drained_the_server() -> None
         await drain.work(math.inf)
         drain.drainer.stop("SIGTERM")
         drain.start()
-        report = await drain.drainer.wait_drained()
+        report = await as_drainer(drain.drainer).wait_drained()
     assert drain.now() == about(20)
     assert report.cancelled == 1
-    assert (await drain.drainer.wait_drained()) == report
+    assert (await as_drainer(drain.drainer).wait_drained()) == report
 
 
 async def test_wait_begun_returns_as_a_drain_begins_and_at_once_afterwards() -> None:
@@ -467,7 +469,7 @@ def locked_log() -> Iterator[Callable[[], Any]]:
     logger.setLevel(level)
 
 
-TRIGGERS: dict[str, Callable[[Drainer], object]] = {
+TRIGGERS: dict[str, Callable[[DrainRunner], object]] = {
     "begin": lambda drainer: drainer.begin("test"),
     "stop": lambda drainer: drainer.stop("test"),
     "a second stop": lambda drainer: (drainer.stop("test"), drainer.stop("again")),
@@ -518,7 +520,9 @@ async def test_a_drain_begun_in_another_thread_wakes_who_waits() -> None:
     drainer = in_virtual_time()
     drainer.bind(anew=True)
     phases: list[tuple[Phase, int]] = []
-    drainer.add_hook(lambda change: phases.append((change.phase, threading.get_ident())))
+    as_drainer(drainer).add_hook(
+        lambda change: phases.append((change.phase, threading.get_ident()))
+    )
     begun = anyio.Event()
 
     async def wait() -> None:
@@ -577,8 +581,8 @@ async def test_hooks_are_told_of_each_phase_in_order_on_the_loop() -> None:
 
     async with anyio.create_task_group() as tasks:
         drain = Drain(tasks)
-        drain.drainer.add_hook(tell("a"))
-        drain.drainer.add_hook(tell("b"))
+        as_drainer(drain.drainer).add_hook(tell("a"))
+        as_drainer(drain.drainer).add_hook(tell("b"))
         await drain.work(10)
         drain.drainer.stop("SIGTERM")
         await drain.run()
@@ -601,9 +605,9 @@ async def test_a_hook_that_raises_is_logged_and_changes_nothing(
 
     async with anyio.create_task_group() as tasks:
         drain = Drain(tasks)
-        drain.drainer.add_hook(broken)
+        as_drainer(drain.drainer).add_hook(broken)
         told: list[Phase] = []
-        drain.drainer.add_hook(lambda change: told.append(change.phase))
+        as_drainer(drain.drainer).add_hook(lambda change: told.append(change.phase))
         drain.drainer.stop("SIGTERM")
         report = await drain.run()
     assert drain.now() == about(5)
@@ -617,7 +621,7 @@ async def test_a_hook_that_raises_is_logged_and_changes_nothing(
 async def test_a_hook_may_trigger_the_next_step_itself() -> None:
     async with anyio.create_task_group() as tasks:
         drain = Drain(tasks)
-        drain.drainer.add_hook(
+        as_drainer(drain.drainer).add_hook(
             lambda change: change.phase is Phase.DRAINING and drain.drainer.abort()
         )
         await drain.work(math.inf)
@@ -792,4 +796,4 @@ def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
         raise NotImplementedError
 
     with pytest.raises(MisuseError, match="coroutine function"):
-        Drainer(DrainPolicy()).add_hook(hook)
+        as_drainer(DrainRunner(DrainPolicy())).add_hook(hook)

@@ -104,8 +104,7 @@ async def test_a_change_of_phase_goes_to_the_log_and_to_every_hook(
     notifier = Notifier()
     told: list[PhaseChange] = []
     notifier.hooks += [told.append, told.append]
-    notifier.post_phase(CHANGE)
-    notifier.bind()
+    notifier.tell(CHANGE)
     assert told == [CHANGE, CHANGE]
     (record,) = caplog.records
     assert vars(record)["event"] == "drain.phase"
@@ -122,8 +121,7 @@ async def test_a_hook_that_fails_is_logged_with_its_traceback_and_the_next_is_to
     notifier = Notifier()
     told: list[PhaseChange] = []
     notifier.hooks += [broken, told.append]
-    notifier.post_phase(CHANGE)
-    notifier.bind()
+    notifier.tell(CHANGE)
     assert told == [CHANGE]
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert vars(record)["event"] == "drain.failed"

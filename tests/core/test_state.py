@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.virtual_time import ManualClock
 
-from graceful_asgi import Drainer, DrainPolicy, Phase
+from graceful_asgi import DrainPolicy, Phase
+from graceful_asgi._core.runner import DrainRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,11 +30,11 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def drainer(clock: ManualClock) -> Drainer:
-    return Drainer(POLICY, clock=clock)
+def drainer(clock: ManualClock) -> DrainRunner:
+    return DrainRunner(POLICY, clock=clock)
 
 
-def test_a_drainer_serves_until_it_is_told_otherwise(drainer: Drainer) -> None:
+def test_a_drainer_serves_until_it_is_told_otherwise(drainer: DrainRunner) -> None:
     statistics = drainer.statistics()
     assert statistics.phase is Phase.SERVING
     assert (statistics.reason, statistics.in_flight, statistics.oldest) == ("", 0, None)
@@ -43,20 +44,20 @@ def test_a_drainer_serves_until_it_is_told_otherwise(drainer: Drainer) -> None:
 
 def test_without_a_policy_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRACEFUL_GRACE_PERIOD", "3")
-    assert Drainer().policy == DrainPolicy(grace_period=3)
+    assert DrainRunner().policy == DrainPolicy(grace_period=3)
 
 
 # begin
 
 
-def test_begin_begins_a_drain_and_says_that_it_did(drainer: Drainer) -> None:
+def test_begin_begins_a_drain_and_says_that_it_did(drainer: DrainRunner) -> None:
     assert drainer.begin("drain endpoint") is True
     assert drainer.phase is Phase.LAME_DUCK
     assert drainer.statistics().reason == "drain endpoint"
     assert drainer.stopping is False
 
 
-def test_the_first_trigger_counts(drainer: Drainer, clock: ManualClock) -> None:
+def test_the_first_trigger_counts(drainer: DrainRunner, clock: ManualClock) -> None:
     drainer.begin("first")
     clock.move(2)
     assert drainer.begin("second") is False
@@ -64,7 +65,7 @@ def test_the_first_trigger_counts(drainer: Drainer, clock: ManualClock) -> None:
     assert drainer.statistics().elapsed == 2.0
 
 
-def test_a_begin_gives_no_deadline_to_the_work_in_flight(drainer: Drainer) -> None:
+def test_a_begin_gives_no_deadline_to_the_work_in_flight(drainer: DrainRunner) -> None:
     drainer.begin("test")
     assert drainer.time_left() == math.inf
 
@@ -72,14 +73,14 @@ def test_a_begin_gives_no_deadline_to_the_work_in_flight(drainer: Drainer) -> No
 # stop
 
 
-def test_stop_begins_a_drain_that_ends_the_process(drainer: Drainer) -> None:
+def test_stop_begins_a_drain_that_ends_the_process(drainer: DrainRunner) -> None:
     assert drainer.stop("SIGTERM") is True
     assert drainer.phase is Phase.LAME_DUCK
     assert drainer.stopping is True
     assert drainer.time_left() == 20.0
 
 
-def test_a_second_stop_changes_nothing(drainer: Drainer, clock: ManualClock) -> None:
+def test_a_second_stop_changes_nothing(drainer: DrainRunner, clock: ManualClock) -> None:
     drainer.stop("SIGTERM")
     clock.move(3)
     assert drainer.stop("SIGTERM again", lame_duck=False) is False
@@ -88,7 +89,7 @@ def test_a_second_stop_changes_nothing(drainer: Drainer, clock: ManualClock) -> 
 
 
 def test_a_stop_after_a_begin_counts_the_lame_duck_from_the_begin(
-    drainer: Drainer, clock: ManualClock
+    drainer: DrainRunner, clock: ManualClock
 ) -> None:
     drainer.begin("drain endpoint")
     clock.move(3)
@@ -99,7 +100,7 @@ def test_a_stop_after_a_begin_counts_the_lame_duck_from_the_begin(
 
 
 def test_a_stop_long_after_a_begin_still_gives_the_whole_grace_period(
-    drainer: Drainer, clock: ManualClock
+    drainer: DrainRunner, clock: ManualClock
 ) -> None:
     """The lame duck is over; the grace period begins with the listener close, that is now.
 
@@ -112,7 +113,7 @@ def test_a_stop_long_after_a_begin_still_gives_the_whole_grace_period(
 
 
 def test_a_stop_after_a_quiet_begin_still_gives_the_whole_grace_period(clock: ManualClock) -> None:
-    drainer = Drainer(DrainPolicy(lame_duck_period=60, quiet_period=1), clock=clock)
+    drainer = DrainRunner(DrainPolicy(lame_duck_period=60, quiet_period=1), clock=clock)
     drainer.begin("drain endpoint")
     clock.move(30)
     drainer.stop("SIGTERM")
@@ -121,7 +122,7 @@ def test_a_stop_after_a_quiet_begin_still_gives_the_whole_grace_period(clock: Ma
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_stop_without_a_lame_duck_skips_what_is_left_of_it(
-    drainer: Drainer, clock: ManualClock, begun: bool
+    drainer: DrainRunner, clock: ManualClock, begun: bool
 ) -> None:
     if begun:
         drainer.begin("drain endpoint")
@@ -130,7 +131,7 @@ def test_a_stop_without_a_lame_duck_skips_what_is_left_of_it(
     assert drainer.time_left() == 15.0
 
 
-def test_a_stop_after_an_abort_has_a_deadline(drainer: Drainer) -> None:
+def test_a_stop_after_an_abort_has_a_deadline(drainer: DrainRunner) -> None:
     """What arms the hard deadline asks for the time left; no thread can wait for ever."""
     drainer.begin("drain endpoint")
     drainer.abort()
@@ -141,7 +142,7 @@ def test_a_stop_after_an_abort_has_a_deadline(drainer: Drainer) -> None:
 # resume
 
 
-def test_resume_calls_a_drain_off_and_forgets_it(drainer: Drainer, clock: ManualClock) -> None:
+def test_resume_calls_a_drain_off_and_forgets_it(drainer: DrainRunner, clock: ManualClock) -> None:
     drainer.begin("drain endpoint")
     with drainer.track("export"):
         pass
@@ -152,7 +153,7 @@ def test_resume_calls_a_drain_off_and_forgets_it(drainer: Drainer, clock: Manual
     assert (statistics.reason, statistics.completed, statistics.elapsed) == ("", 0, 0.0)
 
 
-def test_a_resumed_drainer_can_drain_again(drainer: Drainer, clock: ManualClock) -> None:
+def test_a_resumed_drainer_can_drain_again(drainer: DrainRunner, clock: ManualClock) -> None:
     drainer.begin("first")
     drainer.resume()
     clock.move(100)
@@ -161,7 +162,7 @@ def test_a_resumed_drainer_can_drain_again(drainer: Drainer, clock: ManualClock)
     assert drainer.statistics().elapsed == 0.0
 
 
-def test_resume_is_refused_once_a_stop_has_come(drainer: Drainer) -> None:
+def test_resume_is_refused_once_a_stop_has_come(drainer: DrainRunner) -> None:
     drainer.begin("drain endpoint")
     drainer.stop("SIGTERM")
     assert drainer.resume() is False
@@ -169,14 +170,14 @@ def test_resume_is_refused_once_a_stop_has_come(drainer: Drainer) -> None:
     assert drainer.stopping is True
 
 
-def test_resume_is_refused_once_work_is_cancelled(drainer: Drainer) -> None:
+def test_resume_is_refused_once_work_is_cancelled(drainer: DrainRunner) -> None:
     drainer.begin("drain endpoint")
     drainer.abort()
     assert drainer.resume() is False
     assert drainer.phase is Phase.CANCELLING
 
 
-def test_resume_while_serving_changes_nothing(drainer: Drainer) -> None:
+def test_resume_while_serving_changes_nothing(drainer: DrainRunner) -> None:
     assert drainer.resume() is False
     assert drainer.phase is Phase.SERVING
 
@@ -185,13 +186,13 @@ def test_resume_while_serving_changes_nothing(drainer: Drainer) -> None:
 
 
 @pytest.mark.parametrize("trigger", ["begin", "stop"])
-def test_abort_waits_no_longer(drainer: Drainer, trigger: str) -> None:
+def test_abort_waits_no_longer(drainer: DrainRunner, trigger: str) -> None:
     getattr(drainer, trigger)("test")
     assert drainer.abort() is True
     assert drainer.phase is Phase.CANCELLING
 
 
-def test_abort_is_idempotent_and_needs_a_drain(drainer: Drainer) -> None:
+def test_abort_is_idempotent_and_needs_a_drain(drainer: DrainRunner) -> None:
     assert drainer.abort() is False
     assert drainer.statistics().phase is Phase.SERVING
     drainer.begin("test")
@@ -203,7 +204,7 @@ def test_abort_is_idempotent_and_needs_a_drain(drainer: Drainer) -> None:
 # Looking at it
 
 
-def test_work_that_ended_while_serving_is_no_part_of_the_report(drainer: Drainer) -> None:
+def test_work_that_ended_while_serving_is_no_part_of_the_report(drainer: DrainRunner) -> None:
     with drainer.track("before"):
         pass
     with drainer.track("across"):
@@ -214,13 +215,13 @@ def test_work_that_ended_while_serving_is_no_part_of_the_report(drainer: Drainer
     assert drainer.report().clean
 
 
-def test_age_counts_from_the_first_trigger(drainer: Drainer, clock: ManualClock) -> None:
-    assert drainer.age() == 0.0
+def test_age_counts_from_the_first_trigger(drainer: DrainRunner, clock: ManualClock) -> None:
+    assert drainer.statistics().elapsed == 0.0
     drainer.begin("test")
     clock.move(4)
     drainer.stop("SIGTERM")
     clock.move(3)
-    assert drainer.age() == 7.0
+    assert drainer.statistics().elapsed == 7.0
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_age_counts_from_the_first_trigger(drainer: Drainer, clock: ManualClock)
     [([], False), (["begin"], True), (["begin", "abort"], False), (["begin", "resume"], False)],
 )
 def test_waiting_says_whether_work_may_still_finish(
-    drainer: Drainer, triggers: list[str], waiting: bool
+    drainer: DrainRunner, triggers: list[str], waiting: bool
 ) -> None:
     for trigger in triggers:
         arguments = ["test"] if trigger == "begin" else []
@@ -237,7 +238,7 @@ def test_waiting_says_whether_work_may_still_finish(
 
 
 def test_of_many_threads_that_trigger_at_once_one_begins_the_drain() -> None:
-    drainer = Drainer(POLICY)
+    drainer = DrainRunner(POLICY)
     barrier = threading.Barrier(8)
     began: list[str] = []
 
@@ -289,19 +290,19 @@ def test_a_stop_is_heard_at_whichever_line_it_interrupts_another_trigger(
     """And it has a deadline there and then: what arms the hard deadline is the signal handler."""
     first = 20.0 if lame_duck else 15.0
     for at in range(1000):
-        drainer = Drainer(POLICY, clock=ManualClock())
+        drainer = DrainRunner(POLICY, clock=ManualClock())
         if outer in ("resume", "abort"):
             drainer.begin("drain endpoint")
         arguments = ["another trigger"] if outer in ("begin", "stop") else []
         told: list[float] = []
         stops: list[bool] = []
 
-        def stop(drainer: Drainer = drainer, told: Any = told, stops: Any = stops) -> None:
+        def stop(drainer: DrainRunner = drainer, told: Any = told, stops: Any = stops) -> None:
             stops.append(drainer.stop("signal", lame_duck=lame_duck))
             told.append(drainer.time_left())
 
         def call(
-            drainer: Drainer = drainer, arguments: Any = arguments, stops: Any = stops
+            drainer: DrainRunner = drainer, arguments: Any = arguments, stops: Any = stops
         ) -> None:
             result = getattr(drainer, outer)(*arguments)
             if outer == "stop":
@@ -329,10 +330,10 @@ def test_of_two_begins_the_one_that_counts_says_so_at_whichever_line_they_meet(
     lame_duck: bool,
 ) -> None:
     for at in range(1000):
-        drainer = Drainer(POLICY, clock=ManualClock())
+        drainer = DrainRunner(POLICY, clock=ManualClock())
         began: list[str] = []
 
-        def begin(name: str, drainer: Drainer = drainer, began: Any = began) -> None:
+        def begin(name: str, drainer: DrainRunner = drainer, began: Any = began) -> None:
             if drainer.begin(name, lame_duck=lame_duck):
                 began.append(name)
 

@@ -15,8 +15,10 @@ from support.asgi import END, OK, Call, FakeAdapter, http_scope, websocket_scope
 from support.polling import PATIENCE
 from support.virtual_time import ManualClock, virtual_clock, virtual_time
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
-from graceful_asgi._core.stuck_report import MOST, check_loop, stuck_report
+from graceful_asgi import DrainPolicy, GracefulMiddleware
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
+from graceful_asgi._core.stuck_report import MOST
 from graceful_asgi._diagnostics.loop_monitor import SILENCE, LoopMonitor
 
 if TYPE_CHECKING:
@@ -41,22 +43,22 @@ def captured(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 class Noted(logging.Handler):
     """Notes when a report came, in seconds since the drain began."""
 
-    def __init__(self, drainer: Drainer) -> None:
+    def __init__(self, drainer: DrainRunner) -> None:
         super().__init__()
         self.reports: list[tuple[float, Any]] = []
         self._drainer = drainer
 
     def emit(self, record: logging.LogRecord) -> None:
         if vars(record)["event"] == "drain.stuck_report":
-            self.reports.append((self._drainer.age(), record))
+            self.reports.append((self._drainer.statistics().elapsed, record))
 
 
 @asynccontextmanager
 async def drain(
     policy: DrainPolicy, *seconds: float
-) -> AsyncIterator[tuple[Drainer, list[tuple[float, Any]]]]:
+) -> AsyncIterator[tuple[DrainRunner, list[tuple[float, Any]]]]:
     """Stop a drainer with work in flight that takes so many seconds; yield it when all is over."""
-    drainer = Drainer(policy, clock=virtual_clock())
+    drainer = DrainRunner(policy, clock=virtual_clock())
     noted = Noted(drainer)
     logger = logging.getLogger("graceful_asgi")
     logger.addHandler(noted)
@@ -111,7 +113,7 @@ async def test_a_report_that_fails_shortens_no_drain_and_stops_none(
     def fails(*args: object) -> None:
         raise RecursionError("as deep as can be")
 
-    monkeypatch.setattr("graceful_asgi._core.state.stuck_report", fails)
+    monkeypatch.setattr("graceful_asgi._core.stuck_watch.stuck_report", fails)
     async with drain(LONG, 19.5, 100) as (drainer, reports):
         assert reports == []
         assert "the stuck report failed; the drain goes on" in captured.text
@@ -123,15 +125,15 @@ async def test_a_report_that_fails_shortens_no_drain_and_stops_none(
 # What it says
 
 
-async def begin(tasks: Any, scope: dict[str, Any], *messages: Any) -> tuple[Call, Drainer]:
+async def begin(tasks: Any, scope: dict[str, Any], *messages: Any) -> tuple[Call, DrainRunner]:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         scope["route"] = type("Route", (), {"path": "/reports/{id}"})()
         for message in messages:
             await send({**message})
         await anyio.sleep_forever()  # here
 
-    drainer = Drainer(LONG, clock=virtual_clock())
-    call = Call(GracefulMiddleware(app, drainer=drainer), scope)
+    drainer = DrainRunner(LONG, clock=virtual_clock())
+    call = Call(GracefulMiddleware(app, drainer=as_drainer(drainer)), scope)
     tasks.start_soon(call.run)
     await anyio.wait_all_tasks_blocked()
     return call, drainer
@@ -144,7 +146,7 @@ async def test_a_request_is_told_of_with_its_route_client_and_what_it_has_sent(p
     messages = [OK, *[piece] * pieces] if pieces else []
     async with anyio.create_task_group() as tasks:
         _, drainer = await begin(tasks, http_scope("/reports/7"), *messages)
-        (work,) = stuck_report(drainer, "hard deadline").works
+        (work,) = drainer.stuck.look("hard deadline").works
         tasks.cancel_scope.cancel()
     assert (work.method, work.path, work.route) == ("GET", "/reports/7", "/reports/{id}")
     assert work.client == "127.0.0.1:50000"
@@ -163,11 +165,13 @@ async def test_the_last_piece_counts_while_a_slow_reader_keeps_it() -> None:
             if message["type"] == "http.response.body":
                 await anyio.sleep_forever()
 
-    drainer = Drainer(LONG, clock=virtual_clock())
+    drainer = DrainRunner(LONG, clock=virtual_clock())
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(Slow(GracefulMiddleware(app, drainer=drainer), http_scope()).run)
+        tasks.start_soon(
+            Slow(GracefulMiddleware(app, drainer=as_drainer(drainer)), http_scope()).run
+        )
         await anyio.wait_all_tasks_blocked()
-        (work,) = stuck_report(drainer, "grace period").works
+        (work,) = drainer.stuck.look("grace period").works
         tasks.cancel_scope.cancel()
     assert (work.phase, work.sent) == ("response started", 5)
 
@@ -177,7 +181,7 @@ async def test_the_route_of_a_mounted_app_has_what_it_is_mounted_at() -> None:
     mounted: dict[str, Any] = {"root_path": "/proxied/api/v1", "app_root_path": "/proxied"}
     async with anyio.create_task_group() as tasks:
         _, drainer = await begin(tasks, http_scope("/proxied/api/v1/reports/7", **mounted))
-        (work,) = stuck_report(drainer, "grace period").works
+        (work,) = drainer.stuck.look("grace period").works
         tasks.cancel_scope.cancel()
     assert work.route == "/api/v1/reports/{id}"
 
@@ -187,13 +191,13 @@ async def test_a_websocket_is_told_of_without_a_count_of_bytes() -> None:
     async with anyio.create_task_group() as tasks:
         scope = websocket_scope("/ws", client=None)
         _, drainer = await begin(tasks, scope, {"type": "websocket.accept"})
-        (work,) = stuck_report(drainer, "grace period").works
+        (work,) = drainer.stuck.look("grace period").works
         tasks.cancel_scope.cancel()
     assert (work.kind, work.phase, work.client, work.sent) == ("websocket", "open", "", None)
 
 
-def text_of(drainer: Drainer) -> str:
-    return "\n".join(stuck_report(drainer, "hard deadline").lines())
+def text_of(drainer: DrainRunner) -> str:
+    return "\n".join(drainer.stuck.look("hard deadline").lines())
 
 
 @pytest.mark.anyio
@@ -210,11 +214,11 @@ async def test_no_path_or_route_can_add_a_line_to_it() -> None:
 @pytest.mark.parametrize("count", [MOST, MOST + 980])
 def test_of_very_much_work_the_oldest_is_told_of_and_the_rest_counted(count: int) -> None:
     clock = ManualClock()
-    drainer = Drainer(LONG, clock=clock)
+    drainer = DrainRunner(LONG, clock=clock)
     for number in range(count):
         drainer.track(str(number)).__enter__()
         clock.move(1)
-    report = stuck_report(drainer, "hard deadline")
+    report = drainer.stuck.look("hard deadline")
     assert [work.path for work in report.works] == [str(number) for number in range(MOST)]
     assert report.figures()["more"] == count - MOST
     assert (f"stuck: {count - MOST} more" in text_of(drainer)) == (count > MOST)
@@ -226,7 +230,7 @@ async def test_of_very_much_work_only_the_oldest_is_looked_at_closely(
 ) -> None:
     """The work has to unwind in the seconds that all of the stacks would take."""
     clock = ManualClock()
-    drainer = Drainer(LONG, clock=clock)
+    drainer = DrainRunner(LONG, clock=clock)
 
     async def work(name: str) -> None:
         with drainer.track(name):
@@ -237,7 +241,8 @@ async def test_of_very_much_work_only_the_oldest_is_looked_at_closely(
             tasks.start_soon(work, str(number))
             await anyio.wait_all_tasks_blocked()
             clock.move(1)
-        drainer.note_stuck(drainer.in_flight)
+        drainer.begin("test")
+        drainer.record.note_stuck(drainer.state, drainer.in_flight, drainer.now())
         tasks.cancel_scope.cancel()
     stuck = sorted(drainer.report().stuck, key=lambda work: int(work.path))
     assert len(stuck) == MOST + 5
@@ -251,7 +256,7 @@ async def test_it_is_plain_enough_for_a_json_formatter() -> None:
         _, drainer = await begin(tasks, http_scope("/reports/7"))
         drainer.loop_monitor = LoopMonitor(drainer.now)
         await anyio.sleep(3)
-        figures = stuck_report(drainer, "grace period").figures()
+        figures = drainer.stuck.look("grace period").figures()
         tasks.cancel_scope.cancel()
     assert json.loads(json.dumps(figures)) == figures
     assert figures["stuck"][0]["route"] == "/reports/{id}"
@@ -262,11 +267,11 @@ async def test_it_is_plain_enough_for_a_json_formatter() -> None:
 
 
 @pytest.fixture
-def blocked() -> Iterator[tuple[Drainer, ManualClock]]:
+def blocked() -> Iterator[tuple[DrainRunner, ManualClock]]:
     """A drainer whose loop's thread is blocked, and its clock."""
     inside, release = threading.Event(), threading.Event()
     clock = ManualClock()
-    drainer = Drainer(LONG, clock=clock)
+    drainer = DrainRunner(LONG, clock=clock)
 
     def block() -> None:
         drainer.loop_monitor = LoopMonitor(clock)
@@ -282,16 +287,16 @@ def blocked() -> Iterator[tuple[Drainer, ManualClock]]:
 
 
 def test_a_blocked_loop_is_reported_by_who_looks_after_it_once_and_no_sooner_than_due(
-    blocked: tuple[Drainer, ManualClock], captured: pytest.LogCaptureFixture
+    blocked: tuple[DrainRunner, ManualClock], captured: pytest.LogCaptureFixture
 ) -> None:
     drainer, clock = blocked
     drainer.stop("SIGTERM")
     clock.move(18.9)
-    assert check_loop(drainer)
+    assert drainer.stuck.report_if_blocked()
     assert "still in flight" not in captured.text
     clock.move(0.2)
-    assert not check_loop(drainer)
-    assert not check_loop(drainer)
+    assert not drainer.stuck.report_if_blocked()
+    assert not drainer.stuck.report_if_blocked()
     (record,) = (record for record in captured.records if "still in flight" in record.getMessage())
     said: Any = record
     assert said.loop_blocked["seconds"] == pytest.approx(19.1)
@@ -302,7 +307,7 @@ def test_a_blocked_loop_is_reported_by_who_looks_after_it_once_and_no_sooner_tha
 
 
 def test_since_when_a_loop_is_blocked_is_known_from_its_last_sign_of_life(
-    blocked: tuple[Drainer, ManualClock],
+    blocked: tuple[DrainRunner, ManualClock],
 ) -> None:
     drainer, clock = blocked
     assert drainer.loop_monitor is not None
@@ -310,13 +315,13 @@ def test_since_when_a_loop_is_blocked_is_known_from_its_last_sign_of_life(
     clock.move(15.8)
     drainer.loop_monitor.beat()
     clock.move(3.2)
-    found = stuck_report(drainer, "hard deadline").blocked
+    found = drainer.stuck.look("hard deadline").blocked
     assert found is not None
     assert str(found).startswith("event loop blocked for 3.2 s at ")
 
 
 def test_a_loop_that_goes_on_reports_for_itself(
-    blocked: tuple[Drainer, ManualClock], captured: pytest.LogCaptureFixture
+    blocked: tuple[DrainRunner, ManualClock], captured: pytest.LogCaptureFixture
 ) -> None:
     drainer, clock = blocked
     assert drainer.loop_monitor is not None
@@ -324,12 +329,12 @@ def test_a_loop_that_goes_on_reports_for_itself(
     clock.move(19.5)
     drainer.loop_monitor.beat()
     clock.move(SILENCE / 2)
-    assert check_loop(drainer)
+    assert drainer.stuck.report_if_blocked()
     assert "still in flight" not in captured.text
 
 
 def test_nobody_looks_after_a_drain_that_no_longer_waits() -> None:
-    drainer = Drainer(LONG, clock=ManualClock())
-    assert not check_loop(drainer)
+    drainer = DrainRunner(LONG, clock=ManualClock())
+    assert not drainer.stuck.report_if_blocked()
     drainer.begin("test")
-    assert not check_loop(drainer)
+    assert not drainer.stuck.report_if_blocked()

@@ -13,7 +13,9 @@ from support.asgi import END, OK, Call, Send, answer, http_scope, serving, with_
 from support.command import run_python
 from support.polling import PATIENCE
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
 
 if TYPE_CHECKING:
     from support.asgi import App, Message, Receive
@@ -70,8 +72,10 @@ def raises_after_the_start() -> App:
 )
 @pytest.mark.parametrize("draining", [False, True])
 async def test_the_count_is_zero_after_an_app_that_breaks_asgi(app: App, draining: bool) -> None:
-    drainer = Drainer(PATIENT)
-    async with serving(GracefulMiddleware(with_lifespan(app), drainer=drainer)) as server:
+    drainer = DrainRunner(PATIENT)
+    async with serving(
+        GracefulMiddleware(with_lifespan(app), drainer=as_drainer(drainer))
+    ) as server:
         if draining:
             drainer.begin("test")
         await server.get()
@@ -81,21 +85,23 @@ async def test_the_count_is_zero_after_an_app_that_breaks_asgi(app: App, drainin
 
 @pytest.mark.anyio
 async def test_a_server_that_refuses_a_message_leaves_the_count_at_zero() -> None:
-    drainer = Drainer(PATIENT)
-    call = Call(GracefulMiddleware(answer, drainer=drainer), http_scope())
+    drainer = DrainRunner(PATIENT)
+    call = Call(GracefulMiddleware(answer, drainer=as_drainer(drainer)), http_scope())
 
     async def refuse(message: Message) -> None:
         raise RuntimeError("the client has gone")
 
     with pytest.raises(RuntimeError, match="the client has gone"):
-        await GracefulMiddleware(answer, drainer=drainer)(http_scope(), call.receive, refuse)
+        await GracefulMiddleware(answer, drainer=as_drainer(drainer))(
+            http_scope(), call.receive, refuse
+        )
     assert drainer.statistics().in_flight == 0
 
 
 @pytest.mark.anyio
 async def test_the_count_is_zero_after_the_server_has_cancelled_the_call() -> None:
-    drainer = Drainer(PATIENT)
-    call = Call(GracefulMiddleware(waits_for_its_client, drainer=drainer), http_scope())
+    drainer = DrainRunner(PATIENT)
+    call = Call(GracefulMiddleware(waits_for_its_client, drainer=as_drainer(drainer)), http_scope())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call.run)
         await not_awaited_yet(call.running)
@@ -110,7 +116,7 @@ async def waits_for_its_client(scope: Any, receive: Receive, send: Send) -> None
 
 @pytest.mark.anyio
 async def test_work_is_in_flight_until_the_app_returns_background_tasks_included() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     release = anyio.Event()
 
     async def goes_on_after_its_answer(scope: Any, receive: Receive, send: Send) -> None:
@@ -118,7 +124,7 @@ async def test_work_is_in_flight_until_the_app_returns_background_tasks_included
         await receive()
         await release.wait()
 
-    app = GracefulMiddleware(goes_on_after_its_answer, drainer=drainer)
+    app = GracefulMiddleware(goes_on_after_its_answer, drainer=as_drainer(drainer))
     call = Call(app, http_scope(), {"type": "http.disconnect"})
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call.run)
@@ -130,7 +136,7 @@ async def test_work_is_in_flight_until_the_app_returns_background_tasks_included
 
 @pytest.mark.anyio
 async def test_tracked_work_is_counted_for_the_length_of_its_block() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     with drainer.track("export"):
         assert drainer.statistics().in_flight == 1
         with drainer.track("upload"):
@@ -141,7 +147,7 @@ async def test_tracked_work_is_counted_for_the_length_of_its_block() -> None:
 
 @pytest.mark.anyio
 async def test_an_error_in_tracked_work_is_passed_on_and_not_counted_for_ever() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     with pytest.raises(Boom), drainer.track("export"):
         raise Boom
     assert drainer.statistics().in_flight == 0
@@ -149,7 +155,7 @@ async def test_an_error_in_tracked_work_is_passed_on_and_not_counted_for_ever() 
 
 @pytest.mark.anyio
 async def test_the_oldest_work_is_named_with_its_kind_and_its_age() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     with drainer.track("first"):
         await anyio.sleep(0.01)
         with drainer.track("second"):
@@ -162,7 +168,7 @@ async def test_the_oldest_work_is_named_with_its_kind_and_its_age() -> None:
 
 
 def test_tracked_work_in_a_plain_thread_counts_and_cannot_be_cancelled() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     inside, release = threading.Event(), threading.Event()
     outcome: list[str] = []
 
@@ -186,7 +192,7 @@ def test_tracked_work_in_a_plain_thread_counts_and_cannot_be_cancelled() -> None
 
 @pytest.mark.anyio
 async def test_tracked_work_in_a_worker_thread_counts() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
 
     def count() -> int:
         with drainer.track("export"):
@@ -202,7 +208,7 @@ async def test_tracked_work_in_a_worker_thread_counts() -> None:
 class Worker:
     """A task that tracks its work, and tells what has become of it."""
 
-    def __init__(self, drainer: Drainer) -> None:
+    def __init__(self, drainer: DrainRunner) -> None:
         self.inside = anyio.Event()
         self.over = anyio.Event()
         self.outcome = ""
@@ -228,7 +234,7 @@ class Worker:
 async def test_tracked_work_is_cancelled_the_task_on_asyncio_the_block_on_trio(
     anyio_backend_name: str,
 ) -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     worker = Worker(drainer)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.work)
@@ -252,9 +258,10 @@ def test_work_is_cancelled_from_another_thread_at_once_though_its_loop_sleeps(ba
         f"""
         import threading, time
         import anyio
-        from graceful_asgi import Drainer, DrainPolicy
+        from graceful_asgi import DrainPolicy
+        from graceful_asgi._core.runner import DrainRunner
 
-        drainer = Drainer(DrainPolicy())
+        drainer = DrainRunner(DrainPolicy())
         inside = threading.Event()
 
         def abort():
@@ -283,7 +290,7 @@ def test_work_is_cancelled_from_another_thread_at_once_though_its_loop_sleeps(ba
 @pytest.mark.anyio
 async def test_a_request_that_tracks_a_part_of_itself_is_cancelled_once() -> None:
     """Cancelled twice, it could not even answer its 503."""
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     cancellations: list[str] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -295,7 +302,7 @@ async def test_a_request_that_tracks_a_part_of_itself_is_cancelled_once() -> Non
             raise
         await anyio.lowlevel.checkpoint()
 
-    call = Call(GracefulMiddleware(app, drainer=drainer), http_scope())
+    call = Call(GracefulMiddleware(app, drainer=as_drainer(drainer)), http_scope())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call.run)
         await not_awaited_yet(call.running)
@@ -312,7 +319,7 @@ async def test_a_request_that_tracks_a_part_of_itself_is_cancelled_once() -> Non
 @pytest.mark.anyio
 async def test_a_request_is_cancelled_though_a_part_of_it_ends_in_that_moment() -> None:
     """Whichever of the works that share a task the cancelling picks: the request is cancelled."""
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     end_of_part = anyio.Event()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -321,7 +328,9 @@ async def test_a_request_is_cancelled_though_a_part_of_it_ends_in_that_moment() 
             await end_of_part.wait()
         await receive()
 
-    calls = [Call(GracefulMiddleware(app, drainer=drainer), http_scope()) for _ in range(20)]
+    calls = [
+        Call(GracefulMiddleware(app, drainer=as_drainer(drainer)), http_scope()) for _ in range(20)
+    ]
     async with anyio.create_task_group() as tasks:
         for call in calls:
             tasks.start_soon(call.run)
@@ -343,7 +352,7 @@ async def test_a_request_is_cancelled_though_a_part_of_it_ends_in_that_moment() 
 @pytest.mark.anyio
 async def test_a_task_whose_work_ends_in_that_moment_is_not_cancelled() -> None:
     """It is about its owner's business by then."""
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     inside, end_of_work = asyncio.Event(), asyncio.Event()
 
     async def export() -> str:
@@ -369,7 +378,7 @@ async def test_a_task_whose_work_ends_in_that_moment_is_not_cancelled() -> None:
 @pytest.mark.anyio
 async def test_tracked_work_belongs_to_the_task_that_enters_the_block() -> None:
     """A tracker made at startup and entered in the background must not cancel the startup."""
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     tracker = drainer.track("export")
     inside = asyncio.Event()
 
@@ -394,7 +403,7 @@ async def test_tracked_work_belongs_to_the_task_that_enters_the_block() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
 async def test_work_in_a_thread_is_not_taken_for_the_task_that_runs_meanwhile() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     inside, release = threading.Event(), threading.Event()
 
     def export() -> None:
@@ -414,14 +423,14 @@ async def test_work_in_a_thread_is_not_taken_for_the_task_that_runs_meanwhile() 
             release.set()
             thread.join()
 
-    async with serving(GracefulMiddleware(with_lifespan(answer), drainer=drainer)):
+    async with serving(GracefulMiddleware(with_lifespan(answer), drainer=as_drainer(drainer))):
         await asyncio.wait_for(asyncio.ensure_future(bystander()), PATIENCE)
     assert drainer.phase is Phase.CANCELLING
 
 
 @pytest.mark.anyio
 async def test_tracked_work_on_a_loop_of_another_thread_is_cancelled_there() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     inside = threading.Event()
     ended: list[str] = []
 
@@ -433,7 +442,7 @@ async def test_tracked_work_on_a_loop_of_another_thread_is_cancelled_there() -> 
         except (asyncio.CancelledError, asyncio.TimeoutError) as exc:
             ended.append(type(exc).__name__)
 
-    async with serving(GracefulMiddleware(with_lifespan(answer), drainer=drainer)):
+    async with serving(GracefulMiddleware(with_lifespan(answer), drainer=as_drainer(drainer))):
         thread = threading.Thread(target=lambda: asyncio.run(export()))
         thread.start()
         await anyio.to_thread.run_sync(inside.wait)
@@ -448,9 +457,10 @@ def test_work_left_behind_on_a_closed_loop_does_not_shield_the_rest() -> None:
     ended = run_python(
         """
         import asyncio, os, threading
-        from graceful_asgi import Drainer, DrainPolicy
+        from graceful_asgi import DrainPolicy
+        from graceful_asgi._core.runner import DrainRunner
 
-        drainer = Drainer(DrainPolicy())
+        drainer = DrainRunner(DrainPolicy())
 
         async def export():
             with drainer.track("export"):
@@ -482,7 +492,7 @@ def test_work_left_behind_on_a_closed_loop_does_not_shield_the_rest() -> None:
 
 @pytest.mark.anyio
 async def test_work_that_is_tracked_after_the_rest_was_cancelled_is_cancelled_too() -> None:
-    drainer = Drainer(PATIENT)
+    drainer = DrainRunner(PATIENT)
     drainer.begin("test")
     drainer.abort()
     ended = anyio.Event()

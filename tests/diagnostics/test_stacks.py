@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 from support.polling import PATIENCE, eventually
 
-from graceful_asgi import Drainer
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._diagnostics.await_chain import await_chain
 from graceful_asgi._diagnostics.stacks import (
     ThreadStack,
@@ -143,7 +143,7 @@ def step(loop: asyncio.AbstractEventLoop, coroutine: Any) -> None:
 async def test_the_oldest_work_is_at_the_line_of_the_app(
     waiting: Callable[[], Awaitable[None]],
 ) -> None:
-    drainer = Drainer()
+    drainer = DrainRunner()
     inside = asyncio.Event()
 
     async def handler() -> None:
@@ -163,7 +163,7 @@ async def test_the_oldest_work_is_at_the_line_of_the_app(
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_work_in_a_child_task_is_at_a_line_of_the_app() -> None:
-    drainer = Drainer()
+    drainer = DrainRunner()
     inside = asyncio.Event()
 
     async def handler() -> None:
@@ -224,7 +224,7 @@ def test_work_that_blocks_is_at_the_line_it_blocks_in(blocked: tuple[Blocked, An
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_running_work_that_asks_for_itself_is_at_the_line_that_asks() -> None:
-    drainer = Drainer()
+    drainer = DrainRunner()
 
     async def handler() -> str:
         with drainer.track("export"):
@@ -244,7 +244,7 @@ def test_work_with_no_line_of_its_own_is_at_that_of_a_library() -> None:
 
 
 def test_a_directory_that_only_begins_like_a_library_is_the_app(tmp_path: Path) -> None:
-    package = Path(inspect.getfile(Drainer)).parent
+    package = Path(inspect.getfile(DrainRunner)).parent
     filename = str(package.with_name(package.name + "_demo") / "app.py")
     namespace: dict[str, Any] = {"Event": asyncio.Event}
     source = "async def f():\n    await Event().wait()\n"
@@ -325,12 +325,13 @@ def test_a_thread_without_a_line_of_the_app_is_shown_with_that_of_a_library() ->
 
 
 def test_threads_of_this_package_are_left_out() -> None:
-    drainer = Drainer()
-    drainer.hold.begin("test", resume_after=600)
-    running = {thread.name for thread in threading.enumerate()}
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait, name="graceful_asgi test")
+    thread.start()
     shown = {stack.name for stack in thread_stacks()}
-    drainer.hold.close()
-    assert "graceful_asgi hold" in running - shown
+    ended.set()
+    thread.join()
+    assert "graceful_asgi test" not in shown
 
 
 # Tasks and threads that work waits for

@@ -8,7 +8,8 @@ import anyio.lowlevel
 import pytest
 from support.asgi import FakeAdapter
 
-from graceful_asgi import Drainer, DrainPolicy
+from graceful_asgi import DrainPolicy
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._extensions.registry import attend
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ async def test_one_that_raises_keeps_no_other_from_its_news_or_its_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broken, sound = Noting(fails=True), Noting(fails=False)
-    drainer = Drainer(QUICK)
+    drainer = DrainRunner(QUICK)
     drainer.makers += [lambda drainer: broken, lambda drainer: sound]
     drainer.bind(anew=True)
     attend(drainer)

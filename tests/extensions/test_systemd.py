@@ -14,7 +14,9 @@ from support.command import run_python
 from support.systemd import NotifySocket
 from support.virtual_time import virtual_clock, virtual_time
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
+from graceful_asgi import DrainPolicy, GracefulMiddleware
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._extensions.systemd import (
     EXTENSION,
     REPEAT,
@@ -100,12 +102,12 @@ class Service:
     """A server that speaks to systemd."""
 
     def __init__(self, policy: DrainPolicy = LONG) -> None:
-        self.drainer = Drainer(policy, clock=virtual_clock())
+        self.drainer = DrainRunner(policy, clock=virtual_clock())
         self.drainer.bind(anew=True)
         announcer = announce(self.drainer)
         assert announcer is not None
         self.announcer: Announcer = announcer
-        self.drainer.add_hook(announcer.phase_changed)
+        as_drainer(self.drainer).add_hook(announcer.phase_changed)
 
     async def work(self, seconds: float) -> None:
         with anyio.CancelScope(), self.drainer.track(f"{seconds} s"):
@@ -227,7 +229,7 @@ async def test_the_status_counts_and_is_not_said_too_often(systemd: NotifySocket
 @pytest.mark.anyio
 async def test_a_server_that_is_not_known_is_ready_after_its_startup(systemd: NotifySocket) -> None:
     middleware = GracefulMiddleware(
-        with_lifespan(answer), drainer=Drainer(LONG, clock=virtual_clock())
+        with_lifespan(answer), drainer=as_drainer(DrainRunner(LONG, clock=virtual_clock()))
     )
     async with serving(middleware) as server:
         assert systemd.told("READY") == ["1"]
@@ -240,12 +242,12 @@ async def test_a_server_that_is_not_known_is_ready_after_its_startup(systemd: No
 
 def test_nobody_speaks_where_systemd_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert announce(Drainer()) is None
+    assert announce(DrainRunner()) is None
 
 
 def test_a_server_in_a_thread_does_not_speak_for_its_program(systemd: NotifySocket) -> None:
     made: list[object] = []
-    thread = threading.Thread(target=lambda: made.append(announce(Drainer())))
+    thread = threading.Thread(target=lambda: made.append(announce(DrainRunner())))
     thread.start()
     thread.join()
     assert made == [None]
@@ -256,13 +258,13 @@ def test_a_worker_does_not_speak_for_its_parent() -> None:
         """
         import multiprocessing, os
         os.environ["NOTIFY_SOCKET"] = "@somebody"
-        from graceful_asgi import Drainer
+        from graceful_asgi._core.runner import DrainRunner
         from graceful_asgi._extensions.systemd import announce
 
         def worker():
-            print(announce(Drainer()) is None, flush=True)
+            print(announce(DrainRunner()) is None, flush=True)
 
-        print(announce(Drainer()) is not None, flush=True)
+        print(announce(DrainRunner()) is not None, flush=True)
         process = multiprocessing.get_context("fork").Process(target=worker)
         process.start()
         process.join()

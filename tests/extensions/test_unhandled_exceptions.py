@@ -13,7 +13,9 @@ import pytest
 import uvloop
 from support.asgi import FakeAdapter, answer, serving, with_lifespan
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi._core.drainer import runner_of
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._extensions.unhandled_exceptions import (
     LONGEST,
     UnhandledExceptions,
@@ -40,7 +42,7 @@ class Heard:
     """A server edge that may be stopped, and the handlers that an app has had before."""
 
     def __init__(self) -> None:
-        self.drainer = Drainer(POLICY)
+        self.drainer = DrainRunner(POLICY)
         self.drainer.on_stop.append(lambda: None)
         self.by_the_apps_own: list[object] = []
         self.attendant = stop_on_unhandled_exception(self.drainer)
@@ -248,7 +250,7 @@ async def test_the_reason_fits_into_a_line_whatever_the_exception(
 
 @pytest.mark.anyio
 async def test_it_is_off_unless_the_policy_says_so() -> None:
-    assert stop_on_unhandled_exception(Drainer(DrainPolicy())) is None
+    assert stop_on_unhandled_exception(DrainRunner(DrainPolicy())) is None
 
 
 @pytest.mark.anyio
@@ -261,7 +263,7 @@ async def test_a_server_that_cannot_be_stopped_from_here_is_drained_and_told_of(
         in_a_thread(raises(Boom("passive")))
         await middleware.drainer.wait_begun()
         assert (await server.get()).status == 200
-        assert not middleware.drainer.stopping
+        assert not runner_of(middleware.drainer).stopping
         await server.shut_down()
     assert middleware.drainer.phase is Phase.STOPPED
     assert middleware.drainer.report().reason == "unhandled exception: Boom('passive')"
@@ -290,7 +292,7 @@ def test_the_default_handler_is_called_where_there_was_none(
 
 
 def test_without_a_loop_threads_are_heard(former: list[object]) -> None:
-    drainer = Drainer(POLICY)
+    drainer = DrainRunner(POLICY)
     attendant = UnhandledExceptions(drainer)
     in_a_thread(raises(Boom("no loop")))
     attendant.close()

@@ -14,7 +14,9 @@ import uvicorn
 from support.client import get_in_loop
 from support.server import RecordingApp, uvicorn_in_loop
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
+from graceful_asgi import DrainPolicy, GracefulMiddleware
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._servers import attach
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ async def test_a_server_without_a_method_is_left_alone(
         nonlocal looking
         looking = True
         try:
-            hooks.append(attach(Drainer(QUICK), scope))
+            hooks.append(attach(DrainRunner(QUICK), scope))
         finally:
             looking = False
 
@@ -79,7 +81,7 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     """The program may go on, and start another with the same app: that one's stop is not to set a
     deadline for the failed one, which nobody would lift, and it has one control socket."""
     monkeypatch.setenv("GRACEFUL_CONTROL_DIR", str(tmp_path / "control"))
-    drainer = Drainer(replace(QUICK, drain_on_unhandled_exception=True))
+    drainer = DrainRunner(replace(QUICK, drain_on_unhandled_exception=True))
     heard = threading.excepthook
 
     async def no_database(scope: Any, receive: Receive, send: Send) -> None:
@@ -88,7 +90,7 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
         assert drainer.on_stop
         await send({"type": "lifespan.startup.failed", "message": "no database"})
 
-    app = GracefulMiddleware(no_database, drainer=drainer)
+    app = GracefulMiddleware(no_database, drainer=as_drainer(drainer))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", port=0))
 
     def start() -> None:
@@ -101,7 +103,10 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     assert drainer.loop_monitor is None
     assert threading.excepthook is heard
     assert not list((tmp_path / "control").iterdir())
-    async with uvicorn_in_loop(GracefulMiddleware(RecordingApp(), drainer=drainer)) as (_, port):
+    async with uvicorn_in_loop(GracefulMiddleware(RecordingApp(), drainer=as_drainer(drainer))) as (
+        _,
+        port,
+    ):
         await get_in_loop(port)
         assert drainer.on_failure == []  # of a server that listens, later failures are not
 

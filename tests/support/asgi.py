@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi._core.drainer import as_drainer, runner_of
+from graceful_asgi._core.runner import DrainRunner
 from support.polling import PATIENCE
 from support.virtual_time import virtual_clock
 
@@ -231,7 +233,7 @@ async def answer(scope: MutableMapping[str, Any], receive: Receive, send: Send) 
 class FakeAdapter:
     """A server that does what the drain asks of it, and remembers when it was asked."""
 
-    def __init__(self, drainer: Drainer) -> None:
+    def __init__(self, drainer: DrainRunner) -> None:
         self.times: dict[str, float] = {}
         self.idle = True
         self.slow_readers = 0
@@ -294,7 +296,7 @@ def started(*headers: tuple[bytes, bytes], status: int = 200, **more: Any) -> Me
     return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
 
 
-async def refused(server: AsgiServer, drainer: Drainer, scope: Any) -> Call:
+async def refused(server: AsgiServer, drainer: DrainRunner, scope: Any) -> Call:
     drainer.begin("test")
     with anyio.fail_after(PATIENCE):
         return await server.call(scope).run()
@@ -310,7 +312,7 @@ def hangs_after(*messages: Message) -> App:
     return app
 
 
-async def shut_down(app: App, scope: Any) -> tuple[Call, Drainer]:
+async def shut_down(app: App, scope: Any) -> tuple[Call, DrainRunner]:
     """Shut a server down that has one call in flight which does not end by itself."""
     middleware = graceful(app, QUICK)
     async with serving(middleware) as server:
@@ -320,7 +322,7 @@ async def shut_down(app: App, scope: Any) -> tuple[Call, Drainer]:
         assert middleware.drainer.phase is Phase.STOPPED
         with anyio.fail_after(PATIENCE):
             await call.over.wait()
-    return call, middleware.drainer
+    return call, runner_of(middleware.drainer)
 
 
 class Mailbox:
@@ -350,8 +352,8 @@ class LiveCall(Call):
     def __init__(
         self, app: App, scope: dict[str, Any], tasks: TaskGroup, policy: DrainPolicy
     ) -> None:
-        self.drainer = Drainer(policy, clock=virtual_clock())
-        super().__init__(GracefulMiddleware(app, drainer=self.drainer), scope)
+        self.drainer = DrainRunner(policy, clock=virtual_clock())
+        super().__init__(GracefulMiddleware(app, drainer=as_drainer(self.drainer)), scope)
         self.times: list[float] = []
         self._tasks = tasks
         self._mail = Mailbox()

@@ -96,7 +96,7 @@ def makes_probes() -> None:
 
 async def drives_a_drainer(drainer: Drainer) -> None:
     Drainer()
-    Drainer(DrainPolicy(), clock=lambda: 0.0)
+    Drainer(DrainPolicy())
     assert_type(drainer.begin("reason"), bool)
     assert_type(drainer.begin("reason", lame_duck=False), bool)
     assert_type(drainer.resume(), bool)

@@ -1,0 +1,58 @@
+"""`BegunDrain`: a drain that somebody began, and its outcome, which that caller waits for."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from ..phase import Phase
+
+if TYPE_CHECKING:
+    from .view import DrainView
+
+DrainOutcome = Literal["clean", "forced", "resumed"]
+"""What became of a drain that was begun. `clean`: the lame duck has passed and nothing is in
+flight. `forced`: something still is after the grace period as well, or had to be cancelled.
+`resumed`: the drain was called off."""
+
+
+class BegunDrain:
+    """The drain that is under way when this is made. Safe to ask from any thread."""
+
+    def __init__(self, runner: DrainView) -> None:
+        self._runner = runner
+        self._number = runner.state.number
+
+    @property
+    def is_held(self) -> bool:
+        """True while it is in its lame duck, and no stop has come."""
+        state = self._runner.state
+        return (
+            state.number == self._number and state.phase is Phase.LAME_DUCK and not state.stopping
+        )
+
+    def outcome(self) -> DrainOutcome | None:
+        """Return what became of it; None while that is open."""
+        runner, state = self._runner, self._runner.state
+        if state.number != self._number or state.phase is Phase.SERVING:
+            return "resumed"
+        if runner.drained:
+            return "clean" if runner.report().clean else "forced"
+        # After a stop the stop decides: it cancels what is left when its own time is over.
+        return "forced" if self.gives_up_in() <= 0 and not state.stopping else None
+
+    def gives_up_in(self) -> float:
+        """Return the seconds until it counts as forced if no stop comes; 0 once it does."""
+        return max(0.0, self._runner.state.give_up_at() - self._runner.now())
+
+    def changes_in(self) -> float:
+        """Return the seconds until time alone may decide the outcome; infinite if it cannot."""
+        ends = (self._runner.lame_duck_end() - self._runner.now(), self.gives_up_in())
+        return min((left for left in ends if left > 0), default=math.inf)
+
+    async def wait(self) -> DrainOutcome:
+        """Wait until the outcome is known; return it. On the event loop of the server."""
+        with self._runner.notifier.listening() as wakeup:
+            while (outcome := self.outcome()) is None:
+                await wakeup.wait(self.changes_in())
+        return outcome

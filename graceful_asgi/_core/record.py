@@ -1,0 +1,104 @@
+"""`DrainRecord`: what became of the work in a drain, counted and named. Decides nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from .. import log
+from ..phase import Phase
+from ..report import DrainReport, DrainStatistics
+from .stuck_report import MOST, stuck_work
+from .work import OutcomeCounts
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    from ..report import StuckWork
+    from .drain import Drain
+    from .work import InFlight, Work
+
+
+class DrainRecord:
+    """The counts of all drains of one drainer, each under the number of its drain.
+
+    Every method is given the drain as it stands, and is safe from any thread.
+    """
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._counts: dict[int, OutcomeCounts] = {}
+        self._closed = 0
+        """The number of the last drain whose counts are final, although work goes on."""
+
+    def of(self, drain: Drain) -> OutcomeCounts:
+        """Return the counts of *drain*; empty ones while serving."""
+        if drain.phase is Phase.SERVING:
+            return OutcomeCounts()
+        return self._counts.setdefault(drain.number, OutcomeCounts())
+
+    def is_open(self, drain: Drain) -> bool:
+        """Return True while work that ends counts for *drain*."""
+        return drain.phase is not Phase.SERVING and self._closed < drain.number
+
+    def close(self, drain: Drain) -> None:
+        """Count what is left as aborted. It does not count again if it ends after all."""
+        self._closed = drain.number
+        self.of(drain).aborted += len(self._in_flight)
+
+    def overran(self, drain: Drain, work: StuckWork) -> None:
+        """Count and log *work*, which was given up at its deadline."""
+        counts = self.of(drain)
+        counts.stuck[work] = work
+        counts.aborted += 1
+        log.stuck(work)
+
+    def note_stuck(self, drain: Drain, works: Iterable[Work], now: float) -> None:
+        """Remember and log what *works* were doing when their deadline passed."""
+        stuck = self.of(drain).stuck
+        fresh = sorted((work for work in works if work not in stuck), key=lambda work: work.began)
+        for place, work in enumerate(fresh):
+            # The stacks of all of them would take seconds, which the work needs to unwind.
+            stuck[work] = stuck_work(work, now, closely=place < MOST)
+        log.all_stuck([stuck[work] for work in fresh])
+
+    def statistics(
+        self, drain: Drain, now: float, *, leave_out: asyncio.Task[Any] | None = None
+    ) -> DrainStatistics:
+        """Return the state of this moment.
+
+        Args:
+            drain: the drain as it stands.
+            now: the time by the drainer's clock.
+            leave_out: a task whose request is not counted: that of a caller who asks from within a
+                request and does not mean that one.
+        """
+        works = tuple(self._in_flight)
+        if leave_out is not None:
+            works = tuple(w for w in works if w.task is not leave_out or w.kind != "http")
+        oldest = min(works, key=lambda work: work.began, default=None)
+        return DrainStatistics(
+            phase=drain.phase,
+            reason=drain.reason,
+            in_flight=len(works),
+            oldest=None if oldest is None else stuck_work(oldest, now),
+            **self.of(drain).by_name(),
+            elapsed=drain.elapsed(now),
+            time_left=drain.time_left(now),
+            kinds=Counter(work.kind for work in works),
+            tracked=Counter(work.path for work in works if work.kind == "task"),
+            drains=drain.number,
+            totals=OutcomeCounts.total(tuple(self._counts.values())),
+        )
+
+    def report(self, drain: Drain, now: float) -> DrainReport:
+        """Return the report of *drain* up to now."""
+        counts = self.of(drain)
+        return DrainReport(
+            reason=drain.reason,
+            **counts.by_name(),
+            elapsed=drain.elapsed(now),
+            stuck=tuple(counts.stuck.values()),
+            failed=drain.failed,
+        )

@@ -1,0 +1,400 @@
+"""`DrainRunner`: the shell around a drain. It keeps the history, waits, and asks the server to act.
+
+Every trigger is one append to the history (see `drain`), so it is safe from any thread and in a
+signal handler. A drain reads from top to bottom in `DrainRunner.drain`.
+
+Listeners, connections, signals and ASGI are known to the adapters only. Users hold a `Drainer`,
+which shows the part of this object that is theirs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio.lowlevel
+
+from .. import log
+from ..event_loop import running_clock, spawn
+from ..phase import Phase, PhaseChange
+from ..policy import DrainPolicy
+from .begun_drain import BegunDrain
+from .close_schedule import CloseSchedule
+from .drain import Adopt, Begin, Drain, Event, History, HistoryEntry, Step, Stop
+from .notifier import Notifier
+from .record import DrainRecord
+from .server_context import ServerContext
+from .stuck_watch import StuckWatch
+from .work import InFlight, TrackedWork, Work
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from .._diagnostics.loop_monitor import LoopMonitor
+    from ..event_loop import Clock
+    from ..report import DrainReport, DrainStatistics
+    from .extension import Extension
+    from .server import ServerAdapter
+    from .server_context import Peers
+
+
+class DrainRunner:
+    """Decides how one server drains, waits for it, and remembers how it went.
+
+    `begin`, `stop`, `resume`, `abort` and everything that only looks are safe from any thread and
+    in a signal handler. Everything else belongs to the server's event loop.
+
+    Args:
+        policy: the periods and choices. None reads them from the environment.
+        clock: returns seconds, monotonic. None takes the running loop's own.
+    """
+
+    def __init__(self, policy: DrainPolicy | None = None, *, clock: Clock | None = None) -> None:
+        self._given_clock = clock
+        self.in_flight = InFlight(clock or self._first_time)
+        self.notifier = Notifier()
+        self.close_schedule = CloseSchedule(self)
+        self.context = ServerContext()
+        self.peers: Peers | None = None
+        self.adapter: ServerAdapter | None = None
+        """The server, once it drains."""
+        self.loop_monitor: LoopMonitor | None = None
+        self.on_stop: list[Callable[[], object]] = []
+        """Called where the first stop comes from: any thread, a signal handler. For adapters."""
+        self.on_open: list[Callable[[], object]] = []
+        """Called on the event loop when the server listens. For extensions."""
+        self.on_failure: list[Callable[[], object]] = []
+        """Called once, on the event loop, when the server has failed to start."""
+        self.makers: list[Callable[[DrainRunner], Extension | None]] = []
+        """Make the extensions that this drainer has besides the usual ones."""
+        self._history = History(DrainPolicy.from_env() if policy is None else policy)
+        self._told = itertools.count()
+        """The next entry of the history to log and to call the hooks with."""
+        self._ignored: set[tuple[int, str, Phase]] = set()
+        self.record = DrainRecord(self.in_flight)
+        self.stuck = StuckWatch(self)
+        self._last_arrival = -math.inf
+        self._holding: object = None
+        """The running `_hold`; kept, because a loop holds its tasks by weak references only."""
+        self._sync()
+
+    # Triggers
+
+    def begin(
+        self, reason: str, *, lame_duck: bool = True, resume_after: float | None = None
+    ) -> bool:
+        """Begin a drain that does not end the process. See `Drainer.begin`."""
+        before, after = self._record(Begin(reason, lame_duck, resume_after))
+        return after.number > before.number or self._ignore(reason)
+
+    def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> bool:
+        """Make the drain end the process, and begin one where none is under way.
+
+        The lame duck counts from where the drain began, so a stop that follows a long enough
+        `begin` has none left. Idempotent, and as safe as `begin`. *failed* is for the report.
+
+        Returns:
+            True if this call was the first stop.
+        """
+        if not self._add(Stop(reason, lame_duck, failed)):
+            return self._ignore(reason)
+        for told in tuple(self.on_stop):
+            told()
+        return True
+
+    def resume(self) -> bool:
+        """Call the drain off. See `Drainer.resume`."""
+        return self._add(Step.RESUME) or self._ignore("resume")
+
+    def abort(self) -> bool:
+        """Wait no longer: cancel what is in flight. See `Drainer.abort`."""
+        if not self._add(Step.CANCEL):
+            return self._ignore("abort")
+        if self.adapter is None:  # `drain` is not running, which would cancel the work itself
+            self.in_flight.cancel()
+        return True
+
+    def end_lame_duck(self) -> None:
+        """End the lame duck now. Idempotent, and as safe as `begin`."""
+        self._add(Step.END_LAME_DUCK)
+
+    def _add(self, event: Event) -> bool:
+        """Record *event*; return True if it changed something."""
+        before, after = self._record(event)
+        return after is not before
+
+    def _record(self, event: Event) -> tuple[Drain, Drain]:
+        """Append *event* to the history; return the drain before it and after it."""
+        length = len(self._history)
+        change = self._history.add(HistoryEntry(event, self.now(), len(self.in_flight)))
+        self._sync()
+        if len(self._history) > length:
+            self.notifier.post(self._tell_next)
+        return change.before, change.after
+
+    def _sync(self) -> None:
+        """Keep what is read at each request in step with the history.
+
+        A signal handler or a thread may add an event in the middle of this, and does the same. The
+        last one to look at the length has seen every event.
+        """
+        seen = -1
+        while seen != len(self._history):
+            seen = len(self._history)
+            self.state = self._history.drain()
+            self.phase = self.state.phase
+            self.policy = self.state.policy
+            # Nobody asks what becomes of work while serving, and no request pays for it.
+            self.in_flight.on_leave = self._left if self.record.is_open(self.state) else None
+
+    def _tell_next(self) -> None:
+        """Log the next event and call the hooks. Runs on the loop that publishes.
+
+        Each event posts this once, and each call tells one event. So the order told is the order
+        of the history, whoever posted first.
+        """
+        change = self._history.change(next(self._told))
+        before, after, event = change.before, change.after, change.entry.event
+        if after.phase is not before.phase:
+            self.notifier.tell(
+                PhaseChange(
+                    previous=before.phase,
+                    phase=after.phase,
+                    reason=after.reason or before.reason,
+                    in_flight=change.entry.in_flight,
+                    time_left=after.phase_left(change.entry.at),
+                )
+            )
+        elif isinstance(event, Stop) and after is not before:
+            log.stop_follows(event.reason, before.reason)
+        if event is Step.UNDO and after is not before:
+            log.caution("no stop has followed the drain begun by %s: called off", before.reason)
+        if before.phase is Phase.SERVING and after.phase is not Phase.SERVING:
+            self.close_schedule.start()
+            if not self.stopping:
+                self._holding = spawn(partial(self._hold, BegunDrain(self)))
+
+    def _ignore(self, what: str) -> bool:
+        # Logged once: gunicorn repeats SIGTERM every second to a worker that it wants gone.
+        said = (self.state.number, what, self.phase)
+        if said not in self._ignored:
+            self._ignored.add(said)
+            self.notifier.post(lambda: log.ignored(what, said[2]))
+        return False
+
+    # The drain
+
+    async def drain(self, adapter: ServerAdapter) -> None:
+        """Take a stop from where the drain stands to the cleanup. Bounded by the policy."""
+        self.adapter = adapter
+        self.bind()
+        await self._wait(lambda: self.phase is not Phase.LAME_DUCK, self.lame_duck_end)
+
+        self._enter(Step.CLOSE)
+        await adapter.close_listener()
+
+        def done() -> bool:
+            return not self.in_flight and adapter.is_idle()
+
+        await self._wait(lambda: self.phase is not Phase.DRAINING or done(), self._deadline)
+        if not done():
+            self._enter(Step.CANCEL)
+            await self._cancel(adapter, done)
+
+        self._enter(Step.CLEAN_UP)
+
+    async def _cancel(self, adapter: ServerAdapter, done: Callable[[], bool]) -> None:
+        record = self.record
+        record.note_stuck(self.state, self.in_flight, self.now())
+        await self.close_schedule.close_now()
+        record.of(self.state).aborted += adapter.cut_answers()
+        await anyio.lowlevel.checkpoint()  # the server learns of the cut before the app does
+        self.in_flight.cancel()
+        await self._wait(done, self._deadline)
+        adapter.cut_connections()
+        record.close(self.state)
+        self._sync()
+
+    def finish(self) -> DrainReport:
+        """End the drain, log its report and return that. Idempotent."""
+        if self._enter(Step.FINISH):
+            log.finished(self.report())
+        return self.report()
+
+    def _enter(self, event: Step) -> bool:
+        changed = self._add(event)
+        self.notifier.publish()
+        return changed
+
+    def _deadline(self) -> float:
+        return self.state.deadline
+
+    async def _wait(self, condition: Callable[[], bool], end: Callable[[], float]) -> None:
+        """Wait for *condition*, at the longest until *end*. Log how the drain goes on."""
+        progress_at = self.now() + log.PROGRESS_PERIOD
+        with self.notifier.listening() as wakeup:
+            while not condition() and (now := self.now()) < end():
+                if now >= progress_at:
+                    log.progress(self.statistics())
+                    progress_at = now + log.PROGRESS_PERIOD
+                if now >= self.stuck.due():
+                    self.stuck.report()
+                await wakeup.wait(min(end(), progress_at, self.stuck.due()) - now)
+
+    async def _hold(self, begun: BegunDrain) -> None:
+        """Wait until a stop, `resume` or `abort` ends the lame duck; undo the drain at its time.
+
+        Log how the drain goes on until its outcome is known, and the outcome.
+        """
+        try:
+            await self._wait(
+                lambda: begun.outcome() is not None or not begun.is_held,
+                lambda: min(self.state.undo_at, self.now() + begun.changes_in()),
+            )
+            if begun.is_held and (outcome := begun.outcome()) is not None:
+                log.held(outcome, self.statistics())
+            with self.notifier.listening() as wakeup:
+                while begun.is_held and not self._enter(Step.UNDO):
+                    await wakeup.wait(self.state.undo_at - self.now())
+        except Exception:
+            log.failed("watching over the drain failed; it goes on, and is not undone")
+
+    def bind(self, *, anew: bool = False) -> None:
+        """Take the running event loop as the one that logs and calls hooks.
+
+        With *anew* a server starts: a drainer that has been through a drain serves again.
+        """
+        if anew:
+            self.in_flight.clock = self._given_clock or running_clock()
+            if self._add(Step.RESTART):
+                self.in_flight.cancelled = False
+                self.adapter = None
+                self.close_schedule = CloseSchedule(
+                    self
+                )  # the old one may run on a loop that ended
+        self.notifier.bind()
+
+    def use(self, policy: DrainPolicy) -> None:
+        """Take another policy, before a drain has begun."""
+        self._add(Adopt(policy))
+
+    # Waiting for a drain
+
+    async def wait_begun(self) -> None:
+        """Wait until a drain begins. See `Drainer.wait_begun`."""
+        await self.wait_for(lambda: self.phase is not Phase.SERVING)
+
+    async def wait_for(
+        self, condition: Callable[[], bool], changes_in: Callable[[], float] = lambda: math.inf
+    ) -> None:
+        """Wait until *condition* holds.
+
+        It is asked whenever the drain changes, and in the seconds that *changes_in* returns, when
+        time alone may make it true.
+        """
+        if not self.notifier.bound:
+            self.bind()
+        with self.notifier.listening() as wakeup:
+            while not condition():
+                seconds = changes_in()
+                await wakeup.wait(seconds if seconds > 0 else math.inf)
+
+    # Looking at a drain
+
+    @property
+    def reason(self) -> str:
+        """What began the drain; empty while serving."""
+        return self.state.reason
+
+    @property
+    def stopping(self) -> bool:
+        """True once a stop has come: the drain ends with the process."""
+        return self.state.stopping
+
+    @property
+    def waiting(self) -> bool:
+        """True while a drain is under way and work in flight may still finish."""
+        return self.state.waiting
+
+    @property
+    def drained(self) -> bool:
+        """True while a drain has nothing left to wait for."""
+        if self.phase in (Phase.CLEANUP, Phase.STOPPED):
+            return True
+        if self.phase is Phase.SERVING or self.in_flight:
+            return False
+        return self.phase is not Phase.LAME_DUCK or self.now() >= self.lame_duck_end()
+
+    def now(self) -> float:
+        """Return the time in seconds, by the one clock of this drainer."""
+        return self.in_flight.clock()
+
+    def time_left(self) -> float:
+        """Return the seconds until work is cancelled; infinite before a stop."""
+        return self.state.time_left(self.now())
+
+    def whole_time_left(self) -> float:
+        """Return the seconds until the last phase has to end; infinite before a stop."""
+        return self.state.whole_time_left(self.now())
+
+    def lame_duck_end(self) -> float:
+        """Return when the lame duck ends, unless more requests put its quiet end off."""
+        return self.state.lame_duck_end(self._last_arrival)
+
+    def grace_end(self) -> float:
+        """Return when work in flight is cancelled, as things stand after a stop."""
+        return self.state.grace_end(self._last_arrival)
+
+    def undo_in(self) -> float | None:
+        """Return the seconds until the drain is undone; None where it will not be."""
+        left = self.state.undo_at - self.now()
+        return None if math.isinf(left) else max(0.0, left)
+
+    def statistics(self, *, leave_out: asyncio.Task[Any] | None = None) -> DrainStatistics:
+        """Return the state of this moment. See `DrainRecord.statistics`."""
+        return self.record.statistics(self.state, self.now(), leave_out=leave_out)
+
+    def report(self) -> DrainReport:
+        """Return the report of the drain up to now."""
+        return self.record.report(self.state, self.now())
+
+    # Told by adapters, the middleware and extensions
+
+    def arrived(self, work: Work) -> None:
+        """Note *work* that is new while draining."""
+        self._last_arrival = self.now()
+        self.close_schedule.add(work)
+
+    def note_open(self) -> None:
+        """Note that the server listens."""
+        self.on_failure.clear()
+        self._call(self.on_open)
+
+    def note_failure(self) -> None:
+        """Note that the server has failed to start. Whoever started it may go on."""
+        listeners, self.on_failure = self.on_failure, []
+        self._call(listeners)
+
+    def _call(self, listeners: Iterable[Callable[[], object]]) -> None:
+        for listener in tuple(listeners):
+            try:
+                listener()
+            except Exception:
+                log.failed("%r failed; the server goes on", listener)
+
+    def track(self, name: str) -> TrackedWork:
+        """Count the app's own work as in flight. See `Drainer.track`."""
+        return TrackedWork(self.in_flight, name)
+
+    def _left(self, work: Work) -> None:
+        self.record.of(self.state).count(work)
+        if not self.in_flight:
+            self.notifier.wake()
+
+    def _first_time(self) -> float:
+        # The first caller runs on the event loop, if there is one, and so knows its clock.
+        self.in_flight.clock = running_clock()
+        return self.in_flight.clock()

@@ -1,0 +1,76 @@
+"""`StuckWatch`: makes the stuck report when it is due, wherever something still runs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .. import log
+from .stuck_report import Moment, StuckReport, ahead, stuck_report
+
+if TYPE_CHECKING:
+    from .view import DrainView
+
+
+class StuckWatch:
+    """Reports once a drain what keeps it from its end, shortly before work is cancelled.
+
+    The event loop reports. Where the loop is blocked, the thread of the watchdog does, which also
+    reports at the hard deadline. Safe from any thread.
+    """
+
+    def __init__(self, runner: DrainView) -> None:
+        self._runner = runner
+        self._reported = 0
+        """The number of the last drain that was reported."""
+
+    def due(self) -> float:
+        """Return when the report is due; infinite before a stop, and after the report."""
+        state = self._runner.state
+        if not (self._reported < state.number and state.stopping and state.waiting):
+            return math.inf
+        return self._runner.grace_end() - ahead(self._runner.policy.grace_period)
+
+    def report(self) -> None:
+        """Log what is stuck, once a drain."""
+        number = self._runner.state.number
+        if self._reported >= number:
+            return
+        self._reported = number
+        try:
+            if self._runner.in_flight or self._loop_is_blocked():
+                log.stuck_report(self.look("grace period"))
+        except Exception:
+            log.failed("the stuck report failed; the drain goes on")
+
+    def report_if_blocked(self) -> bool:
+        """Report in the place of a blocked loop, once the report is due. For the watchdog.
+
+        Returns:
+            True if the report may still become due.
+        """
+        if self._runner.now() >= self.due() and self._loop_is_blocked():
+            self.report()
+        return not math.isinf(self.due())
+
+    def report_at_hard_deadline(self) -> None:
+        """Log what is stuck, whatever the loop does. For the watchdog."""
+        self._runner.notifier.publish()
+        log.stuck_report(self.look("hard deadline"))
+
+    def _loop_is_blocked(self) -> bool:
+        monitor = self._runner.loop_monitor
+        return monitor is not None and bool(monitor.blocked_for())
+
+    def look(self, moment: Moment) -> StuckReport:
+        """Look at everything in flight. Takes milliseconds."""
+        runner, now = self._runner, self._runner.now()
+        return stuck_report(
+            runner.in_flight,
+            now,
+            moment=moment,
+            reason=runner.state.reason,
+            elapsed=runner.state.elapsed(now),
+            time_left=max(0.0, runner.grace_end() - now) if moment == "grace period" else 0.0,
+            loop_monitor=runner.loop_monitor,
+        )

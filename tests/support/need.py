@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -18,8 +20,9 @@ def need(*modules: str) -> None:
 
 
 def need_program(name: str) -> str:
-    """Return the program's path. Skip the test without it; in CI fail it."""
-    return shutil.which(name) or _missing(name)
+    """Return the path of a program beside Python or in PATH. Without it skip; in CI fail."""
+    beside = shutil.which(name, path=str(Path(sys.executable).parent))
+    return beside or shutil.which(name) or _missing(name)
 
 
 def _missing(name: str) -> NoReturn:

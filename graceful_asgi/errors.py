@@ -4,7 +4,7 @@ GracefulError
  +-- PolicyError    a value that is not allowed            (also a ValueError)
  +-- MisuseError    a call that makes no sense as it stands (also a RuntimeError)
  +-- ControlError   a control socket that cannot be had    (also an OSError)
- +-- EndedError     a send to a client that has been sent away (also an OSError)
+ +-- ClosedError     a send to a client that has been sent away (also an OSError)
 """
 
 from __future__ import annotations

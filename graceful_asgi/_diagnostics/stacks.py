@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import FrameType
 
-_OWN: Final = os.path.join(os.path.dirname(__file__), "")
+_OWN: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package
 _OWN_THREADS: Final = "graceful_asgi "
 """What their names begin with."""
 _FROZEN: Final = "<frozen"

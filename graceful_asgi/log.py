@@ -1,88 +1,98 @@
-"""What a drain says in the log. The logger is `graceful_asgi`; nothing is logged per request.
+"""What a drain logs: logger `graceful_asgi`, one line per event, nothing per request.
 
-Each record has an `event` (a name that stays the same) and its figures as `extra`, so a JSON
-formatter needs no parsing.
+Each record carries a stable event name and its figures as `extra`, under names that begin with
+`graceful.`: a JSON formatter needs no parsing, and no key of another library is overwritten
+(`event` is structlog's key for the message). How records reach the log is in `log_writer`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import os
-import traceback
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from .log_writer import Escaped, Writer, escaped, note_failure, plain, traceback_of
 from .phase import Phase, PhaseChange
+from .report import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from ._core.stuck_report import StuckReport
     from .policy import DrainPolicy
-    from .report import DrainReport, DrainStatistics, StuckWork
+    from .report import DrainOutcome, DrainReport, DrainStatistics, StuckReport, StuckWork
 
 logger: Final = logging.getLogger("graceful_asgi")
+
+PREFIX: Final = "graceful."
+"""The beginning of the name of every extra. stamina prefixes its extras in the same way."""
 
 PROGRESS_PERIOD: Final = 5.0
 """Seconds between two progress lines: often enough to watch, seldom enough to read."""
 
 STUCK_LINES: Final = 20
 
-_MEANING: Final = {
-    Phase.SERVING: "serving again",
-    Phase.LAME_DUCK: "still accepting, every response says Connection: close",
-    Phase.DRAINING: "listener closes, work in flight goes on",
-    Phase.CANCELLING: "work in flight is cancelled",
-    Phase.CLEANUP: "lifespan.shutdown runs",
-    Phase.STOPPED: "done",
-}
-
 _LONG_LIVED: Final[Mapping[str, str]] = {"http": "event streams", "websocket": "WebSockets"}
 
+_writer: Final = Writer(logger)
 
-def _say(level: int, message: str, *args: object, event: str, **figures: object) -> None:
-    # The process is named in the text: the workers of one server log the same lines.
-    extra = {"event": f"drain.{event}", **figures}
-    with _going_on():
-        logger.log(level, f"drain [%d]: {message}", os.getpid(), *args, extra=extra)
-
-
-@contextlib.contextmanager
-def _going_on() -> Iterator[None]:
-    """Let a filter or handler that raises end no drain; say so where `logging` itself would."""
-    try:
-        yield
-    except Exception:
-        if logging.raiseExceptions:
-            traceback.print_exc()
+follow = _writer.follow
+start = _writer.start
+stop = _writer.stop
+flush = _writer.flush
 
 
 def phase_changed(change: PhaseChange) -> None:
-    """Say that the drain has entered another phase."""
-    _say(
+    """Log that the drain has entered another phase, and how long this phase may last."""
+    _drain(
         logging.INFO,
-        "%s (%s): %s; %d in flight",
+        "%s (%s): %s",
         change.phase.value,
-        change.reason,
-        _MEANING[change.phase],
-        change.in_flight,
+        _cause(change.reason, change.stopped_by),
+        _meaning(change),
         event="phase",
         phase=change.phase.value,
         previous_phase=change.previous.value,
         reason=change.reason,
+        stopped_by=change.stopped_by,
         in_flight=change.in_flight,
+        time_left=change.time_left,
     )
 
 
-def ending(kinds: Mapping[str, int], period: float) -> None:
-    """Say what is ended over the lame duck, because it would not end by itself."""
+def _meaning(change: PhaseChange) -> str:
+    left, count = change.time_left, change.in_flight
+    period = f" for up to {left:.3g} s" if math.isfinite(left) else ""
+    match change.phase:
+        case Phase.SERVING:
+            return f"serving as before; {count} in flight"
+        case Phase.LAME_DUCK if not left:
+            return f"skipped, nobody has to be waited for; {count} in flight"
+        case Phase.LAME_DUCK:
+            period = period or " until a stop or a resume"
+            return f"accepting{period}, responses say Connection: close; {count} in flight"
+        case Phase.DRAINING:
+            return f"the listener closes, work in flight goes on{period}; {count} in flight"
+        case Phase.CANCELLING:
+            return f"work in flight is cancelled, and unwinds{period}; {count} in flight"
+        case Phase.CLEANUP:
+            given_up = f"; {count} still in flight given up" if count else ""
+            return f"lifespan.shutdown runs{period}{given_up}"
+        case Phase.STOPPED:
+            return f"{count} still in flight given up" if count else "nothing is left in flight"
+
+
+def closing(kinds: Mapping[str, int], period: float) -> None:
+    """Log what is closed over the lame duck, because it would not end by itself."""
     what = " and ".join(f"{count} {_LONG_LIVED[kind]}" for kind, count in sorted(kinds.items()))
-    _say(logging.INFO, "ending %s over %.1f s", what, period, event="ending", **kinds)
+    _drain(logging.INFO, "closing %s over %.1f s", what, period, event="closing", exc=None, **kinds)
 
 
 def stop_follows(what: str, began_by: str) -> None:
-    """Say that a drain which was waiting for a stop has got one."""
-    _say(
+    """Log that a drain which was waiting for a stop has got one."""
+    _drain(
         logging.INFO,
         "%s ends the process after the drain begun by %s",
         what,
@@ -94,46 +104,50 @@ def stop_follows(what: str, began_by: str) -> None:
 
 
 def progress(statistics: DrainStatistics) -> None:
-    """Say how the drain goes on: how much is in flight, the oldest of it, the time left."""
-    oldest = statistics.oldest
-    _say(
+    """Log how the drain goes on: how much is in flight, the oldest of it, the time left."""
+    oldest, left = statistics.oldest, statistics.time_left
+    _drain(
         logging.INFO,
-        "%s: %d in flight, %.1f s left%s",
+        "%s: %d in flight, %s%s",
         statistics.phase.value,
         statistics.in_flight,
-        statistics.time_left,
+        f"{left:.1f} s left" if math.isfinite(left) else "waiting for a stop",
         f", oldest: {oldest}" if oldest is not None else "",
         event="progress",
         phase=statistics.phase.value,
         in_flight=statistics.in_flight,
         oldest_age=oldest.age if oldest is not None else 0.0,
-        time_left=statistics.time_left,
+        time_left=left,
     )
 
 
-def held(outcome: str, statistics: DrainStatistics) -> None:
-    """Log what became of a drain that waits for a stop."""
-    _say(
-        logging.WARNING if outcome == "forced" else logging.INFO,
-        "%s (%s): %s; waits for a stop or a resume",
-        "drained" if outcome == "clean" else outcome,
+def held(outcome: DrainOutcome, statistics: DrainStatistics) -> None:
+    """Log what became of a drain that does not end the process: it waits for a stop."""
+    count = statistics.in_flight
+    text = f"not drained, {count} still in flight" if count else "drained"
+    _drain(
+        logging.INFO if outcome == "clean" else logging.WARNING,
+        "%s%s after %.1f s (%s): waiting for a stop or a resume",
+        text,
+        "" if count or outcome == "clean" else ", with work cut short",
+        statistics.elapsed,
         statistics.reason,
-        f"{statistics.in_flight} in flight" if statistics.in_flight else "nothing in flight",
         event="held",
         outcome=outcome,
         reason=statistics.reason,
-        in_flight=statistics.in_flight,
+        in_flight=count,
+        elapsed=statistics.elapsed,
     )
 
 
 def finished(report: DrainReport) -> None:
-    """Say what the drain came to, in one line."""
-    _say(
+    """Log the result of the drain, in one line."""
+    _drain(
         logging.WARNING if report.exit_code else logging.INFO,
         "%s after %.1f s (%s): %d completed, %d cancelled, %d aborted, %d rejected",
         "clean" if report.clean else "forced",
         report.elapsed,
-        report.reason,
+        _cause(report.reason, report.stopped_by),
         report.completed,
         report.cancelled,
         report.aborted,
@@ -141,6 +155,7 @@ def finished(report: DrainReport) -> None:
         event="report",
         clean=report.clean,
         reason=report.reason,
+        stopped_by=report.stopped_by,
         completed=report.completed,
         cancelled=report.cancelled,
         aborted=report.aborted,
@@ -152,7 +167,7 @@ def finished(report: DrainReport) -> None:
 
 def stuck(work: StuckWork) -> None:
     """Name a piece of work whose deadline has passed."""
-    _say(
+    _drain(
         logging.WARNING,
         "stuck: %s",
         work,
@@ -167,29 +182,34 @@ def stuck(work: StuckWork) -> None:
 
 
 def all_stuck(works: Sequence[StuckWork]) -> None:
-    """Name what is stuck, the oldest first; a thousand lines help nobody."""
+    """Name stuck work, the oldest first. A thousand lines help nobody: the rest is counted."""
     for work in sorted(works, key=lambda work: -work.age)[:STUCK_LINES]:
         stuck(work)
     if len(works) > STUCK_LINES:
         more = len(works) - STUCK_LINES
-        _say(logging.WARNING, "stuck: %d more", more, event="stuck_more", more=more)
+        _drain(logging.WARNING, "stuck: %d more", more, event="stuck_more", more=more)
 
 
 def stuck_report(report: StuckReport) -> None:
-    """Say in one record what keeps a drain from its end, with everything that is known of it."""
+    """Log in one record everything that keeps a drain from its end."""
+    after = f"{report.elapsed:.1f} s after {printable(report.reason)}"
     if report.moment == "hard deadline":
         level, event = logging.ERROR, "hard_deadline"
-        head = f"hard deadline: {report.elapsed:.1f} s after {report.reason} the process ends now"
+        head = f"hard deadline: {after} the process ends now"
+    elif report.moment == "interrupt":
+        level, event = logging.ERROR, "interrupted"
+        head = f"interrupted again: {after} the process ends now, before its hard deadline"
     else:
         level, event = logging.WARNING, "stuck_report"
-        head = f"{report.time_left:.1f} s until work is cancelled ({report.reason})"
+        head = f"{report.time_left:.1f} s until work is cancelled ({printable(report.reason)})"
     lines = [f"{head}, {report.in_flight} still in flight", *report.lines()]
-    _say(level, "%s", "\n".join(lines), event=event, **report.figures())
+    # The lines are escaped one by one: the line breaks between them are ours.
+    _drain(level, "%s", Escaped("\n".join(lines)), event=event, **report.figures())
 
 
 def hooked(what: str, policy: DrainPolicy) -> None:
-    """Say that the server was found, and what it will do when told to stop."""
-    _say(
+    """Log that the server was found, and what it will do when it is told to stop."""
+    _drain(
         logging.INFO,
         "hooked %s: lame duck %g s, grace %g s, cancel %g s, cleanup %g s",
         what,
@@ -203,9 +223,9 @@ def hooked(what: str, policy: DrainPolicy) -> None:
 
 
 def passive(why: str) -> None:
-    """Say that there is no server edge: nothing is held, closed or ended by a deadline."""
-    _say(
-        logging.WARNING,
+    """Log that no server is hooked: no listener is held open, and no deadline is kept."""
+    _drain(
+        logging.INFO,
         "passive, %s: requests are counted and told to close, the server stops as it always does",
         why,
         event="passive",
@@ -214,8 +234,8 @@ def passive(why: str) -> None:
 
 
 def ignored(what: str, phase: Phase) -> None:
-    """Say that a trigger changed nothing, and why."""
-    _say(
+    """Log that a trigger changed nothing, and why."""
+    _drain(
         logging.INFO,
         "%s ignored, already %s",
         what,
@@ -226,26 +246,60 @@ def ignored(what: str, phase: Phase) -> None:
     )
 
 
-def supervision(event: str, message: str, *args: object, level: int = logging.INFO) -> None:
-    """Say what the parent of the workers does, or has seen of them."""
-    extra = {"event": f"supervisor.{event}"}
-    with _going_on():
-        logger.log(level, f"supervisor [%d]: {message}", os.getpid(), *args, extra=extra)
-
-
 def caution(message: str, *args: object) -> None:
-    """Say that something is not as it should be, and that the drain goes on."""
-    _say(logging.WARNING, message, *args, event="caution")
+    """Log that something is not as it should be, and that the drain goes on."""
+    _drain(logging.WARNING, message, *args, event="caution")
 
 
 def failed(message: str, *args: object) -> None:
-    """Say that something raised, with its traceback. Call it from the `except` block."""
-    with _going_on():
-        logger.exception(
-            f"drain [%d]: {message}", os.getpid(), *args, extra={"event": "drain.failed"}
-        )
+    """Log that something raised, with its traceback. Call it from the `except` block."""
+    _drain(logging.ERROR, message, *args, event="failed", exc=sys.exc_info()[1])
 
 
 def detail(message: str, *args: object) -> None:
-    """Say what is of interest only to who debugs a drain."""
-    _say(logging.DEBUG, message, *args, event="detail")
+    """Log something that is of interest only when a drain is debugged."""
+    _drain(logging.DEBUG, message, *args, event="detail")
+
+
+def supervision(event: str, message: str, *args: object, level: int = logging.INFO) -> None:
+    """Log what the parent of the workers does, or has seen of them."""
+    _write("supervisor", level, message, *args, event=event)
+
+
+def _cause(reason: str, stopped_by: str) -> str:
+    return f"{stopped_by} after {reason}" if stopped_by not in ("", reason) else reason
+
+
+def _write(
+    who: str,
+    level: int,
+    message: str,
+    *args: object,
+    event: str,
+    exc: BaseException | None = None,
+    **figures: object,
+) -> None:
+    if not _writer.is_enabled_for(level):
+        return
+    figures["event"] = f"{who}.{event}"
+    try:
+        record = logger.makeRecord(
+            logger.name,
+            level,
+            __file__,
+            0,
+            f"{who} [%d]: {message}",
+            # The process is named in the text: the workers of one server log the same lines.
+            (os.getpid(), *map(escaped, args)),
+            None if exc is None else (type(exc), exc, exc.__traceback__),
+            extra={PREFIX + name: plain(value) for name, value in figures.items()},
+        )
+        if exc is not None:
+            record.exc_text = traceback_of(exc)  # a formatter prints this text as it is
+    except BaseException:  # from a program's own factory of records
+        note_failure()
+    else:
+        _writer.write(record)
+
+
+_drain: Final = partial(_write, "drain")

@@ -25,8 +25,10 @@ class PhaseChange:
     previous: Phase
     phase: Phase
     reason: str
-    """What began the drain: `SIGTERM`, `drain endpoint`, ..."""
+    """The trigger that began the drain: `SIGTERM`, `drain endpoint`, ..."""
     in_flight: int
     """How much work was in flight at that moment."""
     time_left: float = math.inf
-    """Seconds that the new phase may last; infinite where nothing but an event ends it."""
+    """Seconds that the new phase may last; infinite where only a stop or a resume ends it."""
+    stopped_by: str = ""
+    """The stop that this drain ends with; empty before one has come."""

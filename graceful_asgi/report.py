@@ -1,19 +1,29 @@
-"""What a drain came to, and where it stands: `DrainReport`, `DrainStatistics`. Only data."""
+"""Results and states of a drain: `DrainReport`, `DrainStatistics`, `StuckReport`. Only data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from .phase import Phase
 
-
 Kind = Literal["http", "websocket", "task", "lifespan"]
+"""A kind of work. `task`: the app's own, tracked by `Drainer.track`."""
 
 Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
+"""What became of a piece of work during a drain."""
+
+DrainOutcome = Literal["clean", "forced", "resumed"]
+"""What became of a drain that was begun. `clean`: the lame duck has passed and nothing is in
+flight. `forced`: something still is after the grace period as well, or had to be cancelled.
+`resumed`: the drain was called off."""
+
+Moment = Literal["grace period", "hard deadline", "interrupt"]
+"""The end that a stuck report comes before. `interrupt`: one more SIGINT during a drain ends the
+process before its hard deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +56,29 @@ class StuckWork:
 
     def __str__(self) -> str:
         # A path can hold anything, a line break too: this goes into a log.
-        name = " ".join(part for part in (self.kind, self.method, printable(self.path)) if part)
+        name = " ".join(part for part in (self.kind, self.method, self.path) if part)
         where = f", at {self.where}" if self.where else ""
-        return f"{name} for {self.age:.1f} s, {self.phase}{where}"
+        return printable(f"{name} for {self.age:.1f} s, {self.phase}{where}")
 
 
 def printable(text: str) -> str:
-    """Return *text* with every character escaped that a terminal would act on. A path is what some
-    client has chosen."""
+    """Return *text* with every character escaped that a terminal would act on.
+
+    A client chooses the path of its request, and may hide a forged line in it.
+    """
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainReport:
-    """What became of the work that was in flight when the drain began, and came in during it.
+    """Counts of what became of the work that was in flight when the drain began or came in later.
 
     `completed + cancelled + aborted` is all of it, each counted once. A missed deadline is data
     here, not an error.
     """
 
     reason: str
-    """What began the drain: `SIGTERM`, `should_exit`, ..."""
+    """The trigger that began the drain: `SIGTERM`, `should_exit`, ..."""
     completed: int
     """Ended by itself."""
     cancelled: int
@@ -81,17 +93,20 @@ class DrainReport:
     """What was still in flight when its deadline passed. Where it waits is known of the oldest 20
     pieces of work."""
     failed: bool = False
-    """Whether the stop came from an exception that nobody handled."""
+    """True if the stop came from an exception that nobody handled."""
+    stopped_by: str = ""
+    """The stop that ended the drain: `SIGTERM`, ... It differs from `reason` where the drain had
+    been begun without a stop. Empty before a stop."""
 
     @property
     def clean(self) -> bool:
-        """Whether everything in flight finished."""
+        """True if everything in flight finished."""
         return not (self.cancelled or self.aborted)
 
     @property
     def exit_code(self) -> int:
-        """What the process exits with: 0 after a clean drain, 1 after one that was not, or one
-        that an exception stopped the server by."""
+        """The exit code of the process: 0 after a clean drain; 1 if work was cut short or an
+        unhandled exception stopped the server."""
         return 0 if self.clean and not self.failed else 1
 
 
@@ -115,8 +130,89 @@ class DrainStatistics:
     kinds: Mapping[Kind, int] = field(default_factory=dict)
     """How much of each kind is in flight; what is not there is absent."""
     tracked: Mapping[str, int] = field(default_factory=dict)
-    """The app's own work in flight (`DrainRunner.track`), by the names it was given."""
+    """The app's own work in flight (`Drainer.track`), by the names it was given."""
     drains: int = 0
     """How many drains have begun, those called off included."""
     totals: Mapping[Outcome, int] = field(default_factory=dict)
     """What has become of the work in all of them; these never go back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadStack:
+    """A thread, and the lines that it was running."""
+
+    name: str
+    lines: tuple[str, ...]
+    """From the outermost call to the innermost, the app's with their source."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedLoop:
+    """An event loop that does not go on."""
+
+    seconds: float
+    at_least: bool
+    """True if it was blocked already at the first look."""
+    where: str
+
+    def __str__(self) -> str:
+        more = "at least " if self.at_least else ""
+        where = printable(self.where)
+        return f"event loop blocked for {more}{self.seconds:.1f} s at {where}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckReport:
+    """Everything that is known of what keeps a drain from its end."""
+
+    moment: Moment
+    reason: str
+    """The trigger that began the drain."""
+    elapsed: float
+    """Seconds since then."""
+    time_left: float
+    """Seconds until the work is cancelled; 0 where the process ends."""
+    in_flight: int
+    works: tuple[StuckWork, ...]
+    """The oldest of what is in flight, the oldest first."""
+    blocked: BlockedLoop | None
+    threads: tuple[ThreadStack, ...]
+
+    def figures(self) -> dict[str, Any]:
+        """Return it in types that a JSON formatter can print: dictionaries, strings, numbers."""
+        return {
+            "reason": self.reason,
+            "elapsed": self.elapsed,
+            "time_left": self.time_left,
+            "in_flight": self.in_flight,
+            "stuck": [asdict(work) for work in self.works],
+            "more": self.in_flight - len(self.works),
+            "loop_blocked": None if self.blocked is None else asdict(self.blocked),
+            "threads": [asdict(thread) for thread in self.threads],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield it in lines for a terminal, without the first one, which names the moment."""
+        if self.blocked is not None:
+            yield f"  {self.blocked}"
+        for work in self.works:
+            yield f"  stuck: {work}"
+            yield from (f"    {name:<7} {value}" for name, value in _details(work))
+        if self.in_flight > len(self.works):
+            yield f"  stuck: {self.in_flight - len(self.works)} more"
+        for thread in self.threads:
+            yield f"  {printable(thread.name)}"
+            yield from (f"    {printable(line)}" for line in thread.lines)
+
+
+def _details(work: StuckWork) -> Iterator[tuple[str, str]]:
+    """Yield the names and values that the line of *work* leaves out."""
+    begun = work.sent is not None and work.phase != "response not started"
+    sent = f"{work.sent:,} bytes of the body" if begun else ""
+    for name, value in (("route", work.route), ("client", work.client), ("sent", sent)):
+        if value:
+            yield name, printable(value)
+    if work.thread:
+        yield "thread", printable(work.thread)
+    for number, line in enumerate(work.chain):
+        yield "" if number else "waits", printable(line)

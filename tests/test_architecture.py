@@ -31,7 +31,7 @@ ROOMS = [
     ["_control"],
     ["_core"],
     ["_diagnostics"],
-    ["log", "policy", "phase", "report", "event_loop", "types", "errors"],
+    ["log", "log_writer", "policy", "phase", "report", "event_loop", "types", "errors"],
 ]
 """From the top to the ground. A room imports from those below it, and from itself; rooms of one
 line know nothing of each other, but for those of the first and of the last."""
@@ -40,8 +40,6 @@ ENTRY_POINTS = {"command"}
 """What each module of a room has to have, so that another room finds it there."""
 
 KNOWN: dict[str, str] = {
-    "arrow: log -> _core.stuck_report": "the report's class is to be in `report`",
-    "name: stuck_report in _core.stuck_report, log": "one of them is to be named for what it does",
     "name: progress in _cli.control_display, log": "the same",
     "name: describe in _check.result.finding, _control.status": "the same",
     "name: judge in _check.result.verdict, _check.scenarios.repeated": "the same",

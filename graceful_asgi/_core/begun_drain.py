@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..phase import Phase
 
 if TYPE_CHECKING:
+    from ..report import DrainOutcome
     from .view import DrainView
-
-DrainOutcome = Literal["clean", "forced", "resumed"]
-"""What became of a drain that was begun. `clean`: the lame duck has passed and nothing is in
-flight. `forced`: something still is after the grace period as well, or had to be cancelled.
-`resumed`: the drain was called off."""
 
 
 class BegunDrain:

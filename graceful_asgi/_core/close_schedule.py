@@ -63,7 +63,7 @@ class CloseSchedule:
         for place, work in enumerate(works):
             self._schedule(work, now + period * (place + 0.5) / len(works))
         if works:
-            log.ending(Counter[str](work.kind for work in works), period)
+            log.closing(Counter[str](work.kind for work in works), period)
         if self._running is None:
             self._running = spawn(self._run)
         else:

@@ -101,4 +101,5 @@ class DrainRecord:
             elapsed=drain.elapsed(now),
             stuck=tuple(counts.stuck.values()),
             failed=drain.failed,
+            stopped_by=drain.stopped_by or "",
         )

@@ -166,6 +166,7 @@ class DrainRunner:
                     reason=after.reason or before.reason,
                     in_flight=change.entry.in_flight,
                     time_left=after.phase_left(change.entry.at),
+                    stopped_by=after.stopped_by or "",
                 )
             )
         elif isinstance(event, Stop) and after is not before:
@@ -272,9 +273,8 @@ class DrainRunner:
             if self._add(Step.RESTART):
                 self.in_flight.cancelled = False
                 self.adapter = None
-                self.close_schedule = CloseSchedule(
-                    self
-                )  # the old one may run on a loop that ended
+                # The old one may run on a loop that has ended.
+                self.close_schedule = CloseSchedule(self)
         self.notifier.bind()
 
     def use(self, policy: DrainPolicy) -> None:

@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from .. import log
-from .stuck_report import Moment, StuckReport, ahead, stuck_report
+from .stuck_report import ahead, build_stuck_report
 
 if TYPE_CHECKING:
+    from ..report import Moment, StuckReport
     from .view import DrainView
 
 
@@ -53,10 +54,10 @@ class StuckWatch:
             self.report()
         return not math.isinf(self.due())
 
-    def report_at_hard_deadline(self) -> None:
-        """Log what is stuck, whatever the loop does. For the watchdog."""
+    def report_at_end(self, moment: Moment) -> None:
+        """Log what is stuck as the process ends, whatever the loop does. For the watchdog."""
         self._runner.notifier.publish()
-        log.stuck_report(self.look("hard deadline"))
+        log.stuck_report(self.look(moment))
 
     def _loop_is_blocked(self) -> bool:
         monitor = self._runner.loop_monitor
@@ -65,7 +66,7 @@ class StuckWatch:
     def look(self, moment: Moment) -> StuckReport:
         """Look at everything in flight. Takes milliseconds."""
         runner, now = self._runner, self._runner.now()
-        return stuck_report(
+        return build_stuck_report(
             runner.in_flight,
             now,
             moment=moment,

@@ -17,9 +17,9 @@ import os
 import sys
 import sysconfig
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ..report import ThreadStack
 from .await_chain import await_chain
 
 if TYPE_CHECKING:
@@ -30,15 +30,6 @@ _OWN: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # th
 _OWN_THREADS: Final = "graceful_asgi "
 """What their names begin with."""
 _FROZEN: Final = "<frozen"
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadStack:
-    """What a thread was doing."""
-
-    name: str
-    lines: tuple[str, ...]
-    """From the outermost call to the innermost, the app's with their source."""
 
 
 def where(coroutine: object) -> str:

@@ -126,6 +126,7 @@ class Watchdog:
         except Exception:
             log.failed("the report at the hard deadline failed")
         finally:
+            log.flush()
             logging.shutdown()  # flushes every handler; os._exit flushes nothing
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):  # closed, or none at all

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from .._extensions.systemd import Notifier, ServiceAnnouncer
-from .._servers.signals import log_where_uvicorn_does
 from .config import STARTUP_FAILURE
 from .signal_receiver import SignalReceiver
 from .worker import StopDeadlines
@@ -74,7 +73,8 @@ class Supervisor:
         0 when every worker finished what it had in flight, 1 when one was forced to end, 3
         (uvicorn's) when none has ever served.
         """
-        log_where_uvicorn_does(log.logger)
+        log.follow("uvicorn.error")
+        log.start()
         with SignalReceiver(self._handlers) as inbox:
             self._say("started", "supervises %d workers", self._wanted)
             self._tend()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from typing import TYPE_CHECKING, Protocol
 
@@ -106,20 +105,3 @@ def check_signal_handler(server: object) -> None:
             "server.should_exit",
             signal.getsignal(signal.SIGTERM),
         )
-
-
-def log_where_uvicorn_does(logger: logging.Logger) -> None:
-    """Give *logger* uvicorn's handlers and level, where the program has given it none.
-
-    uvicorn's own logging set-up has no root handler: without this nobody would see a line.
-    """
-    if logger.hasHandlers():
-        return
-    source: logging.Logger | None = logging.getLogger("uvicorn.error")
-    level = logging.getLogger("uvicorn.error").getEffectiveLevel()
-    while source is not None:
-        for handler in source.handlers:
-            logger.addHandler(handler)
-        source = source.parent if source.propagate else None
-    if logger.handlers and logger.level == logging.NOTSET:
-        logger.setLevel(level)

@@ -27,10 +27,11 @@ from ..phase import Phase
 from ..report import StuckWork
 from .adapter import UvicornAdapter
 from .quick_stops import QUICK_STOPS, QuickStops
-from .signals import CapturedSignals, check_signal_handler, handles, log_where_uvicorn_does
+from .signals import CapturedSignals, check_signal_handler, handles
 
 if TYPE_CHECKING:
     from .._core.runner import DrainRunner
+    from ..report import Moment
     from ..types import Scope
     from .touchpoints import Server, Sockets
 
@@ -47,14 +48,13 @@ class UvicornHook:
         self.drainer = drainer
         self._server = server
         self._adapter = UvicornAdapter(server)
-        self._watchdog = Watchdog(
-            drainer.stuck.report_at_hard_deadline, look=drainer.stuck.report_if_blocked
-        )
+        self._watchdog = Watchdog(self._log_final_report, look=drainer.stuck.report_if_blocked)
         # A server in a thread of a larger program must not take the program with it.
         self._owns_process = threading.current_thread() is threading.main_thread()
         self._pid = os.getpid()
         self._quick_stops = QuickStops()
         self._has_hurried = False
+        self._interrupted_again = False
         self._shutdown_task: asyncio.Task[None] | None = None
         self._lifespan_task: asyncio.Task[Any] | None = None
 
@@ -74,13 +74,15 @@ class UvicornHook:
         server._captured_signals = CapturedSignals(self, server)
         if scope["type"] == "lifespan":
             self._lifespan_task = asyncio.current_task()
-        log_where_uvicorn_does(log.logger)
+        log.follow("uvicorn.error")
+        log.start()
         drainer, name = self.drainer, f"{type(server).__module__}.{type(server).__qualname__}"
         log.hooked(name, drainer.policy)
         drainer.loop_monitor = LoopMonitor(drainer.now)
         drainer.on_stop.append(self._on_stop)
         drainer.on_failure.append(partial(setattr, drainer, "loop_monitor", None))
         drainer.on_failure.append(partial(drainer.on_stop.remove, self._on_stop))
+        drainer.on_failure.append(log.stop)
         if drainer.stopping:  # by whatever else has it
             self._on_stop()
         if self._lifespan_task is None:  # in a request: `main_loop` is under way
@@ -109,7 +111,12 @@ class UvicornHook:
             self._has_hurried = True
             self.drainer.abort()
         else:
+            self._interrupted_again = True
             self._watchdog.expire()
+
+    def _log_final_report(self) -> None:
+        moment: Moment = "interrupt" if self._interrupted_again else "hard deadline"
+        self.drainer.stuck.report_at_end(moment)
 
     def _on_stop(self) -> None:
         """See to it that the server ends, whoever has stopped the drainer, and wherever."""
@@ -178,6 +185,7 @@ class UvicornHook:
             self.drainer.finish()
             self.drainer.loop_monitor = None
             self.drainer.on_stop.remove(self._on_stop)
+            log.stop()
             if not server._captured_signals and not self._ends_by_failure():
                 self._watchdog.disarm()  # no signal has asked the process to end
 

@@ -25,6 +25,7 @@ from support.asgi import (
     with_lifespan,
 )
 from support.polling import PATIENCE
+from support.records import event
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase, Probes, drain_notice
 from graceful_asgi._core.drainer import as_drainer
@@ -443,7 +444,7 @@ async def test_the_log_says_once_that_nobody_holds_the_server(
         for _ in range(3):
             await server.get()
         await server.shut_down()
-    events = [vars(record)["event"] for record in caplog.records]
+    events = [event(record) for record in caplog.records]
     assert events.count("drain.passive") == 1
     assert events[-1] == "drain.report"
     assert len(events) < 10, "nothing per request"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from support.asgi import FakeAdapter
+from support.records import event, extras
 from support.virtual_time import virtual_clock, virtual_time
 
 from graceful_asgi import DrainPolicy, Phase
@@ -230,11 +231,11 @@ async def test_the_log_says_once_what_is_ended_over_which_time(
     for _ in range(3):
         LongLived(drainer)
     await drain(drainer)
-    events = [getattr(record, "event", "") for record in caplog.records]
-    assert events.count("drain.ending") == 1
-    said: Any = caplog.records[events.index("drain.ending")]
-    assert said.getMessage().endswith("ending 3 WebSockets over 10.0 s")
-    assert said.websocket == 3
+    events = [event(record) for record in caplog.records]
+    assert events.count("drain.closing") == 1
+    said: Any = caplog.records[events.index("drain.closing")]
+    assert said.getMessage().endswith("closing 3 WebSockets over 10.0 s")
+    assert extras(said)["websocket"] == 3
 
 
 async def test_nothing_is_said_where_nothing_is_ended(caplog: pytest.LogCaptureFixture) -> None:

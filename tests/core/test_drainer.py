@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.asgi import Call, FakeAdapter, answer, http_scope
 from support.polling import PATIENCE
+from support.records import event, extras
 from support.virtual_time import VirtualTimeLoop, virtual_clock, virtual_time
 
 from graceful_asgi import DrainPolicy, DrainReport, GracefulMiddleware, Phase
@@ -639,7 +640,7 @@ async def test_the_log_says_how_a_long_drain_goes_every_five_seconds(
         await drain.work(20)
         drain.drainer.stop("SIGTERM")
         await drain.run()
-    progress = [vars(record) for record in caplog.records if vars(record)["event"].endswith("ress")]
+    progress = [extras(record) for record in caplog.records if event(record) == "drain.progress"]
     assert len(progress) >= 3
     assert {record["in_flight"] for record in progress} == {1}
     ages = [record["oldest_age"] for record in progress]

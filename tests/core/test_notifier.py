@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from support.polling import PATIENCE, eventually
+from support.records import event
 
 from graceful_asgi._core.notifier import Notifier
 from graceful_asgi.phase import Phase, PhaseChange
@@ -107,7 +108,7 @@ async def test_a_change_of_phase_goes_to_the_log_and_to_every_hook(
     notifier.tell(CHANGE)
     assert told == [CHANGE, CHANGE]
     (record,) = caplog.records
-    assert vars(record)["event"] == "drain.phase"
+    assert event(record) == "drain.phase"
 
 
 @pytest.mark.anyio
@@ -124,7 +125,7 @@ async def test_a_hook_that_fails_is_logged_with_its_traceback_and_the_next_is_to
     notifier.tell(CHANGE)
     assert told == [CHANGE]
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert vars(record)["event"] == "drain.failed"
+    assert event(record) == "drain.failed"
     assert record.exc_info is not None
     assert record.exc_info[1] is error
     assert "broken" in record.getMessage(), "the hook is named"

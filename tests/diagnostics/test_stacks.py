@@ -15,10 +15,10 @@ import anyio.to_thread
 import pytest
 from support.polling import PATIENCE, eventually
 
+import graceful_asgi
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._diagnostics.await_chain import await_chain
 from graceful_asgi._diagnostics.stacks import (
-    ThreadStack,
     compressed,
     frames_of,
     innermost,
@@ -31,6 +31,8 @@ from graceful_asgi._diagnostics.stacks import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+
+    from graceful_asgi.report import ThreadStack
 
 
 def line_of(function: Any, marker: str) -> str:
@@ -244,7 +246,7 @@ def test_work_with_no_line_of_its_own_is_at_that_of_a_library() -> None:
 
 
 def test_a_directory_that_only_begins_like_a_library_is_the_app(tmp_path: Path) -> None:
-    package = Path(inspect.getfile(DrainRunner)).parent
+    package = Path(inspect.getfile(graceful_asgi)).parent
     filename = str(package.with_name(package.name + "_demo") / "app.py")
     namespace: dict[str, Any] = {"Event": asyncio.Event}
     source = "async def f():\n    await Event().wait()\n"

@@ -260,8 +260,11 @@ def test_the_hard_deadline_leaves_room_for_a_lame_duck_that_is_not_quiet_after_a
         import uvicorn
         from graceful_asgi import DrainPolicy, GracefulMiddleware
 
-        logging.basicConfig(level=logging.INFO, format="%(event)s %(phase)s", stream=sys.stdout)
-        logging.root.handlers[0].addFilter(lambda record: hasattr(record, "phase"))
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+        logging.root.handlers[0].setFormatter(
+            logging.Formatter("%(graceful.event)s %(graceful.phase)s", validate=False)
+        )
+        logging.root.handlers[0].addFilter(lambda record: hasattr(record, "graceful.phase"))
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
 

@@ -16,7 +16,11 @@ class JSONFormatter(logging.Formatter):
     """Refuses what JSON has no word for."""
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        extra = {
+            name.removeprefix("graceful."): value
+            for name, value in vars(record).items()
+            if name not in _STANDARD
+        }
         return json.dumps({"text": record.getMessage(), "level": record.levelname, **extra})
 
 

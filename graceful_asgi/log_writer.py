@@ -1,0 +1,261 @@
+"""How records reach the log: escaped, as visible as the server's own, and without waiting for it.
+
+Once a `Writer` has been started, a thread writes the records. Then nobody who logs waits for the
+log: a pipe that nobody reads delays neither the listener close nor the orders to the workers.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import contextlib
+import contextvars
+import logging
+import math
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from .report import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FLUSH_PERIOD: Final = 0.5
+"""Seconds that the end of the process waits for the last lines to be written."""
+
+_CONSUMER_PERIOD: Final = 0.1
+"""Seconds without progress after which the reader of a `QueueHandler`'s queue counts as gone."""
+
+_MOST_WAITING: Final = 10_000
+"""Records that wait for a log which nobody reads. More are dropped, because memory is finite."""
+
+_Jobs: TypeAlias = "queue.SimpleQueue[Callable[[], object] | None]"
+
+
+class Writer:
+    """Hands the records of *logger* to the program's handlers, in a thread while one is up.
+
+    Every method is safe from any thread.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._followed: logging.Logger | None = None
+        self._lock = threading.Lock()
+        self._users = 0
+        self._pid = 0
+        self._jobs: _Jobs | None = None
+        self._ended = threading.Event()
+        self._ended.set()
+
+    def follow(self, name: str) -> None:
+        """Be as visible as the logger *name*, a server's own, from now on. Idempotent.
+
+        Where the program sets no level for our logger, the level of *name* is enough for our
+        records. Where no handler would get our records, the handlers of *name* get them: uvicorn
+        sets up none for the root logger. Both are looked up for each record, because a program may
+        set up its logging later. No logger is changed.
+        """
+        self._followed = logging.getLogger(name)
+
+    def is_enabled_for(self, level: int) -> bool:
+        """Return True if a record of *level* would be visible."""
+        if logging.root.manager.disable >= level:
+            return False
+        own = self._logger.getEffectiveLevel()
+        if self._logger.level or self._followed is None:
+            return level >= own
+        theirs = self._followed.getEffectiveLevel()
+        return level >= (min(theirs, own) if self._has_handlers() else theirs)
+
+    def start(self) -> None:
+        """Have a thread write, until `stop` has been called as often as this.
+
+        To be called at startup: at a stop there may be no thread to be had. Where there is none
+        now, whoever logs writes.
+        """
+        with self._lock:
+            self._users += 1
+            if self._running() is not None:
+                return
+            jobs: _Jobs = queue.SimpleQueue()
+            ended = threading.Event()
+            try:
+                # Not `Thread.start`: that blocks the event loop until the thread runs.
+                _thread.start_new_thread(_work_off, (jobs, ended))
+            except RuntimeError:
+                return
+            self._jobs, self._ended, self._pid = jobs, ended, os.getpid()
+            atexit.unregister(self.flush)
+            atexit.register(self.flush)  # before the program's own, which may end its handlers
+
+    def stop(self) -> None:
+        """Let the thread go once it has written everything. Does not wait for that."""
+        with self._lock:
+            self._users = max(0, self._users - 1)
+            if not self._users and (jobs := self._running()) is not None:
+                self._jobs = None
+                jobs.put(None)
+
+    def write(self, record: logging.LogRecord) -> None:
+        """Write *record*, or have it written. Raises nothing."""
+        jobs = self._running()
+        if jobs is None:
+            self._deliver(record)
+        elif jobs.qsize() < _MOST_WAITING:
+            # Filters and formatters may read context variables, as structlog's do.
+            jobs.put(partial(contextvars.copy_context().run, self._deliver, record))
+
+    def flush(self, seconds: float = FLUSH_PERIOD) -> bool:
+        """Wait until every record so far has reached its sink, *seconds* at the longest.
+
+        That includes the queues of `logging.handlers.QueueHandler`: the thread of their listener
+        ends with the process, and the records that it has not taken by then are lost. Not for an
+        event loop, because it blocks.
+
+        Returns:
+            False if some of the records may be lost.
+        """
+        deadline = time.monotonic() + seconds
+        written = self._ended
+        if (jobs := self._running()) is not None:
+            written = threading.Event()
+            jobs.put(written.set)
+        elif self._pid not in (0, os.getpid()):  # a forked child: the thread is its parent's
+            return True
+        if not written.wait(seconds):
+            return False
+        return all([_is_consumed(handler, deadline) for handler in self._handlers()])
+
+    def _running(self) -> _Jobs | None:
+        return self._jobs if self._pid == os.getpid() else None  # a forked child has no thread
+
+    def _deliver(self, record: logging.LogRecord) -> None:
+        target = self._logger
+        if self._followed is not None and not self._has_handlers():
+            target = self._followed
+        try:
+            target.handle(record)
+        except BaseException:  # a filter or a handler may raise anything, SystemExit included
+            note_failure()
+
+    def _has_handlers(self) -> bool:
+        # `dictConfig` disables every logger that it does not name, unless it is told not to. A
+        # program that keeps its server's logger does not mean to lose the lines about the drain.
+        return self._logger.hasHandlers() and not self._logger.disabled
+
+    def _handlers(self) -> Iterator[logging.Handler]:
+        source: logging.Logger | None = self._logger
+        if self._followed is not None and not self._has_handlers():
+            source = self._followed
+        while source is not None:
+            yield from source.handlers
+            source = source.parent if source.propagate else None
+
+
+def _work_off(jobs: _Jobs, ended: threading.Event) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+    ended.set()
+
+
+def note_failure() -> None:
+    """Print the exception that is being handled, where `logging` prints those of handlers."""
+    if logging.raiseExceptions:
+        with contextlib.suppress(Exception):  # stderr may be closed
+            traceback.print_exc()
+
+
+def _is_consumed(handler: logging.Handler, deadline: float) -> bool:
+    """Wait until the queue of a `QueueHandler` has been read; return False if it was not."""
+    handlers = sys.modules.get("logging.handlers")  # not imported for this
+    if handlers is None or not isinstance(handler, handlers.QueueHandler):
+        return True
+    try:
+        waiting, moved_at = _waiting(handler.queue), time.monotonic()
+        while waiting and (now := time.monotonic()) < deadline:
+            if now - moved_at > _CONSUMER_PERIOD:
+                return False
+            time.sleep(0.002)  # a queue that is read wakes nobody but its reader
+            if (still := _waiting(handler.queue)) != waiting:
+                waiting, moved_at = still, time.monotonic()
+    except (AttributeError, NotImplementedError, OSError, ValueError):
+        return True  # a queue of another kind, or a closed one
+    return not waiting
+
+
+def _waiting(records: Any) -> int:
+    # `queue.Queue` counts a record until its listener has handled it; others until it is taken.
+    count = getattr(records, "unfinished_tasks", None)
+    return int(records.qsize() if count is None else count)
+
+
+class Escaped(str):
+    """A text in which nothing has to be escaped any more."""
+
+    __slots__ = ()
+
+
+class _Argument:
+    """An argument of a message: formatted where it is logged, and escaped."""
+
+    __slots__ = ("_repr", "_str")
+
+    def __init__(self, value: object) -> None:
+        self._str, self._repr = _text_of(value, str), _text_of(value, repr)
+
+    def __str__(self) -> str:
+        return self._str
+
+    def __repr__(self) -> str:
+        return self._repr
+
+
+def escaped(value: object) -> object:
+    """Return *value* as an argument of a message, in which no terminal finds a command."""
+    return value if isinstance(value, (int, float, Escaped)) else _Argument(value)
+
+
+def _text_of(value: object, convert: Callable[[object], str]) -> str:
+    try:
+        return printable(convert(value))
+    except Exception:  # the `__repr__` of an app's object may be broken
+        return f"<{type(value).__name__}>"
+
+
+def plain(value: Any) -> Any:
+    """Return a figure as a formatter may print it: texts are escaped, infinite numbers None."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no infinity
+    return value
+
+
+def traceback_of(exc: BaseException) -> str:
+    """Return the traceback of *exc* and of its causes, with the text of each exception escaped."""
+    parts: list[str] = []
+    seen: list[BaseException] = []
+    shown: BaseException | None = exc
+    while shown is not None and shown not in seen:
+        seen.append(shown)
+        text = _text_of(shown, str)
+        frames = "".join(traceback.format_tb(shown.__traceback__))
+        name = type(shown).__qualname__
+        if (module := type(shown).__module__) != "builtins":
+            name = f"{module}.{name}"
+        what = f"{name}: {text}" if text else name
+        parts.append(f"Traceback (most recent call last):\n{frames}{what}")
+        context = None if shown.__suppress_context__ else shown.__context__
+        shown = shown.__cause__ or context
+    return "\n\nThis exception led to the next one:\n\n".join(reversed(parts))

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+OTHER_FRAMEWORKS = ROOT / "docs" / "how-to" / "frameworks.md"
+"""Its apps are no Starlette apps: `e2e/test_frameworks.py` runs them."""
+
+
 def all_examples() -> list[Any]:
     return [
         pytest.param(example, id=f"{page.relative_to(ROOT)}:{line}")
         for page in PAGES
+        if page != OTHER_FRAMEWORKS
         for line, example in examples(page)
     ]
 

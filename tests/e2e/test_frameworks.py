@@ -12,14 +12,14 @@ from support.docs import ROOT, examples
 from support.need import need, need_program
 from support.polling import wait_until
 from support.ports import free_port
-from support.server import Server, uvicorn
+from support.server import Periods, Server, uvicorn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
 EXAMPLES = [text for _, text in examples(ROOT / "docs" / "how-to" / "frameworks.md")]
-PERIODS = {"lame_duck": 0.5, "grace": 5.0}
+PERIODS: Periods = {"lame_duck": 0.5, "grace": 5.0}
 
 
 def example(framework: str) -> str:
@@ -36,7 +36,7 @@ def test_a_request_in_flight_is_answered(
     tmp_path: Path, framework: str, beside: ThreadPoolExecutor
 ) -> None:
     (tmp_path / "example.py").write_text(example(framework), encoding="utf-8")
-    with uvicorn(tmp_path, app="example:app", **PERIODS) as server:
+    with uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=5) as server:
         assert server.count("hooked uvicorn.server.Server") == 1
         slow = beside.submit(get, server.port, "/slow")
         server.terminate()
@@ -70,7 +70,7 @@ def test_a_gradio_page_gets_the_answer_that_was_on_its_way(tmp_path: Path) -> No
     pytest.importorskip("gradio", reason="gradio takes 220 MB: install it by hand")
     client = pytest.importorskip("gradio_client")
     (tmp_path / "example.py").write_text(example("gradio"), encoding="utf-8")
-    with uvicorn(tmp_path, app="example:app", **PERIODS) as server:
+    with uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=5) as server:
         job = client.Client(f"http://127.0.0.1:{server.port}", verbose=False).submit("hello")
         wait_until(lambda: server.count("/gradio_api/queue/data"), "the job is under way")
         server.signal(signal.SIGTERM)

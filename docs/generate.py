@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from drawings import PICTURES
 
 from graceful_asgi import DrainPolicy
+from graceful_asgi._asgi.options import OPTIONS
 from graceful_asgi._core.drain import Begin, Drain, Event, Step, Stop, step
 
 if TYPE_CHECKING:
@@ -56,7 +57,21 @@ def _one_in_each_phase() -> Iterator[Drain]:
         yield drain
 
 
-PARTS: dict[str, Callable[[], str]] = {"phases": phases}
+def options() -> str:
+    """Return every option of the middleware as a table."""
+    lines = [
+        "| keyword | variable | `run` | default | allowed | meaning |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{option.name}` | `{option.variable}` | `{option.flag}` | `{option.default!r}` "
+        f"| {option.kind.allowed} | {option.meaning} |"
+        for option in OPTIONS.values()
+    ]
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {"phases": phases, "options": options}
 """What can stand between the marks of a page, by the marks' name."""
 
 

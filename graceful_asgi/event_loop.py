@@ -33,6 +33,17 @@ def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def in_event_loop() -> bool:
+    """Return whether the caller runs in an event loop, asyncio's or trio's."""
+    if running_asyncio_loop() is not None:
+        return True
+    trio = sys.modules.get("trio")
+    with contextlib.suppress(RuntimeError, AttributeError):  # not in a trio run either
+        trio.lowlevel.current_clock()  # type: ignore[union-attr]
+        return True
+    return False
+
+
 def run_soon() -> RunSoon:
     """Return how to have the running loop call a function, from any thread or signal handler.
 

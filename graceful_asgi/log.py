@@ -207,30 +207,46 @@ def stuck_report(report: StuckReport) -> None:
     _drain(level, "%s", Escaped("\n".join(lines)), event=event, **report.figures())
 
 
-def hooked(what: str, policy: DrainPolicy) -> None:
-    """Log that the server was found, and what it will do when it is told to stop."""
+def hooked(what: str, policy: DrainPolicy, origins: Sequence[str] = ()) -> None:
+    """Log that the server was found, and what it will do when it is told to stop.
+
+    *origins* says where each option that is not the default came from.
+    """
     _drain(
         logging.INFO,
-        "hooked %s: lame duck %g s, grace %g s, cancel %g s, cleanup %g s",
+        "hooked %s: lame duck %g s, grace %g s, cancel %g s, cleanup %g s%s",
         what,
         policy.lame_duck_period,
         policy.grace_period,
         policy.cancel_period,
         policy.cleanup_period,
+        _given(origins),
         event="hooked",
         server=what,
+        options=list(origins),
     )
 
 
-def passive(why: str) -> None:
-    """Log that no server is hooked: no listener is held open, and no deadline is kept."""
+def passive(why: str, origins: Sequence[str] = ()) -> None:
+    """Log that there is no server to act on: nothing is held, closed or ended by a deadline."""
     _drain(
         logging.INFO,
-        "passive, %s: requests are counted and told to close, the server stops as it always does",
+        "passive, %s: requests are counted and told to close, the server stops as it always does%s",
         why,
+        _given(origins),
         event="passive",
         why=why,
+        options=list(origins),
     )
+
+
+def _given(origins: Sequence[str]) -> str:
+    return f"; {', '.join(origins)}" if origins else ""
+
+
+def refused(message: str, *args: object) -> None:
+    """Log that an option was given that is not allowed."""
+    _drain(logging.ERROR, message, *args, event="refused")
 
 
 def ignored(what: str, phase: Phase) -> None:

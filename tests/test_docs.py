@@ -41,7 +41,7 @@ async def test_an_example_serves_with_the_middleware_outermost(example: str) -> 
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for path in ("/export", "/readyz"):
-            if path in paths or (path == "/readyz" and "Probes" in example):
+            if path in paths or (path == "/readyz" and "readiness_path" in example):
                 assert (await client.get(path)).status_code == 200
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.resources
 import pkgutil
 
 from support.command import run_python
 
 import graceful_asgi
+from graceful_asgi import errors
 
+ERRORS = ["ClosedError", "ControlError", "GracefulError", "MisuseError", "PolicyError"]
 PUBLIC = [
+    *ERRORS,
     "DrainNotice",
     "DrainPolicy",
     "DrainReport",
+    "DrainStatistics",
     "Drainer",
     "GracefulMiddleware",
     "Phase",
-    "Probes",
+    "PhaseChange",
     "StuckWork",
+    "__version__",
     "drain_notice",
 ]
 
@@ -30,6 +36,20 @@ def test_the_public_names_are_these_and_no_others() -> None:
 def test_every_public_name_exists_and_is_documented() -> None:
     for name in PUBLIC:
         assert getattr(graceful_asgi, name).__doc__, name
+
+
+def test_every_error_is_exported() -> None:
+    """Whoever is handed one can name it."""
+    defined = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.GracefulError)
+    ]
+    assert sorted(defined) == ERRORS
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert graceful_asgi.__version__ == importlib.metadata.version("graceful-asgi")
 
 
 def test_every_module_can_be_imported() -> None:

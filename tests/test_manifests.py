@@ -16,7 +16,8 @@ import pytest
 from support.docs import ROOT
 from support.need import need
 
-from graceful_asgi import DrainPolicy, Probes
+from graceful_asgi import DrainPolicy
+from graceful_asgi._asgi.options import OPTIONS
 from graceful_asgi._cli import drain, run
 from graceful_asgi._run.worker import EXIT_MARGIN
 from graceful_asgi._servers import policy_check
@@ -33,12 +34,8 @@ KUBERNETES = ("1.29", "1.33", "1.37")
 DEPLOYMENTS = ("deployment.yaml", "deployment-http.yaml")
 
 FIELDS = {
-    f"GRACEFUL_{name.upper()}"
-    for name in (
-        *(each.name for each in dataclasses.fields(DrainPolicy)),
-        *(each.name for each in dataclasses.fields(Probes)),
-        "control_dir",
-    )
+    *(option.variable for option in OPTIONS.values()),
+    "GRACEFUL_CONTROL_DIR",
 }
 
 
@@ -125,9 +122,9 @@ def test_the_probes_ask_where_the_server_answers(name: str) -> None:
     assert given["port"] == port["containerPort"]
     assert given["host"] == "0.0.0.0"
     for probe, variable in (
-        ("startupProbe", "GRACEFUL_LIVENESS"),
-        ("readinessProbe", "GRACEFUL_READINESS"),
-        ("livenessProbe", "GRACEFUL_LIVENESS"),
+        ("startupProbe", "GRACEFUL_LIVENESS_PATH"),
+        ("readinessProbe", "GRACEFUL_READINESS_PATH"),
+        ("livenessProbe", "GRACEFUL_LIVENESS_PATH"),
     ):
         if probe in container:
             assert container[probe]["httpGet"] == {"path": environ[variable], "port": port["name"]}
@@ -171,11 +168,10 @@ def test_the_hook_that_is_a_request_has_the_token_of_the_secret() -> None:
     environ = environment("deployment-http.yaml")
     (container,) = pod("deployment-http.yaml")["containers"]
     hook = container["lifecycle"]["preStop"]["httpGet"]
-    probes = Probes(drain=environ["GRACEFUL_DRAIN"], drain_token=environ["GRACEFUL_DRAIN_TOKEN"])
     (header,) = hook["httpHeaders"]
-    assert hook["path"] == probes.drain
+    assert hook["path"] == environ["GRACEFUL_DRAIN_PATH"]
     assert hook["port"] == container["ports"][0]["name"]
-    assert header == {"name": "Authorization", "value": f"Bearer {probes.drain_token}"}
+    assert header == {"name": "Authorization", "value": f"Bearer {environ['GRACEFUL_DRAIN_TOKEN']}"}
 
 
 def test_the_budget_selects_the_pods_of_the_deployment() -> None:
@@ -196,7 +192,7 @@ def test_the_compose_file_gives_the_server_the_time_it_needs() -> None:
     given = float(service["stop_grace_period"].removesuffix("s"))
     assert environ["GRACEFUL_TERMINATION_GRACE_PERIOD"] == f"{given:g}"
     assert fits(environ, service["command"], given)
-    assert environ["GRACEFUL_LIVENESS"] in service["healthcheck"]["test"][-1]
+    assert environ["GRACEFUL_LIVENESS_PATH"] in service["healthcheck"]["test"][-1]
     assert service["stop_signal"] == "SIGTERM"
 
 

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "cleanup_period": 5.0,
     "new_requests": "serve",
     "websockets": "close",
-    "event_streams": "finish",
+    "event_streams": "close",
     "drain_on_unhandled_exception": False,
     "termination_grace_period": None,
 }
@@ -33,7 +33,7 @@ PERIODS_OR_NONE = ["quiet_period", "termination_grace_period"]
 CHOICES = {
     "new_requests": ["serve", "reject"],
     "websockets": ["close", "finish"],
-    "event_streams": ["finish", "end"],
+    "event_streams": ["close", "finish"],
 }
 NO_PERIOD = [-1, -0.001, math.nan, math.inf, -math.inf, True, "5", b"5", []]
 
@@ -146,7 +146,7 @@ def test_no_number_gets_in_that_no_clock_could_wait_for(name: str, value: float)
         ("GRACEFUL_CLEANUP_PERIOD", "0", 0.0),
         ("GRACEFUL_NEW_REQUESTS", "reject", "reject"),
         ("GRACEFUL_WEBSOCKETS", "finish", "finish"),
-        ("GRACEFUL_EVENT_STREAMS", "end", "end"),
+        ("GRACEFUL_EVENT_STREAMS", "finish", "finish"),
         *(("GRACEFUL_DRAIN_ON_UNHANDLED_EXCEPTION", text, True) for text in ("1", "true", "Yes")),
         *(("GRACEFUL_DRAIN_ON_UNHANDLED_EXCEPTION", text, False) for text in ("0", "no", "OFF")),
         ("GRACEFUL_TERMINATION_GRACE_PERIOD", "60", 60.0),
@@ -160,7 +160,7 @@ def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value:
 
 def test_every_field_can_be_set_by_a_variable() -> None:
     texts = dict.fromkeys(PERIODS + PERIODS_OR_NONE, "3")
-    texts |= {"new_requests": "reject", "websockets": "finish", "event_streams": "end"}
+    texts |= {"new_requests": "reject", "websockets": "finish", "event_streams": "finish"}
     texts["drain_on_unhandled_exception"] = "on"
     made = DrainPolicy.from_env({f"GRACEFUL_{name.upper()}": text for name, text in texts.items()})
     for name, value in values(made).items():

@@ -10,7 +10,7 @@ import math
 import random
 from asyncio import current_task
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .._core.work import Work
 from ..phase import Phase
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from ..types import Message, Receive, Scope, Send
     from .event_stream import EventStream
 
-DRAINER_KEY: Final = "graceful_asgi"
-"""Where `scope["state"]` holds the server's drainer, from the lifespan on."""
-
-EXCHANGE_KEY: Final = "graceful_asgi.exchange"
-"""Where the scope of a call that is counted holds its exchange, and None when the call is over: a
-cycle would leave each to the garbage collector. The same middleware further in passes it on.
+SCOPE_KEY: Final = "graceful_asgi"
+"""Where the scope of a call that is counted holds its exchange and, when the call is over, the
+record of its server: a cycle would leave each to the garbage collector. The same middleware further
+in passes the call on.
 
 Not in the state: a server may hand out one state for all calls.
 """
@@ -89,6 +87,10 @@ class Exchange(Work):
         """How the response began, until somebody wants to know whether it is an event stream."""
         self._events: EventStream | None = None
         self._listening: Interruptible | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Exchange:
+        """Return itself: apps copy the scope that it stands in."""
+        return self
 
     @property
     def path(self) -> str:

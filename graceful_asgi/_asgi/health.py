@@ -1,24 +1,30 @@
-"""`Probes`: the paths that the middleware answers itself. They are never in flight."""
+"""The paths that the middleware answers itself: readiness, liveness, drain. Never in flight."""
 
 from __future__ import annotations
 
 import hmac
+import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 
+from .. import log
 from .._core.begun_drain import BegunDrain
 from ..errors import PolicyError
+from ..option import Kind, Option, option, options_of, or_none
 from ..phase import Phase
 from . import connection_header
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .._core.runner import DrainRunner
     from .._core.server_context import Peers
     from ..types import Scope, Send
+
+    Ready: TypeAlias = Callable[[], object] | Callable[[], Awaitable[object]]
+    Answer: TypeAlias = Callable[[DrainRunner, Scope, Send], Awaitable[None]]
 
 MIN_TOKEN_LENGTH: Final = 16
 
@@ -27,65 +33,125 @@ REASON: Final = "drain endpoint"
 PLATFORM_PERIOD: Final = 30.0
 """Seconds that Kubernetes gives by default between the beginning of preStop and SIGKILL."""
 
+PATH: Final = Kind(
+    allowed="a path that begins with '/'",
+    metavar="PATH",
+    accepts=lambda value: isinstance(value, str) and value.startswith("/"),
+    parse=str,
+)
+TOKEN: Final = Kind(
+    allowed=f"{MIN_TOKEN_LENGTH} characters or more",
+    metavar="TOKEN",
+    accepts=lambda value: isinstance(value, str) and len(value) >= MIN_TOKEN_LENGTH,
+    parse=str,
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probes:
-    """Paths answered by the middleware, for the platform. Immutable.
+class Endpoints:
+    """Answers the platform's questions on paths of its own. Immutable.
 
-    They are those of the app's own, without the root path (uvicorn's `--root-path`, a mount).
+    The paths are those of the app's own, without the root path (uvicorn's `--root-path`, a mount).
 
     Raises:
-        PolicyError: (a `ValueError`) a path does not begin with `/` or is given twice, or `drain`
-            comes without a token of 16 characters or more.
+        PolicyError: (a `ValueError`) a path does not begin with `/` or is given twice, the token
+            is too short, or `drain_path` has no token.
     """
 
-    readiness: str | None = None
-    """200 while serving, 503 from the drain's beginning on."""
-    liveness: str | None = None
-    """200 from the first to the last: a draining server is not a dead one."""
-    drain: str | None = None
-    """Begins a drain in every process of the server, and answers once they are drained; for a
-    preStop hook (GET or POST). 200 when that was clean; 503 otherwise, with the reason. It undoes
-    itself when no stop has come within `DrainPolicy.termination_grace_period` (30 s where that is
-    None): a liveness restart runs the hook, too."""
-    drain_token: str | None = field(default=None, repr=False)
-    """What `drain` wants to see in `Authorization: Bearer`."""
+    readiness_path: str | None = field(
+        default=None,
+        metadata=option(
+            or_none(PATH),
+            "Answer readiness here: 200 while serving, if `ready` agrees, and 503 from the "
+            "beginning of a drain on.",
+        ),
+    )
+    liveness_path: str | None = field(
+        default=None,
+        metadata=option(
+            or_none(PATH),
+            "Answer liveness here: 200 from the first to the last, because a draining server is "
+            "not a dead one.",
+        ),
+    )
+    drain_path: str | None = field(
+        default=None,
+        metadata=option(
+            or_none(PATH),
+            "Begin a drain in every process of the server, and answer once they are drained; for "
+            "a preStop hook (GET or POST). 200 when that was clean; 503 otherwise, with the "
+            "reason. The drain is undone when no stop has come within `termination_grace_period` "
+            "(30 s where that is None): a liveness restart runs the hook, too.",
+        ),
+    )
+    drain_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata=option(
+            or_none(TOKEN),
+            "What `drain_path` wants to see in `Authorization: Bearer`. 16 characters or more.",
+            secret=True,
+        ),
+    )
+    ready: Ready | None = None
+    """Returns whether the app can take requests; asked by readiness while serving."""
+    _answers: Mapping[str, Answer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        given = [path for path in (self.readiness, self.liveness, self.drain) if path is not None]
-        for name in ("readiness", "liveness", "drain"):
-            path = getattr(self, name)
-            if path is None:
-                continue
-            if not isinstance(path, str) or not path.startswith("/"):
-                raise PolicyError(f"{name}={path!r} is not allowed; allowed: a path from '/' on")
-            if given.count(path) > 1:
-                raise PolicyError(f"{name}={path!r} is not allowed; allowed: a path of its own")
-        token = self.drain_token if isinstance(self.drain_token, str) else ""
-        if self.drain is not None and len(token) < MIN_TOKEN_LENGTH:
+        for name, each in ENDPOINT_OPTIONS.items():
+            object.__setattr__(self, name, each.check(getattr(self, name)))
+        if self.ready is not None and not callable(self.ready):
+            raise PolicyError(f"ready={self.ready!r} is not allowed; allowed: a callable, or None")
+        if self.drain_path is not None and self.drain_token is None:
             raise PolicyError(
-                f"drain={self.drain!r} is not allowed without drain_token; "
-                f"allowed: a token of {MIN_TOKEN_LENGTH} characters or more"
+                f"drain_path={self.drain_path!r} is not allowed without drain_token; "
+                f"allowed: a token of {TOKEN.allowed}"
             )
+        answers: dict[str, Answer] = {}
+        for name, answer in (
+            ("readiness_path", self._answer_readiness),
+            ("liveness_path", self._answer_liveness),
+            ("drain_path", self._answer_drain),
+        ):
+            path = getattr(self, name)
+            if path in answers:
+                raise PolicyError(f"{name}={path!r} is not allowed; allowed: a path of its own")
+            if path is not None:
+                answers[path] = answer
+        object.__setattr__(self, "_answers", answers)
 
-    async def answers(self, drainer: DrainRunner, scope: Scope, send: Send) -> bool:
-        """Answer the request if its path is one of these; say whether it was."""
+    def __bool__(self) -> bool:
+        """Return whether there is any path to answer."""
+        return bool(self._answers)
+
+    def find(self, scope: Scope) -> Answer | None:
+        """Return what answers the HTTP request; None where the app does."""
         # The path includes the root path: what a proxy takes off it, and the platform's probes,
         # which go past the proxy, never had. Or what the app is mounted at.
-        path = scope["path"].removeprefix(scope.get("root_path") or "")
-        if path == self.readiness:
-            serving = drainer.phase is Phase.SERVING
-            await _answer(drainer, scope, send, 200 if serving else 503, drainer.phase.value)
-        elif path == self.liveness:
-            await _answer(drainer, scope, send, 200, "alive")
-        elif path == self.drain:
-            await self._drain(drainer, scope, send)
-        else:
-            return False
-        return True
+        return self._answers.get(scope["path"].removeprefix(scope.get("root_path") or ""))
 
-    async def _drain(self, drainer: DrainRunner, scope: Scope, send: Send) -> None:
-        if not self._knows(scope):
+    async def _answer_readiness(self, drainer: DrainRunner, scope: Scope, send: Send) -> None:
+        is_ready = drainer.phase is Phase.SERVING and await self._is_ready()
+        serving = drainer.phase is Phase.SERVING  # a drain may have begun meanwhile
+        status = 200 if serving and is_ready else 503
+        text = "not ready" if serving and not is_ready else drainer.phase.value
+        await _answer(drainer, scope, send, status, text)
+
+    async def _is_ready(self) -> bool:
+        if self.ready is None:
+            return True
+        try:
+            said: Any = self.ready()
+            return bool(await said if inspect.isawaitable(said) else said)
+        except Exception:
+            log.failed("ready=%r raised, so readiness answers 503", self.ready)
+            return False
+
+    async def _answer_liveness(self, drainer: DrainRunner, scope: Scope, send: Send) -> None:
+        await _answer(drainer, scope, send, 200, "alive")
+
+    async def _answer_drain(self, drainer: DrainRunner, scope: Scope, send: Send) -> None:
+        if not self._is_authorized(scope):
             await _answer(drainer, scope, send, 401, "wrong or missing token")
         elif scope["method"] not in ("GET", "POST"):
             await _answer(drainer, scope, send, 405, "GET or POST")
@@ -94,10 +160,16 @@ class Probes:
             text = "; ".join(faults) or "clean"
             await _answer(drainer, scope, send, 503 if faults else 200, text)
 
-    def _knows(self, scope: Scope) -> bool:
-        expected = f"Bearer {self.drain_token}".encode()
+    def _is_authorized(self, scope: Scope) -> bool:
         given = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(given, expected)
+        scheme, _, token = given.partition(b" ")
+        if scheme.lower() != b"bearer":  # the name of a scheme is case-insensitive (RFC 9110, 11.1)
+            return False
+        return hmac.compare_digest(token.strip(b" "), str(self.drain_token).encode())
+
+
+ENDPOINT_OPTIONS: Final[Mapping[str, Option]] = options_of(Endpoints)
+"""The fields of `Endpoints` that are options; `ready` can be given in code only."""
 
 
 async def _drain_all(drainer: DrainRunner) -> Sequence[str]:

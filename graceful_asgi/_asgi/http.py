@@ -120,7 +120,7 @@ class HTTPExchange(Exchange):
     def close_when(self) -> CloseWhen:
         if self.answer != "started" or self._event_stream() is None:
             return "never"
-        on_drain = self.drainer.policy.event_streams == "end" or self.may_close
+        on_drain = self.drainer.policy.event_streams == "close" or self.may_close
         return "on drain" if on_drain else "at deadline"
 
     @property

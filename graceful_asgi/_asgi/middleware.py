@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
@@ -13,34 +14,54 @@ from .._core.drainer import Drainer, as_drainer, runner_of
 from .._core.runner import DrainRunner
 from .._core.server import PassiveAdapter
 from .._servers import attach
-from ..errors import ClosedError, ControlError, MisuseError
+from ..errors import ClosedError, ControlError, GracefulError
+from ..event_loop import in_event_loop
 from ..phase import Phase
-from .exchange import DRAINER_KEY, EXCHANGE_KEY, SERVING, Exchange
+from .exchange import SCOPE_KEY, SERVING, Exchange
 from .http import HTTPExchange
-from .options import OVERRIDES_KEY, Overrides
+from .options import COMMAND_LINE_KEY, CodeOptions, CommandLine, ServerSettings, resolve
+from .server_record import STATE_KEY, ServerRecord
 from .websocket import WebSocketExchange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Mapping
 
-    from ..policy import DrainPolicy
+    from typing_extensions import Unpack
+
+    from ..phase import PhaseChange
+    from ..policy import DrainPolicy, PolicyFields
     from ..types import ASGIApp, Message, Receive, Scope, Send
-    from .health import Probes
+    from .health import Ready
 
 
 class GracefulMiddleware:
-    """Drains the app's server when it is told to stop: no request lost, gone by its deadline.
+    """Drain the app's server when it is told to stop: no request lost, gone by its deadline.
 
     Add it last, so that it is the outermost: `app.add_middleware(GracefulMiddleware)`.
 
+    The command line of `graceful-asgi run` and `GRACEFUL_<NAME>` in the environment win over what
+    is given here, option by option.
+
     Args:
         app: the ASGI app.
-        policy: how to drain. None reads it from the environment (`DrainPolicy.from_env`).
-        probes: paths that are answered here. None answers none.
-        drainer: a drainer made elsewhere, policy included.
+        policy: how to drain, as a whole.
+        drainer: a drainer to use elsewhere as well; its policy is the one that counts.
+        ready: a callable without arguments, plain or async, that readiness asks while serving. A
+            true value means ready; any other value, or an exception, is answered by 503. It runs
+            on the event loop: a plain one must not block.
+        readiness_path: answers 200 while serving, and 503 from the beginning of a drain on.
+        liveness_path: answers 200 from the first to the last.
+        drain_path: begins a drain in every process of the server, and answers once they are
+            drained; for a preStop hook. Needs `drain_token`.
+        drain_token: what `drain_path` wants to see in `Authorization: Bearer`.
+        **fields: the fields of `DrainPolicy`, in place of *policy* or the policy of *drainer*.
 
     Raises:
-        MisuseError: (a `RuntimeError`) both *policy* and *drainer* were given.
+        PolicyError: (a `ValueError`) an option is unknown, or its value is not allowed.
+        MisuseError: (a `RuntimeError`) more than one of *policy*, *drainer* and *fields* was given.
+
+    In a running event loop neither is raised. There a server is starting, which would take an
+    error for an app that has no lifespan, and serve it broken. The start of the server fails.
     """
 
     def __init__(
@@ -48,20 +69,36 @@ class GracefulMiddleware:
         app: ASGIApp,
         *,
         policy: DrainPolicy | None = None,
-        probes: Probes | None = None,
         drainer: Drainer | None = None,
+        ready: Ready | None = None,
+        readiness_path: str | None = None,
+        liveness_path: str | None = None,
+        drain_path: str | None = None,
+        drain_token: str | None = None,
+        **fields: Unpack[PolicyFields],
     ) -> None:
-        if policy is not None and drainer is not None:
-            raise MisuseError(
-                "GracefulMiddleware got policy= and drainer=; the drainer has a policy of its "
-                "own: give Drainer(policy) that policy, or leave out drainer="
-            )
+        endpoints = {
+            "readiness_path": readiness_path,
+            "liveness_path": liveness_path,
+            "drain_path": drain_path,
+            "drain_token": drain_token,
+        }
         self.app = app
-        self.drainer = Drainer(policy) if drainer is None else drainer
-        self._probes = probes
-        self._given = drainer is not None
-        self._servers = 0
-        """How many servers have this drainer: one that starts alone starts anew."""
+        self._code = CodeOptions.read(
+            {**{name: path for name, path in endpoints.items() if path is not None}, **fields},
+            policy=policy,
+            drainer=drainer,
+            ready=ready,
+        )
+        settings = resolve(self._code, os.environ)
+        # Starlette makes its middleware in the first call of the app, which is the lifespan's.
+        if settings.fault is not None and not in_event_loop():
+            raise settings.fault
+        self._given = isinstance(drainer, Drainer)
+        self.drainer = drainer if isinstance(drainer, Drainer) else Drainer(settings.policy)
+        self._command_line: Mapping[str, Any] = {}
+        self._record: ServerRecord | None = None
+        """The server that the app is served by: the first one, where there are several."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] == "http":
@@ -69,26 +106,26 @@ class GracefulMiddleware:
         elif scope["type"] == "websocket":
             make = WebSocketExchange
         elif scope["type"] == "lifespan":
-            return await self._start(scope, receive, send)
+            return await self._lifespan(scope, receive, send)
         else:
             return await self.app(scope, receive, send)
 
-        state = scope.get("state")
-        if state is None:
-            state = scope["state"] = {}
-        if EXCHANGE_KEY in scope:  # this middleware stands further out as well
+        if SCOPE_KEY in scope:  # this middleware stands further out as well
             return await self.app(scope, receive, send)
-        drainer = state.get(DRAINER_KEY)
-        if drainer is None:
-            drainer = state[DRAINER_KEY] = self._without_lifespan(scope)
+        record = self._record
+        if (state := scope.get("state")) is not None:
+            record = state.get(STATE_KEY, record)
+        if record is None:
+            record = await self._find_server(scope)
+        drainer = record.drainer
         if (
-            self._probes is not None
+            record.endpoints is not None
             and make is HTTPExchange
-            and await self._probes.answers(drainer, scope, send)
+            and (answer := record.endpoints.find(scope)) is not None
         ):
-            return None
+            return await answer(drainer, scope, send)
 
-        exchange = scope[EXCHANGE_KEY] = make(drainer, scope, receive, send)
+        exchange = scope[SCOPE_KEY] = make(drainer, scope, receive, send)
         # No context manager: that alone would be a seventh of what a request costs here.
         drainer.in_flight.works.add(exchange)  # counted first, the phase looked at second
         app = self.app if exchange.task is not None else self._in_cancel_scope
@@ -111,81 +148,130 @@ class GracefulMiddleware:
             await exchange.conclude()
         finally:
             drainer.in_flight.leave(exchange)
-            scope[EXCHANGE_KEY] = None
+            scope[SCOPE_KEY] = record
 
     async def _in_cancel_scope(self, scope: Scope, receive: Receive, send: Send) -> Any:
         # Outside of asyncio there is no task to cancel, and a scope costs what it costs.
-        exchange: Exchange = scope[EXCHANGE_KEY]
+        exchange: Exchange = scope[SCOPE_KEY]
         with anyio.CancelScope() as cancel_scope:
             exchange.cancel_with(cancel_scope)
             return await self.app(scope, receive, send)
         await exchange.conclude()
         return None
 
-    def _without_lifespan(self, scope: Scope) -> DrainRunner:
-        """Return the drainer of a server that sent no lifespan, found at a request of its."""
-        if self._servers == 0 or self.drainer.phase is Phase.STOPPED:
-            self._servers = 1
-            hook = attach(
-                runner_of(self.drainer), scope, anew=True, has_endpoint=self._has_endpoint
-            )
-            if hook is not None:
-                self.drainer = as_drainer(hook.drainer)
-        return runner_of(self.drainer)
+    # The servers
 
-    async def _start(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        try:
-            return await self._lifespan(scope, receive, send)
-        except ControlError as error:  # raised, it would mean an app that has no lifespan
-            return await send({"type": "lifespan.startup.failed", "message": str(error)})
+    async def _find_server(self, scope: Scope) -> ServerRecord:
+        """Return the record of a server that has sent no lifespan, found at a request."""
+        settings = resolve(self._code, os.environ, self._command_line)
+        record = ServerRecord(runner_of(self.drainer), settings.endpoints, is_provisional=True)
+        self._record = record  # before the await: the next request must not look as well
+        await self._attach(record, scope, settings, anew=True)
+        for fault in (*settings.faults, record.fault):
+            if fault is not None:
+                log.refused("%s; left out: no lifespan reaches the middleware, to fail", fault)
+        if record.drainer.phase is Phase.STOPPED:  # a late request: the server is on its way out
+            self._record = None
+            return record
+        if record.drainer is not runner_of(self.drainer):  # the server was hooked already
+            self.drainer = as_drainer(record.drainer)
+
+        def forget(change: PhaseChange) -> None:
+            if change.phase is Phase.STOPPED and self._record is record:
+                self._record = None
+
+        self.drainer.add_hook(forget)
+        return record
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        if DRAINER_KEY in (scope.get("state") or ()):  # it stands further out as well
-            return await self.app(scope, receive, send)
-        with self.serving(scope) as passive:
-            drainer = passive or scope["state"][DRAINER_KEY]
-            receive = hear_stop(receive, passive)
-            send = hear_start(send, drainer, passive=passive is not None)
-            return await self.app(scope, receive, send)
+        state = scope.get("state") or {}
+        given: CommandLine | None = state.get(COMMAND_LINE_KEY)
+        if given is not None:
+            self._command_line = given.values
+        settings = resolve(self._code, os.environ, self._command_line)
+        if settings.fault is not None:
+            await fail_start(settings.fault, receive, send)
+        outer = state.get(STATE_KEY)
+        if outer is not None and outer.drainer.phase is not Phase.STOPPED:
+            return await self.app(scope, receive, send)  # this middleware stands further out, too
+        if given is not None:
+            given.is_taken = True
+        async with self.serving(scope, settings) as record:
+            if record.fault is not None:
+                await fail_start(record.fault, receive, send)
+            receive = drain_before_shutdown(receive, record)
+            return await self.app(scope, receive, self.note_start(send, scope, record))
 
-    @property
-    def _has_endpoint(self) -> bool:
-        return self._probes is not None and self._probes.drain is not None
-
-    @contextmanager
-    def serving(self, scope: Scope) -> Iterator[DrainRunner | None]:
-        """Drain the server that *scope* is the lifespan of, for a block. For the middleware.
-
-        Yields the drainer where nothing but that lifespan tells it of a stop.
-        """
+    @asynccontextmanager
+    async def serving(self, scope: Scope, settings: ServerSettings) -> AsyncIterator[ServerRecord]:
+        """Drain the server that *scope* is the lifespan of, for the length of a block."""
         state = scope.get("state")
-        if state is None:
-            state = {}
-        # One app object may be served by two servers at once; then each has its own drain.
-        first = self._servers == 0
-        own = self._given or first
-        self._servers += own
+        # One app object may be served by several servers at once; then each has its own drain.
+        is_first = self._record is None or (self._record.is_provisional and self._record.is_passive)
+        is_own = is_first or self._given
+        drainer = runner_of(self.drainer) if is_own else DrainRunner(settings.policy)
+        record = ServerRecord(drainer, settings.endpoints)
+        if is_first:
+            self._record = record
         try:
-            drainer = runner_of(self.drainer) if own else DrainRunner(self.drainer.policy)
-            if OVERRIDES_KEY in state:
-                overrides: Overrides = state[OVERRIDES_KEY]
-                drainer.use(overrides.policy_over(drainer.policy))
-                self._probes = overrides.probes_over(self._probes)
-            hook = attach(drainer, scope, anew=first or not own, has_endpoint=self._has_endpoint)
-            state[DRAINER_KEY] = drainer = drainer if hook is None else hook.drainer
-            try:
-                yield drainer if hook is None else None
-            finally:
-                if hook is None:
-                    drainer.finish()
+            await self._attach(record, scope, settings, anew=is_first or not is_own)
+            if state is not None:
+                state[STATE_KEY] = record
+            yield record
         finally:
-            self._servers -= own
+            if record.is_passive:
+                record.drainer.finish()
+            if self._record is record:
+                self._record = None
+            if state is not None:
+                state.pop(STATE_KEY, None)
+
+    async def _attach(
+        self, record: ServerRecord, scope: Scope, settings: ServerSettings, *, anew: bool
+    ) -> None:
+        """Hook the server that *scope* comes from. No error of ours costs the app its start."""
+        try:
+            if anew:
+                record.drainer.use(settings.policy)
+            hook = await attach(
+                record.drainer,
+                scope,
+                anew=anew,
+                has_endpoint=settings.endpoints.drain_path is not None,
+                origins=settings.origins,
+            )
+        except ControlError as error:
+            record.fault = error
+        except Exception:
+            log.failed("the server cannot be hooked")
+            log.passive("an error, see above", settings.origins)
+        else:
+            if hook is not None:
+                record.drainer, record.is_passive = hook.drainer, False
+
+    def note_start(self, send: Send, scope: Scope, record: ServerRecord) -> Send:
+        """Return *send*, which notes that the server has started, or has failed to."""
+
+        async def send_startup(message: Message) -> None:
+            kind = message["type"]
+            if kind == "lifespan.startup.complete" and record is self._record:
+                # Requests come from now on. Those of the first server need no key, and the state
+                # that they are given is the app's.
+                (scope.get("state") or {}).pop(STATE_KEY, None)
+            await send(message)
+            if kind == "lifespan.startup.complete" and record.is_passive:
+                record.drainer.note_open()  # nobody else says so
+            elif kind == "lifespan.startup.failed":
+                record.drainer.note_failure()
+
+        return send_startup
 
 
-def hear_stop(receive: Receive, drainer: DrainRunner | None) -> Receive:
-    """Return *receive*, which drains as it brings the end where there is a *drainer*."""
-    if drainer is None:
+def drain_before_shutdown(receive: Receive, record: ServerRecord) -> Receive:
+    """Return *receive*, which drains before it passes on the shutdown of a passive server."""
+    if not record.is_passive:
         return receive
+    drainer = record.drainer
 
     async def receive_shutdown() -> Message:
         message = await receive()
@@ -197,21 +283,14 @@ def hear_stop(receive: Receive, drainer: DrainRunner | None) -> Receive:
     return receive_shutdown
 
 
-def hear_start(send: Send, drainer: DrainRunner, *, passive: bool) -> Send:
-    """Return *send*, which tells the *drainer* how the start has come out: that the server listens
-    where it is *passive*, and else nobody says so, and that it has failed."""
-
-    async def send_startup(message: Message) -> None:
-        await send(message)
-        if message["type"] == "lifespan.startup.complete" and passive:
-            drainer.note_open()
-        elif message["type"] == "lifespan.startup.failed":
-            drainer.note_failure()
-
-    return send_startup
+async def fail_start(error: GracefulError, receive: Receive, send: Send) -> NoReturn:
+    """Fail the start of the server. An error alone would mean an app that has no lifespan."""
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": f"graceful_asgi: {error}"})
+    raise error
 
 
 def _refuses(drainer: DrainRunner, exchange: Exchange) -> bool:
-    """Say whether what came while draining gets a 503 in place of an answer."""
+    """Return whether what came while draining gets a 503 in place of an answer."""
     drainer.arrived(exchange)
     return not drainer.waiting or drainer.policy.new_requests == "reject"

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MisuseError
 from ..phase import Phase
-from .exchange import DRAINER_KEY, EXCHANGE_KEY
+from .exchange import SCOPE_KEY, Exchange
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from .._core.runner import DrainRunner
     from ..types import Scope
-    from .exchange import Exchange
 
     ConnectionOrScope = HTTPConnection | Scope
 else:
@@ -55,7 +54,7 @@ class DrainNotice:
 
         For what the client comes back to: an event stream (`text/event-stream`), completed between
         two events; a WebSocket, closed with 1012 when its handler waits for the next message. The
-        ends of a server's clients are spread over the lame duck. It is what `event_streams="end"`
+        ends of a server's clients are spread over the lame duck. It is what `event_streams="close"`
         and `websockets="close"` do for all of them.
 
         A response of another type is left alone: cut short, it would look complete. Call it before
@@ -74,9 +73,10 @@ def drain_notice(connection: ConnectionOrScope) -> DrainNotice:
         MisuseError: (a `RuntimeError`) the request did not come through `GracefulMiddleware`.
     """
     scope: Any = getattr(connection, "scope", connection)
-    if EXCHANGE_KEY not in scope:
+    held = scope.get(SCOPE_KEY)
+    if held is None:
         raise MisuseError(
             f"drain_notice() of {scope.get('path')!r}: the request did not come through "
             "GracefulMiddleware; add app.add_middleware(GracefulMiddleware)"
         )
-    return DrainNotice(scope["state"][DRAINER_KEY], scope[EXCHANGE_KEY])
+    return DrainNotice(held.drainer, held if isinstance(held, Exchange) else None)

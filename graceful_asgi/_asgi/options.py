@@ -1,56 +1,182 @@
-"""What the operator says of a server: it wins over what its app says. Pure; nothing here acts."""
+"""Who wins: the command line over the environment over code over the default, option by option.
+
+`resolve` decides, once for each server that starts and whichever way it was started. Pure.
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field, fields, replace
+import difflib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ..policy import ENV_PREFIX, DrainPolicy, fields_from_env
-from .health import Probes
+from .._core.drainer import Drainer
+from ..errors import GracefulError, MisuseError, PolicyError
+from ..policy import POLICY_OPTIONS, DrainPolicy
+from .health import ENDPOINT_OPTIONS, Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from typing_extensions import Self
+    from ..option import Option
 
-OVERRIDES_KEY: Final = "graceful_asgi.overrides"
-"""Where the lifespan's `scope["state"]` holds them, for the middleware that the app may have."""
+OPTIONS: Final[Mapping[str, Option]] = {**POLICY_OPTIONS, **ENDPOINT_OPTIONS}
+"""Every option that has a keyword, a variable and a flag, by name."""
+
+COMMAND_LINE_KEY: Final = "graceful_asgi.command_line"
+"""Where the lifespan's `scope["state"]` holds the `CommandLine` until the app has started."""
+
+
+class CommandLine:
+    """What `graceful-asgi run` was given, for the middleware that the app may have."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        """Values of options, each of them checked."""
+        self.is_taken = False
+        """Whether the app has a middleware, which drains the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overrides:
-    """The fields of `DrainPolicy` and `Probes` that were given for this very server. Immutable."""
+class ServerSettings:
+    """How one server drains, and which paths are answered for it. Immutable."""
 
-    policy: Mapping[str, Any] = field(default_factory=dict)
-    probes: Mapping[str, str] = field(default_factory=dict, repr=False)  # one is a secret
+    policy: DrainPolicy
+    endpoints: Endpoints
+    origins: Sequence[str]
+    """Each value that is not the default, with who gave it."""
+    faults: Sequence[GracefulError]
+    """What was given and is not allowed. It was left out."""
+
+    @property
+    def fault(self) -> GracefulError | None:
+        """All faults as one error to raise; None where there are none."""
+        if len(self.faults) < 2:
+            return self.faults[0] if self.faults else None
+        return PolicyError("; ".join(map(str, self.faults)))
+
+
+@dataclass(frozen=True, slots=True)
+class CodeOptions:
+    """The options that an app's code gives, each of them checked. Immutable."""
+
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)  # one is a secret
+    ready: Any = None
+    faults: Sequence[GracefulError] = ()
+    """What was given and is not allowed. It is not among the values."""
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Return what `GRACEFUL_<FIELD>` gives in the environment. An empty path is none.
+    def read(
+        cls, given: Mapping[str, Any], *, policy: object, drainer: object, ready: Any
+    ) -> CodeOptions:
+        """Return what the keywords of `GracefulMiddleware` come to. Raises nothing.
 
-        Raises:
-            PolicyError: (a `ValueError`) a policy's field is not allowed.
+        Args:
+            given: the keywords that are options.
+            policy: its `policy=`.
+            drainer: its `drainer=`.
+            ready: its `ready=`.
         """
-        environ = os.environ if environ is None else environ
-        probes = {each.name: environ.get(ENV_PREFIX + each.name.upper()) for each in fields(Probes)}
-        return cls(
-            policy=fields_from_env(environ),
-            probes={name: text for name, text in probes.items() if text},
-        )
+        faults: list[GracefulError] = []
+        whole: DrainPolicy | None = None
+        for name, value, kind in (("policy", policy, DrainPolicy), ("drainer", drainer, Drainer)):
+            if value is not None and not isinstance(value, kind):
+                faults.append(
+                    PolicyError(
+                        f"{name}={value!r} is not allowed; allowed: a {kind.__name__}, or None"
+                    )
+                )
+        if policy is not None and drainer is not None:
+            faults.append(
+                MisuseError(
+                    "GracefulMiddleware got policy= and drainer=; the drainer has a policy of its "
+                    "own: give Drainer(policy) that policy, or leave out drainer="
+                )
+            )
+        if isinstance(policy, DrainPolicy):
+            whole = policy
+        elif isinstance(drainer, Drainer):
+            whole = drainer.policy
+        if ready is not None and not callable(ready):
+            faults.append(
+                PolicyError(f"ready={ready!r} is not allowed; allowed: a callable, or None")
+            )
+            ready = None
+        values = {} if whole is None else {name: getattr(whole, name) for name in POLICY_OPTIONS}
+        for name, value in given.items():
+            if name not in OPTIONS:
+                faults.append(_unknown(name, value))
+            elif name in POLICY_OPTIONS and (policy is not None or drainer is not None):
+                other = "policy=" if policy is not None else "drainer="
+                faults.append(
+                    MisuseError(
+                        f"GracefulMiddleware got {other} and {name}=; both say how to drain: give "
+                        f"DrainPolicy(...) all the fields, or leave out {other}"
+                    )
+                )
+            else:
+                try:
+                    values[name] = OPTIONS[name].check(value)
+                except PolicyError as error:
+                    faults.append(error)
+        return cls(values, ready, faults)
 
-    def updated(self, *, policy: Mapping[str, Any], probes: Mapping[str, str]) -> Self:
-        """Return these with others on top."""
-        return replace(self, policy={**self.policy, **policy}, probes={**self.probes, **probes})
 
-    def policy_over(self, policy: DrainPolicy) -> DrainPolicy:
-        """Return *policy* with what was given in the place of its own."""
-        return replace(policy, **self.policy)
+def _unknown(name: str, value: object) -> GracefulError:
+    keywords = ["policy", "drainer", "ready", *ENDPOINT_OPTIONS, *POLICY_OPTIONS]
+    close = difflib.get_close_matches(name, keywords, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    shown = "..." if close and close[0] in OPTIONS and OPTIONS[close[0]].is_secret else repr(value)
+    return PolicyError(
+        f"GracefulMiddleware has no option {name!r} (given: {shown}); {meant}its options are: "
+        f"{', '.join(keywords)}"
+    )
 
-    def probes_over(self, probes: Probes | None) -> Probes | None:
-        """Return *probes* with what was given in the place of their own.
 
-        Raises:
-            PolicyError: (a `ValueError`) they do not go together: a path twice, no token.
-        """
-        return replace(probes or Probes(), **self.probes) if self.probes else probes
+def resolve(
+    code: CodeOptions, environ: Mapping[str, str], command_line: Mapping[str, Any] | None = None
+) -> ServerSettings:
+    """Return what counts for a server. Raises nothing: what is not allowed is left out, and said.
+
+    Args:
+        code: what the app's code gives.
+        environ: the environment of the process.
+        command_line: values that `graceful-asgi run` was given, each of them checked.
+    """
+    faults = list(code.faults)
+    from_environment: dict[str, Any] = {}
+    for name, each in OPTIONS.items():
+        if each.variable in environ:
+            try:
+                text = environ[each.variable]
+                from_environment[name] = each.parse(text, called=each.variable)
+            except PolicyError as error:
+                faults.append(error)
+    command_line = command_line or {}
+    values = {**code.values, **from_environment, **command_line}
+
+    def origin(each: Option) -> str | None:
+        if each.name in command_line:
+            return each.flag
+        if each.name in from_environment:
+            return each.variable
+        return "code" if values.get(each.name, each.default) != each.default else None
+
+    try:
+        endpoints = Endpoints(ready=code.ready, **_among(ENDPOINT_OPTIONS, values))
+    except PolicyError as error:  # each value is allowed; they do not go together
+        faults.append(error)
+        endpoints = Endpoints()
+    return ServerSettings(
+        policy=DrainPolicy(**_among(POLICY_OPTIONS, values)),
+        endpoints=endpoints,
+        origins=[
+            f"{each.show(values[each.name])} ({whose})"
+            for each in OPTIONS.values()
+            if (whose := origin(each)) is not None
+        ],
+        faults=faults,
+    )
+
+
+def _among(options: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in options}

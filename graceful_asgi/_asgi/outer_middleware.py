@@ -1,75 +1,87 @@
-"""`StandIn`: the middleware put around an app from outside, which may have it already."""
+"""`OuterMiddleware`: the middleware put around an app from outside, which may have it already."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from ..policy import DrainPolicy
-from .exchange import DRAINER_KEY
-from .middleware import GracefulMiddleware, hear_stop
-from .options import OVERRIDES_KEY, Overrides
+from .middleware import GracefulMiddleware, drain_before_shutdown, fail_start
+from .options import COMMAND_LINE_KEY, CommandLine, resolve
 
 if TYPE_CHECKING:
-    from .._core.runner import DrainRunner
+    from collections.abc import Mapping
+
     from ..types import ASGIApp, Message, Receive, Scope, Send
 
 
 class OuterMiddleware(GracefulMiddleware):
-    """The middleware of an app that may have its own: for one that has, it steps aside.
+    """The middleware of an app that may have its own: then it steps aside.
 
-    Whether it has shows in its lifespan: the app's middleware is called before the app receives
-    the first message, or fails for want of a lifespan.
+    Whether the app has one shows in the lifespan: the app's middleware takes the command line
+    before the app receives or sends the first message, or fails for want of a lifespan.
 
     Args:
         app: the ASGI app.
-        overrides: what the operator says. The app's own middleware learns of it as well.
+        command_line: values of options, each of them checked, that the operator gave. The app's
+            own middleware gets them as well.
 
     Raises:
-        PolicyError: (a `ValueError`) the probes given do not go together.
+        PolicyError: (a `ValueError`) the environment gives what is not allowed.
     """
 
-    def __init__(self, app: ASGIApp, overrides: Overrides) -> None:
-        super().__init__(
-            app,
-            policy=overrides.policy_over(DrainPolicy()),
-            probes=overrides.probes_over(None),
-        )
-        self._overrides = overrides
-        self._aside = False
+    def __init__(self, app: ASGIApp, command_line: Mapping[str, Any]) -> None:
+        super().__init__(app)
+        self._command_line = command_line
+        self._steps_aside = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        if self._aside:
+        if self._steps_aside:
             return await self.app(scope, receive, send)
         return await super().__call__(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
         state = scope.setdefault("state", {})
-        state[OVERRIDES_KEY] = self._overrides
-        hearing: Receive | None = None
-        with ExitStack() as stack:
+        given = state[COMMAND_LINE_KEY] = CommandLine(self._command_line)
+        settings = resolve(self._code, os.environ, self._command_line)
+        if settings.fault is not None:
+            await fail_start(settings.fault, receive, send)
+        async with AsyncExitStack() as stack:
+            looked = False
+            inner_receive, inner_send = receive, send
 
-            def look() -> DrainRunner | None:
-                self._aside = DRAINER_KEY in state
-                return None if self._aside else stack.enter_context(self.serving(scope))
+            async def look() -> None:
+                nonlocal looked, inner_receive, inner_send
+                if looked:
+                    return
+                looked = True
+                del state[COMMAND_LINE_KEY]
+                self._steps_aside = given.is_taken
+                if not self._steps_aside:
+                    record = await stack.enter_async_context(self.serving(scope, settings))
+                    if record.fault is not None:
+                        await fail_start(record.fault, receive, send)
+                    inner_receive = drain_before_shutdown(receive, record)
+                    inner_send = self.note_start(send, scope, record)
 
-            async def receive_after_the_app_has_shown() -> Message:
-                nonlocal hearing
-                if hearing is None:
-                    hearing = hear_stop(receive, look())
-                return await hearing()
+            async def look_and_receive() -> Message:
+                await look()
+                return await inner_receive()
+
+            async def look_and_send(message: Message) -> None:
+                await look()
+                await inner_send(message)
 
             try:
-                return await self.app(scope, receive_after_the_app_has_shown, send)
+                return await self.app(scope, look_and_receive, look_and_send)
             finally:
-                if hearing is None:  # it has no lifespan; the server goes on without
-                    look()
+                await look()  # it has no lifespan; the server goes on without
 
 
 def without_lifespan(app: ASGIApp) -> ASGIApp:
-    """Return *app* with a lifespan in which nothing happens, and of which it hears nothing.
+    """Return *app* with a lifespan in which nothing happens, and which *app* does not see.
 
-    `StandIn` is to know of the server before the first request, as of any other.
+    `OuterMiddleware` finds the server in it, before the first request.
     """
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> Any:

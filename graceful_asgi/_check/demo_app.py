@@ -88,7 +88,7 @@ def make_app(*, graceful: bool) -> Starlette:
         from .._asgi.middleware import GracefulMiddleware
         from ..policy import DrainPolicy
 
-        policy = DrainPolicy(lame_duck_period=LAME_DUCK_PERIOD, event_streams="end")
+        policy = DrainPolicy(lame_duck_period=LAME_DUCK_PERIOD, event_streams="close")
         app.add_middleware(GracefulMiddleware, policy=policy)
     return app
 

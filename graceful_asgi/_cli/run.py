@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from uvicorn.main import main as uvicorn_command
 
+from .._asgi.options import OPTIONS
 from .._control.directory import VARIABLE
 from .._run.config import DrainedConfig
 from .._run.launch import serve
 from ..errors import PolicyError
-from .run_options import POLICY_FIELDS, PROBE_FIELDS, drain_options
+from .run_options import drain_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,24 +59,23 @@ class RunCommand(click.Command):
 
 def run(*, app: str, app_dir: str, control_dir: str | None, **values: Any) -> int:
     """Run the server to its end; return the exit code."""
-    policy = _given(values, POLICY_FIELDS)
-    probes = _given(values, PROBE_FIELDS)
+    command_line = _take_given(values)
     if control_dir is not None:
         os.environ[VARIABLE] = control_dir  # the workers' as well
     sys.path.insert(0, app_dir)
     try:
-        config = DrainedConfig(app, policy=policy, probes=probes, **_for_config(values))
+        config = DrainedConfig(app, command_line=command_line, **_for_config(values))
     except PolicyError as error:
         raise click.UsageError(str(error)) from error
     return serve(config)
 
 
-def _given(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Take *names* out of *values*; return those that were given. `none` for a period is given."""
+def _take_given(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the drain's options out of *values*; return those that were given, None included."""
     source = click.get_current_context().get_parameter_source
     return {
         name: value
-        for name, value in ((name, values.pop(name)) for name in names)
+        for name, value in ((name, values.pop(name)) for name in OPTIONS)
         if source(name) is click.core.ParameterSource.COMMANDLINE
     }
 

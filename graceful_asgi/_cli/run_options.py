@@ -1,86 +1,72 @@
-"""The options that ``graceful-asgi run`` has besides uvicorn's own: one per field. No behaviour."""
+"""The options that ``graceful-asgi run`` has besides uvicorn's own. No behaviour."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from .. import policy as policies
-from .._asgi.health import Probes
+from .._asgi.options import OPTIONS
 from ..errors import PolicyError
-from ..policy import ENV_PREFIX, DrainPolicy, parse_field
-from .meanings import meanings
+from ..option import FLAG
 from .values import ParamType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-POLICY_FIELDS: Final = tuple(field.name for field in dataclasses.fields(DrainPolicy))
-PROBE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Probes))
+    from ..option import Option
 
 
-class _PolicyField(ParamType):
-    """A field of the policy, read as `DrainPolicy.from_env` reads it."""
+class _Value(ParamType):
+    """The value of an option, read as the environment variable is."""
 
-    def __init__(self, field: dataclasses.Field[Any]) -> None:
-        self.name = field.name
-        choices = get_args(getattr(policies, str(field.type), None))
-        self.metavar = "|".join(choices) if choices else "SECONDS"
+    def __init__(self, option: Option) -> None:
+        self.name = option.name
+        self._option = option
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         try:
-            return parse_field(self.name, value, called=_flag(self.name))
+            return self._option.parse(value, called=self._option.flag)
         except PolicyError as error:
             self.fail(str(error), param, ctx)
 
 
+CONTROL_DIRECTORY: Final = "control_dir"
+
+
 def drain_options() -> list[click.Option]:
-    """Return an option per field of `DrainPolicy` and `Probes`, and `--control-dir`."""
-    of_policy = _meanings(DrainPolicy)
-    options = [
-        _policy_option(field, of_policy[field.name]) for field in dataclasses.fields(DrainPolicy)
-    ]
-    for name, meaning in _meanings(Probes).items():
-        metavar = "TOKEN" if name == "drain_token" else "PATH"
-        options.append(_option(_flag(name), name, meaning, metavar=metavar))
-    options.append(
-        _option(
-            "--control-dir",
-            "control_dir",
-            "Where each process has a socket for `status`, `drain` and `resume`.",
+    """Return an option for each of the drain's, and `--control-dir`."""
+    return [
+        *map(_option, OPTIONS.values()),
+        click.Option(
+            ["--control-dir", CONTROL_DIRECTORY],
+            help="Where each process has a socket for `status`, `drain` and `resume`.  "
+            "[GRACEFUL_CONTROL_DIR]",
             metavar="DIRECTORY",
+            allow_from_autoenv=False,
+        ),
+    ]
+
+
+def _option(option: Option) -> click.Option:
+    help_text = f"{option.summary}  [{option.variable}{_shown(option.default)}]"
+    # The variable is read where the server starts. What click reads by itself are uvicorn's.
+    if option.kind is FLAG:
+        flags = f"{option.flag}/--no-{option.flag[2:]}"
+        return click.Option(
+            [flags, option.name], default=None, help=help_text, allow_from_autoenv=False
         )
-    )
-    return options
-
-
-def _policy_option(field: dataclasses.Field[Any], meaning: str) -> click.Option:
-    if field.type == "bool":
-        flag = _flag(field.name)
-        return _option(f"{flag}/--no-{flag[2:]}", field.name, meaning)
-    kind = _PolicyField(field)
-    return _option(_flag(field.name), field.name, meaning, type=kind, metavar=kind.metavar)
-
-
-def _option(flag: str, name: str, meaning: str, **settings: Any) -> click.Option:
     return click.Option(
-        [flag, name],
-        default=None,
-        help=f"{meaning}  [{ENV_PREFIX}{name.upper()}]",
-        allow_from_autoenv=False,  # those are uvicorn's
-        **settings,
+        [option.flag, option.name],
+        type=_Value(option),
+        metavar=option.kind.metavar,
+        help=help_text,
+        allow_from_autoenv=False,
     )
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _meanings(owner: type) -> Mapping[str, str]:
-    """Return what each field means, in a sentence."""
-    return {name: re.split(r"(?<=\.)\s", text)[0] for name, text in meanings(owner).items()}
+def _shown(default: object) -> str:
+    if default is None:
+        return ""
+    shown = "no" if default is False else f"{default:g}" if isinstance(default, float) else default
+    return f"; default: {shown}"

@@ -31,6 +31,8 @@ class ServerContext:
     server: ServerId = field(default_factory=lambda: ServerId(os.getpid()))
     has_endpoint: bool = False
     """Whether this server answers a path that drains it."""
+    origins: Sequence[str] = ()
+    """Each option that is not the default, with who gave it."""
 
     @property
     def is_worker(self) -> bool:

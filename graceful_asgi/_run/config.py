@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from .._asgi.options import Overrides
+from .._asgi.options import CodeOptions, resolve
 from .._asgi.outer_middleware import OuterMiddleware, without_lifespan
-from ..policy import DrainPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ..policy import DrainPolicy
 
 STARTUP_FAILURE: Final = 3
 """uvicorn's exit code for an app that does not start. Its parents take it for final."""
@@ -22,27 +24,23 @@ class DrainedConfig(uvicorn.Config):
 
     Args:
         app: the app's import string.
-        policy: fields of the policy that were given for this server.
-        probes: fields of the probes, likewise.
+        command_line: the drain's options that were given for this server, each of them checked.
         options: what `uvicorn.Config` takes.
 
     Raises:
-        PolicyError: (a `ValueError`) the environment gives what is not allowed, or the probes do
+        PolicyError: (a `ValueError`) the environment gives what is not allowed, or the paths do
             not go together.
     """
 
-    def __init__(
-        self, app: str, *, policy: Mapping[str, Any], probes: Mapping[str, str], **options: Any
-    ) -> None:
+    def __init__(self, app: str, *, command_line: Mapping[str, Any], **options: Any) -> None:
         super().__init__(app, **options)
+        self.command_line = command_line
         # Not before: `env_file` is in the environment only now.
-        self.overrides = Overrides.from_env().updated(policy=policy, probes=probes)
-        self.overrides.probes_over(None)
-
-    @property
-    def policy(self) -> DrainPolicy:
-        """How it drains, if the app says nothing else."""
-        return self.overrides.policy_over(DrainPolicy())
+        settings = resolve(CodeOptions(), os.environ, command_line)
+        if settings.fault is not None:
+            raise settings.fault
+        self.policy: DrainPolicy = settings.policy
+        """How the server drains, if the app says nothing else."""
 
     def load(self) -> None:
         """Load the app as uvicorn does, and put the drain around it."""
@@ -53,4 +51,4 @@ class DrainedConfig(uvicorn.Config):
         except SystemExit as failure:  # older releases of uvicorn say 1
             raise SystemExit(STARTUP_FAILURE) from failure
         app = self.loaded_app if has_lifespan else without_lifespan(self.loaded_app)
-        self.loaded_app = OuterMiddleware(app, self.overrides)
+        self.loaded_app = OuterMiddleware(app, self.command_line)

@@ -14,6 +14,8 @@ from .touchpoints import missing
 from .uvicorn import MARGIN, UvicornHook
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .._core.runner import DrainRunner
     from ..types import Scope
     from .touchpoints import Server
@@ -21,15 +23,21 @@ if TYPE_CHECKING:
 __all__ = ["UvicornHook", "attach"]
 
 
-def attach(
-    drainer: DrainRunner, scope: Scope, *, anew: bool = True, has_endpoint: bool = False
+async def attach(
+    drainer: DrainRunner,
+    scope: Scope,
+    *,
+    anew: bool = True,
+    has_endpoint: bool = False,
+    origins: Sequence[str] = (),
 ) -> UvicornHook | None:
     """Hook the server that *scope* comes from; None where it is not one this package knows.
 
     A server that is hooked already keeps its drain: the hook that is returned has it. Says in
     the log which it was. Call it from the lifespan or from a request, on the server's loop. With
     *anew* no other server has the drainer: one that has been through a drain serves again. With
-    *has_endpoint* the server answers a path that drains it, in all of its processes.
+    *has_endpoint* the server answers a path that drains it, in all of its processes. *origins* are
+    for the log.
 
     Raises:
         ControlError: the directory for control sockets is not one that can be used.
@@ -38,13 +46,15 @@ def attach(
     if server is not None and (hook := UvicornHook.of(server)) is not None:
         return hook
     drainer.bind(anew=anew)
-    drainer.context = ServerContext(server=server_id(server), has_endpoint=has_endpoint)
+    drainer.context = ServerContext(
+        server=server_id(server), has_endpoint=has_endpoint, origins=origins
+    )
     attend(drainer)
     if server is None:
-        log.passive("no uvicorn server found here")
+        log.passive("no uvicorn server found here", origins)
         return None
     if names := missing(server):
-        log.passive(f"this uvicorn has no {', '.join(names)}")
+        log.passive(f"this uvicorn has no {', '.join(names)}", origins)
         return None
     hook = UvicornHook(server, drainer)
     hook.install(scope)

@@ -77,7 +77,7 @@ class UvicornHook:
         log.follow("uvicorn.error")
         log.start()
         drainer, name = self.drainer, f"{type(server).__module__}.{type(server).__qualname__}"
-        log.hooked(name, drainer.policy)
+        log.hooked(name, drainer.policy, drainer.context.origins)
         drainer.loop_monitor = LoopMonitor(drainer.now)
         drainer.on_stop.append(self._on_stop)
         drainer.on_failure.append(partial(setattr, drainer, "loop_monitor", None))

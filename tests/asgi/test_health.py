@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from support.asgi import Call, Receive, Send, answer, http_scope, serving, with_lifespan
 from support.polling import PATIENCE, eventually
 
-from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase, Probes
+from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi._asgi.health import Endpoints
 from graceful_asgi._core.drainer import runner_of
 from graceful_asgi.errors import PolicyError
 
 TOKEN = "0123456789abcdef"
-PROBES = Probes(readiness="/readyz", liveness="/livez", drain="/drain", drain_token=TOKEN)
+PATHS: Any = {
+    "readiness_path": "/readyz",
+    "liveness_path": "/livez",
+    "drain_path": "/drain",
+    "drain_token": TOKEN,
+}
 GOOD = [(b"authorization", f"Bearer {TOKEN}".encode())]
 
 
@@ -29,7 +37,7 @@ async def app(scope: Any, receive: Receive, send: Send) -> None:
 
 def graceful(*, lame_duck_period: float = 60) -> GracefulMiddleware:
     policy = DrainPolicy(lame_duck_period=lame_duck_period, grace_period=60)
-    return GracefulMiddleware(with_lifespan(app), policy=policy, probes=PROBES)
+    return GracefulMiddleware(with_lifespan(app), policy=policy, **PATHS)
 
 
 def text(call: Call) -> str:
@@ -69,6 +77,82 @@ async def test_liveness_is_200_from_the_first_to_the_last(method: str) -> None:
         assert (await server.get("/livez", method=method)).status == 200
         assert middleware.drainer.phase is Phase.CANCELLING
         assert (await server.get("/readyz", method=method)).status == 503
+
+
+async def says(value: object) -> object:
+    await anyio.lowlevel.checkpoint()
+    return value
+
+
+def fails() -> bool:
+    raise LookupError("no database")
+
+
+async def fails_later() -> bool:
+    await anyio.lowlevel.checkpoint()
+    raise LookupError("no database")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("ready", "status"),
+    [
+        (lambda: True, 200),
+        (lambda: "yes", 200),
+        (lambda: False, 503),
+        (lambda: None, 503),
+        (partial(says, True), 200),
+        (lambda: says(False), 503),
+        (fails, 503),
+        (fails_later, 503),
+    ],
+)
+async def test_readiness_asks_the_app_while_serving(
+    ready: Any, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    middleware = GracefulMiddleware(
+        with_lifespan(app), readiness_path="/readyz", liveness_path="/livez", ready=ready
+    )
+    async with serving(middleware) as server:
+        call = await server.get("/readyz")
+        assert (await server.get("/livez")).status == 200
+    assert call.status == status
+    assert text(call) == ("serving" if status == 200 else "not ready")
+    assert ("no database" in caplog.text) is (ready in (fails, fails_later))
+
+
+@pytest.mark.anyio
+async def test_a_draining_server_is_not_ready_whatever_the_app_says() -> None:
+    asked: list[int] = []
+
+    def ready() -> bool:
+        asked.append(1)
+        return True
+
+    middleware = GracefulMiddleware(with_lifespan(app), readiness_path="/readyz", ready=ready)
+    async with serving(middleware) as server:
+        middleware.drainer.begin("test")
+        call = await server.get("/readyz")
+    assert (call.status, text(call)) == (503, "lame duck")
+    assert not asked
+
+
+@pytest.mark.anyio
+async def test_a_drain_that_begins_while_the_app_is_asked_counts() -> None:
+    async def ready() -> bool:
+        middleware.drainer.begin("test")
+        return True
+
+    middleware = GracefulMiddleware(with_lifespan(app), readiness_path="/readyz", ready=ready)
+    async with serving(middleware) as server:
+        call = await server.get("/readyz")
+    assert (call.status, text(call)) == (503, "lame duck")
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    given: Any = {"ready": True}
+    with pytest.raises(PolicyError, match=r"^ready=True is not allowed; allowed: a callable"):
+        GracefulMiddleware(app, readiness_path="/readyz", **given)
 
 
 @pytest.mark.anyio
@@ -150,10 +234,10 @@ async def test_without_probes_every_path_is_the_apps() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("probes", "answered"), [(Probes(readiness="/r"), "/r"), (Probes(liveness="/l"), "/l")]
+    ("given", "answered"), [({"readiness_path": "/r"}, "/r"), ({"liveness_path": "/l"}, "/l")]
 )
-async def test_one_probe_comes_without_the_others(probes: Probes, answered: str) -> None:
-    middleware = GracefulMiddleware(with_lifespan(app), policy=DrainPolicy(), probes=probes)
+async def test_one_path_comes_without_the_others(given: Any, answered: str) -> None:
+    middleware = GracefulMiddleware(with_lifespan(app), **given)
     async with serving(middleware) as server:
         for path in ("/r", "/l", "/drain", "/None"):
             call = await server.get(path)
@@ -173,6 +257,7 @@ async def test_one_probe_comes_without_the_others(probes: Probes, answered: str)
         [(b"authorization", f"Basic {TOKEN}".encode())],
         [(b"authorization", f"Bearer {TOKEN[:-1]}".encode())],
         [(b"authorization", f"Bearer {TOKEN}x".encode())],
+        [(b"authorization", f"Bearer{TOKEN}".encode())],
         [(b"authorization", f"Bearer {TOKEN.upper()}".encode())],
         [(b"authorization", b"Bearer \xff\xfe")],
         [(b"x-authorization", f"Bearer {TOKEN}".encode())],
@@ -187,6 +272,16 @@ async def test_without_the_right_token_nothing_changes(headers: Any, method: str
     assert call.header(b"www-authenticate") == b"Bearer"
     assert middleware.drainer.phase is Phase.SERVING
     assert TOKEN not in text(call)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_scheme_of_the_token_is_case_insensitive(scheme: str) -> None:
+    """RFC 9110, 11.1."""
+    middleware = graceful(lame_duck_period=0)
+    async with serving(middleware) as server:
+        headers = [(b"authorization", f"{scheme} {TOKEN}".encode())]
+        assert (await server.get("/drain", headers=headers)).status == 200
 
 
 @pytest.mark.anyio
@@ -297,7 +392,7 @@ async def test_without_the_right_token_the_siblings_are_not_asked() -> None:
 @pytest.mark.anyio
 async def test_work_that_outlasts_the_grace_period_makes_the_answer_forced() -> None:
     policy = DrainPolicy(lame_duck_period=0, grace_period=0.05)
-    middleware = GracefulMiddleware(with_lifespan(app), policy=policy, probes=PROBES)
+    middleware = GracefulMiddleware(with_lifespan(app), policy=policy, **PATHS)
     async with serving(middleware) as server:
         await server.begin(http_scope("/wait"))
         drain = await server.get("/drain", headers=GOOD)
@@ -310,7 +405,7 @@ async def test_work_that_outlasts_the_grace_period_makes_the_answer_forced() -> 
 async def test_a_drain_that_no_stop_follows_is_undone(client_stays: bool) -> None:
     """A liveness restart runs the hook, too; and kubelet may have given up on it."""
     policy = DrainPolicy(lame_duck_period=0.1, termination_grace_period=0.3)
-    middleware = GracefulMiddleware(with_lifespan(app), policy=policy, probes=PROBES)
+    middleware = GracefulMiddleware(with_lifespan(app), policy=policy, **PATHS)
     async with serving(middleware) as server, anyio.create_task_group() as tasks:
         drain = server.call(http_scope("/drain", headers=GOOD))
         tasks.start_soon(drain.run)
@@ -337,31 +432,36 @@ async def test_a_drain_that_is_called_off_is_no_clean_one() -> None:
 # Bad values
 
 
-def probes(**fields: Any) -> Probes:
-    """Make one as an untyped caller would."""
-    return Probes(**fields)
-
-
-@pytest.mark.parametrize("name", ["readiness", "liveness", "drain"])
+@pytest.mark.parametrize("name", ["readiness_path", "liveness_path", "drain_path"])
 @pytest.mark.parametrize("path", ["", "readyz", "http://x/readyz", 5, b"/readyz"])
 def test_a_path_that_is_none_is_refused(name: str, path: object) -> None:
-    with pytest.raises(PolicyError, match=f"^{name}=.*; allowed: ") as raised:
-        probes(**{name: path, "drain_token": TOKEN})
+    given: Any = {name: path, "drain_token": TOKEN}
+    with pytest.raises(PolicyError, match=f"^{name}=.*; allowed: a path that") as raised:
+        GracefulMiddleware(app, **given)
     assert repr(path) in str(raised.value)
     assert isinstance(raised.value, ValueError)
 
 
-def test_two_probes_on_one_path_are_refused() -> None:
-    with pytest.raises(PolicyError, match=r"^readiness='/healthz'.*; allowed: a path of its own"):
-        Probes(readiness="/healthz", liveness="/healthz")
+def test_one_path_for_two_questions_is_refused() -> None:
+    with pytest.raises(PolicyError, match=r"^liveness_path='/healthz'.* a path of its own"):
+        GracefulMiddleware(app, readiness_path="/healthz", liveness_path="/healthz")
 
 
-@pytest.mark.parametrize("token", [None, "", "short", TOKEN[:-1], TOKEN.encode(), 5, [TOKEN] * 16])
-def test_a_drain_endpoint_without_a_token_of_16_characters_is_refused(token: object) -> None:
-    with pytest.raises(PolicyError, match="16 characters"):
-        probes(drain="/drain", drain_token=token)
+@pytest.mark.parametrize("token", ["", "short", TOKEN[:-1], TOKEN.encode(), 5, [TOKEN] * 16])
+def test_a_token_is_16_characters_or_more(token: object) -> None:
+    given: Any = {"drain_path": "/drain", "drain_token": token}
+    with pytest.raises(PolicyError, match=r"^drain_token=.* 16 characters or more"):
+        GracefulMiddleware(app, **given)
+
+
+def test_a_drain_endpoint_without_a_token_is_refused() -> None:
+    with pytest.raises(PolicyError, match=r"^drain_path='/drain' .*16 characters or more"):
+        GracefulMiddleware(app, drain_path="/drain")
 
 
 def test_a_token_is_not_shown() -> None:
     """Not where configurations are printed, in a traceback's locals for one."""
-    assert TOKEN not in repr(PROBES)
+    assert TOKEN not in repr(Endpoints(drain_path="/drain", drain_token=TOKEN))
+    with pytest.raises(PolicyError) as raised:
+        GracefulMiddleware(app, drain_path="/drain", drain_token=TOKEN[:-1])
+    assert TOKEN[:-1] not in str(raised.value)

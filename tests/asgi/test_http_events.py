@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-END_POLICY = DrainPolicy(lame_duck_period=10, grace_period=30, event_streams="end")
-FINISH = DrainPolicy(lame_duck_period=10, grace_period=30)
+END_POLICY = DrainPolicy(lame_duck_period=10, grace_period=30, event_streams="close")
+FINISH = DrainPolicy(lame_duck_period=10, grace_period=30, event_streams="finish")
 START = started((b"content-type", b"text/event-stream; charset=utf-8"))
 EVENT = b"data: tick\n\n"
 
@@ -92,7 +92,7 @@ async def test_a_stream_is_ended_within_the_lame_duck_with_a_complete_body() -> 
 
 async def test_a_stream_in_the_midst_of_an_event_is_ended_after_it() -> None:
     async with anyio.create_task_group() as tasks:
-        policy = DrainPolicy(lame_duck_period=0, event_streams="end")
+        policy = DrainPolicy(lame_duck_period=0, event_streams="close")
         stream = await Stream(ticks(b"data: a", b"b\n", b"\n"), tasks, policy).open()
         await stream.drain()
     assert stream.body == b"data: ab\n\n"
@@ -345,7 +345,7 @@ async def test_an_app_that_gives_up_on_the_send_that_ends_its_stream_is_not_wait
             await send(part(b"an event\n\n"))  # and with it goes the end
 
     async with anyio.create_task_group() as tasks:
-        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0, event_streams="end"))
+        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0, event_streams="close"))
         taken, blocked = stream.send, [True]
 
         async def send(message: Message) -> None:
@@ -371,7 +371,7 @@ async def test_a_stream_that_ends_before_anything_else_happens_is_told_of_all_th
 
     async with anyio.create_task_group() as tasks:
         tick = anyio.Event()
-        policy = DrainPolicy(lame_duck_period=0, event_streams="end")
+        policy = DrainPolicy(lame_duck_period=0, event_streams="close")
         stream = await Stream(app, tasks, policy).open()
         tick.set()
         await stream.drain()
@@ -393,7 +393,7 @@ async def test_an_app_that_hears_of_it_with_its_request_unread_may_clean_up() ->
 
     left: list[bool] = []
     async with anyio.create_task_group() as tasks:
-        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0, event_streams="end"))
+        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0, event_streams="close"))
         await stream._mail.get()
         stream.say({"type": "http.disconnect"})
         await stream.open()

@@ -27,7 +27,7 @@ from support.asgi import (
 from support.polling import PATIENCE
 from support.records import event
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase, Probes, drain_notice
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase, drain_notice
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi.errors import GracefulError, MisuseError
@@ -70,14 +70,15 @@ def test_a_policy_and_a_drainer_at_once_are_refused() -> None:
     assert isinstance(raised.value, GracefulError)
 
 
-def test_the_drainer_is_the_given_one_or_made_of_the_policy(
+def test_the_drainer_is_the_given_one_or_made_of_the_options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("GRACEFUL_GRACE_PERIOD", "3")
     drainer = Drainer(PATIENT)
     assert GracefulMiddleware(answer, drainer=drainer).drainer is drainer
-    assert GracefulMiddleware(answer, policy=PATIENT).drainer.policy is PATIENT
-    assert GracefulMiddleware(answer).drainer.policy == DrainPolicy(grace_period=3)
+    assert GracefulMiddleware(answer, policy=PATIENT).drainer.policy == PATIENT
+    monkeypatch.setenv("GRACEFUL_GRACE_PERIOD", "3")
+    middleware = GracefulMiddleware(answer, grace_period=5, cancel_period=4)
+    assert middleware.drainer.policy == DrainPolicy(grace_period=3, cancel_period=4)
 
 
 # What it leaves alone
@@ -450,14 +451,15 @@ async def test_the_log_says_once_that_nobody_holds_the_server(
     assert len(events) < 10, "nothing per request"
 
 
-async def test_a_late_request_after_the_shutdown_is_refused_and_begins_nothing_anew() -> None:
-    """The drain is over: a straggler must not turn its server into one that serves."""
+@pytest.mark.parametrize("state", [True, False])
+async def test_a_request_after_the_lifespan_finds_no_drain(state: bool) -> None:
+    """A `TestClient` that its `with` block has left is used again, and knows the old state."""
     middleware = GracefulMiddleware(with_lifespan(answer), policy=PATIENT)
-    async with serving(middleware) as server:
+    async with serving(middleware, state=state) as server:
         await server.shut_down()
         call = await server.get()
-    assert call.status == 503
-    assert middleware.drainer.phase is Phase.STOPPED
+    assert call.status == 200
+    assert call.header(b"connection") is None
 
 
 # Frameworks
@@ -467,7 +469,7 @@ async def test_a_late_request_after_the_shutdown_is_refused_and_begins_nothing_a
 async def test_a_real_framework_drains_through_add_middleware() -> None:
     app = fastapi.FastAPI()
     app.add_middleware(
-        GracefulMiddleware, policy=PATIENT, probes=Probes(readiness="/readyz", liveness="/livez")
+        GracefulMiddleware, policy=PATIENT, readiness_path="/readyz", liveness_path="/livez"
     )
     tracked: list[int] = []
 

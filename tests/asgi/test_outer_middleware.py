@@ -1,4 +1,4 @@
-"""`StandIn`: one drain, whether the app has the middleware or not; a server without an edge."""
+"""`OuterMiddleware`: one drain, whether the app has the middleware or not; on an unknown server."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ import anyio
 import pytest
 from support.asgi import App, Receive, Send, answer, http_scope, serving, with_lifespan
 
-from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase, Probes
-from graceful_asgi._asgi.options import Overrides
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._asgi.outer_middleware import OuterMiddleware
-from graceful_asgi._core.drainer import as_drainer
-from graceful_asgi._core.runner import DrainRunner
 
 pytestmark = pytest.mark.anyio
 
-GIVEN = Overrides(policy={"grace_period": 0.5}, probes={"liveness": "/livez"})
-
-
-def drainer_of(server: Any) -> DrainRunner:
-    """Return the drainer that the lifespan's state holds."""
-    drainer: DrainRunner = server.state["graceful_asgi"]
-    return drainer
+GIVEN = {"grace_period": 0.5, "liveness_path": "/livez"}
 
 
 async def test_an_app_without_the_middleware_is_drained() -> None:
-    async with serving(OuterMiddleware(with_lifespan(answer), GIVEN)) as server:
-        drainer = drainer_of(server)
+    app = OuterMiddleware(with_lifespan(answer), GIVEN)
+    async with serving(app) as server:
+        drainer = app.drainer
         assert drainer.policy == DrainPolicy(grace_period=0.5)
         assert (await server.get("/livez")).status == 200
         assert (await server.get()).header(b"connection") is None
@@ -39,12 +31,9 @@ async def test_an_app_without_the_middleware_is_drained() -> None:
 
 
 async def test_the_apps_own_middleware_takes_its_place() -> None:
-    own = DrainRunner(DrainPolicy(grace_period=9, cancel_period=8))
-    app = GracefulMiddleware(
-        with_lifespan(answer), drainer=as_drainer(own), probes=Probes(readiness="/own")
-    )
+    own = Drainer(DrainPolicy(grace_period=9, cancel_period=8))
+    app = GracefulMiddleware(with_lifespan(answer), drainer=own, readiness_path="/own")
     async with serving(OuterMiddleware(app, GIVEN)) as server:
-        assert drainer_of(server) is own
         assert own.policy == DrainPolicy(grace_period=0.5, cancel_period=8)
         assert (await server.get("/own")).status == 200
         assert (await server.get("/livez")).message("http.response.body")["body"] == b"alive"
@@ -60,9 +49,10 @@ async def test_a_call_is_counted_until_the_app_returns() -> None:
         await receive()
         await answer(scope, receive, send)
 
-    async with serving(OuterMiddleware(with_lifespan(waits), GIVEN)) as server:
+    app = OuterMiddleware(with_lifespan(waits), GIVEN)
+    async with serving(app) as server:
         await server.begin(http_scope())
-        assert drainer_of(server).statistics().in_flight == 1
+        assert app.drainer.statistics().in_flight == 1
 
 
 def in_a_subtree(app: App) -> App:
@@ -78,11 +68,11 @@ def in_a_subtree(app: App) -> App:
 
 async def test_a_middleware_that_gets_no_lifespan_leaves_the_drain_to_the_outer_one() -> None:
     inner = GracefulMiddleware(answer, policy=DrainPolicy(grace_period=9))
-    async with serving(OuterMiddleware(in_a_subtree(inner), GIVEN)) as server:
-        outer = drainer_of(server)
-        outer.begin("test")
+    outer = OuterMiddleware(in_a_subtree(inner), GIVEN)
+    async with serving(outer) as server:
+        outer.drainer.begin("test")
         assert (await server.get()).header(b"connection") == b"close"
-        assert outer.statistics().completed == 1
+        assert outer.drainer.statistics().completed == 1
         assert inner.drainer.phase is Phase.SERVING
 
 
@@ -93,10 +83,13 @@ async def http_only(scope: Any, receive: Receive, send: Send) -> None:
 
 
 async def test_the_middleware_of_an_app_that_knows_no_lifespan_takes_its_place_too() -> None:
-    own = DrainRunner(DrainPolicy(grace_period=9))
-    app = GracefulMiddleware(http_only, drainer=as_drainer(own), probes=Probes(readiness="/own"))
+    own = Drainer(DrainPolicy(grace_period=9))
+    app = GracefulMiddleware(http_only, drainer=own, readiness_path="/own")
     async with serving(OuterMiddleware(app, GIVEN)) as server:
-        assert drainer_of(server) is own
+        own.begin("test")
+        assert (await server.get()).header(b"connection") == b"close"
+        own.resume()
+        assert own.policy.grace_period == 0.5
         assert (await server.get("/own")).message("http.response.body")["body"] == b"serving"
         assert (await server.get("/livez")).message("http.response.body")["body"] == b"alive"
 
@@ -136,13 +129,13 @@ async def test_a_stop_waits_for_what_is_in_flight() -> None:
         await go_on.wait()
         await answer(scope, receive, send)
 
-    overrides = Overrides(policy={"grace_period": 60.0})
-    async with serving(OuterMiddleware(with_lifespan(waits), overrides)) as server:
+    app = OuterMiddleware(with_lifespan(waits), {"grace_period": 60.0})
+    async with serving(app) as server:
         call = await server.begin(http_scope())
         server.tell_to_shut_down()
-        while drainer_of(server).phase is not Phase.DRAINING:  # noqa: ASYNC110
+        while app.drainer.phase is not Phase.DRAINING:  # noqa: ASYNC110
             await anyio.sleep(0.001)
         go_on.set()
         await server.shut_down()
         assert call.status == 200
-        assert drainer_of(server).report().clean
+        assert app.drainer.report().clean

@@ -97,7 +97,7 @@ async def apart(
     await send(ACCEPT)
     work_to_do = Mailbox()
 
-    given = scope["state"]["given"] = []
+    given = scope["given"] = []
     if greets:
         await send(reply("hello"))
 
@@ -120,7 +120,7 @@ async def collect(scope: Any, receive: Receive, send: Send) -> None:
     """Receive, and never send anything."""
     assert await receive() == CONNECT
     await send(ACCEPT)
-    state = scope["state"]["collected"] = []
+    state = scope["collected"] = []
     while (message := await receive())["type"] == "websocket.receive":
         state.append(message["text"])
     assert message == DISCONNECT
@@ -451,7 +451,7 @@ async def test_one_that_never_replies_gets_its_messages_until_it_is_closed() -> 
             await anyio.sleep(1)
             session.say(text(str(number)))
     assert session.error is None
-    assert session.scope["state"]["collected"] == ["before", "0", "1", "2", "3"]
+    assert session.scope["collected"] == ["before", "0", "1", "2", "3"]
     assert session.closed_at == pytest.approx(5, abs=0.01)
 
 
@@ -468,7 +468,7 @@ async def test_a_client_that_never_waits_for_a_reply_gets_one_to_all_that_was_gi
         tasks.start_soon(talk)
         await anyio.sleep(0.25)
         await session.drain()
-    given = session.scope["state"]["given"]
+    given = session.scope["given"]
     assert session.sent[2:-1] == [reply(said) for said in given]
     assert session.sent[-1] == CLOSE
     assert session.closed_at < 1

@@ -31,9 +31,7 @@ from starlette.routing import Route
 from support.ports import free_port
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
-from graceful_asgi._asgi.exchange import DRAINER_KEY
 from graceful_asgi._check.server.process import TargetProcess
-from graceful_asgi._core.drainer import runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,13 +98,12 @@ def _scope() -> Scope:
         "method": "GET",
         "path": "/",
         "headers": [(b"host", b"localhost")],
-        "state": {DRAINER_KEY: graceful.drainer},  # as uvicorn hands it on from the lifespan
+        "state": {},  # as uvicorn hands it on from the lifespan
     }
 
 
 async def nanoseconds(blocks: int, calls: int) -> tuple[float, float]:
     """Return the medians over *blocks* of *calls* each: pass-through, graceful."""
-    runner_of(graceful.drainer).bind(anew=True)  # as a server's lifespan does
     figures: tuple[list[float], list[float]] = ([], [])
     middlewares: tuple[ASGIApp, ASGIApp] = (pass_through, graceful)
     for _ in range(blocks):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.command import run, run_python
 
-from graceful_asgi import DrainPolicy, Probes
+from graceful_asgi._asgi.options import OPTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,8 @@ from graceful_asgi.__main__ import main
 from graceful_asgi._cli import run as cli
 
 def figures(config):
-    kept = {{n: repr(v) for n, v in vars(config).items() if n not in ("overrides", "log_config")}}
+    left_out = ("command_line", "policy", "log_config")
+    kept = {{n: repr(v) for n, v in vars(config).items() if n not in left_out}}
     return kept | {{"log_config": repr(sorted(config.log_config or ()))}}
 
 def ours(line):
@@ -81,51 +81,59 @@ main = importlib.import_module("uvicorn.main").main
 print(json.dumps([param.opts[0] for param in main.params if param.opts[0].startswith("--")]))
 """
     )
-    fields = [field.name for kind in (DrainPolicy, Probes) for field in dataclasses.fields(kind)]
-    ours = ["--" + name.replace("_", "-") for name in [*fields, "control_dir"]]
-    for option in theirs + ours:
-        assert option in listed
-    for name in fields:
-        assert f"GRACEFUL_{name.upper()}" in listed.replace("\n", "").replace(" ", "")
+    ours = [option.flag for option in OPTIONS.values()]
+    for flag in [*theirs, *ours, "--control-dir"]:
+        assert flag in listed
+    words = " ".join(listed.split())
+    for option in OPTIONS.values():
+        default = option.default
+        shown = "no" if default is False else f"{default:g}" if type(default) is float else default
+        said = f"[{option.variable}{f'; default: {shown}' if default is not None else ''}]"
+        assert said in words
+        assert option.summary.replace(" ", "") in listed.replace("\n", "").replace(" ", "")
 
 
-def overrides(line: list[str], environment: dict[str, str]) -> tuple[Any, Any]:
-    policy, probes = python(
+def settings(line: list[str], environment: dict[str, str]) -> Any:
+    """Return what counts for a server whose app says nothing itself."""
+    return python(
         f"""
-given = ours({["main:app", *line]!r}).overrides
-print(json.dumps([given.policy, given.probes]))
+from graceful_asgi._asgi.options import CodeOptions, resolve
+given = ours({["main:app", *line]!r})
+found = resolve(CodeOptions(), os.environ, given.command_line)
+assert found.policy == given.policy
+print(json.dumps(found.origins))
 """,
         environment,
     )
-    return policy, probes
 
 
 def test_an_option_wins_over_the_environment_and_none_is_a_value() -> None:
     environment = {
         "GRACEFUL_GRACE_PERIOD": "3",
         "GRACEFUL_QUIET_PERIOD": "4",
-        "GRACEFUL_LAME_DUCK_PERIOD": "5",
-        "GRACEFUL_READINESS": "/ready",
+        "GRACEFUL_LAME_DUCK_PERIOD": "5.5",
+        "GRACEFUL_READINESS_PATH": "/ready",
         "UVICORN_CANCEL_PERIOD": "6",  # no option of uvicorn's
     }
     line = ["--grace-period", "7", "--quiet-period", "none", "--websockets", "finish"]
-    line += ["--no-drain-on-unhandled-exception", "--readiness", "/readyz", "--liveness", "/livez"]
-    assert overrides(line, environment) == (
-        {
-            "lame_duck_period": 5,
-            "quiet_period": None,
-            "grace_period": 7,
-            "websockets": "finish",
-            "drain_on_unhandled_exception": False,
-        },
-        {"readiness": "/readyz", "liveness": "/livez"},
-    )
+    line += ["--no-drain-on-unhandled-exception", "--readiness-path", "/readyz"]
+    line += ["--liveness-path", "/livez"]
+    assert settings(line, environment) == [
+        "lame_duck_period=5.5 (GRACEFUL_LAME_DUCK_PERIOD)",
+        "quiet_period=None (--quiet-period)",
+        "grace_period=7.0 (--grace-period)",
+        "websockets='finish' (--websockets)",
+        "drain_on_unhandled_exception=False (--drain-on-unhandled-exception)",
+        "readiness_path='/readyz' (--readiness-path)",
+        "liveness_path='/livez' (--liveness-path)",
+    ]
 
 
 def test_an_env_file_is_part_of_the_environment(tmp_path: Path) -> None:
     (tmp_path / "settings").write_text("GRACEFUL_GRACE_PERIOD=3\n")
-    policy, _ = overrides(["--env-file", str(tmp_path / "settings")], {})
-    assert policy == {"grace_period": 3}
+    assert settings(["--env-file", str(tmp_path / "settings")], {}) == [
+        "grace_period=3.0 (GRACEFUL_GRACE_PERIOD)"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,9 +146,9 @@ def test_an_env_file_is_part_of_the_environment(tmp_path: Path) -> None:
         ),
         (["--websockets", "drop"], {}, "allowed: 'close' or 'finish'"),
         ([], {"GRACEFUL_CANCEL_PERIOD": "-1"}, "GRACEFUL_CANCEL_PERIOD=-1.0 is not allowed"),
-        (["--readiness", "readyz"], {}, "readiness='readyz' is not allowed"),
-        (["--drain", "/drain"], {}, "without drain_token"),
-        (["--drain", "/drain", "--drain-token", "short"], {}, "16 characters or more"),
+        (["--readiness-path", "readyz"], {}, "--readiness-path='readyz' is not allowed"),
+        (["--drain-path", "/drain"], {}, "without drain_token"),
+        (["--drain-path", "/d", "--drain-token", "short"], {}, "16 characters or more"),
         (["--no-such-option"], {}, "No such option"),
     ],
 )

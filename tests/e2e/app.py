@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Probes, drain_notice
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, drain_notice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 CHUNK = b"0123456789" * 10
 MEGABYTE = 1 << 20
-PROBES = Probes(readiness="/readyz", liveness="/livez")
+PATHS = {"readiness_path": "/readyz", "liveness_path": "/livez"}
 
 
 def say(line: str) -> None:
@@ -357,9 +357,9 @@ def make_bare_app() -> Starlette:
     )
 
 
-def make_app(probes: Probes = PROBES) -> Starlette:
+def make_app(**paths: str) -> Starlette:
     app = make_bare_app()
-    app.add_middleware(GracefulMiddleware, probes=probes)
+    app.add_middleware(GracefulMiddleware, **{**PATHS, **paths})  # type: ignore[arg-type]
     return app
 
 
@@ -370,11 +370,11 @@ bare = make_bare_app()
 
 
 def make_owned_app() -> Starlette:
-    """An app with a policy, a drainer and probes of its own; it tracks work of its own as well."""
+    """An app with a policy, a drainer and paths of its own; it tracks work of its own as well."""
     drainer = Drainer(DrainPolicy(lame_duck_period=0.3, grace_period=0.7, cancel_period=0.1))
     drainer.add_hook(lambda change: say(f"the app's own hook: {change.phase.value}"))
     app = make_bare_app()
-    app.add_middleware(GracefulMiddleware, drainer=drainer, probes=Probes(readiness="/own"))
+    app.add_middleware(GracefulMiddleware, drainer=drainer, readiness_path="/own")
     return app
 
 

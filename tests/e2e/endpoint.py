@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from graceful_asgi import Probes
-
 from .app import make_app
 
 TOKEN = "a token of the tests, of no use elsewhere"
 
-app = make_app(Probes(readiness="/readyz", liveness="/livez", drain="/drain", drain_token=TOKEN))
+app = make_app(drain_path="/drain", drain_token=TOKEN)

@@ -47,7 +47,7 @@ def test_with_end_event_streams_are_ended_between_two_events_within_the_lame_duc
     tmp_path: Path, http: str, path: str
 ) -> None:
     need("sse_starlette", "zttp")
-    env = {"GRACEFUL_EVENT_STREAMS": "end"}
+    env = {"GRACEFUL_EVENT_STREAMS": "close"}
     with uvicorn(tmp_path, http=http, env=env, lame_duck=2, grace=20) as server:
         crowd = drained(server, 50, path)
         assert server.wait(9) == 0
@@ -65,7 +65,8 @@ def test_with_end_event_streams_are_ended_between_two_events_within_the_lame_duc
 def test_with_finish_they_are_ended_between_two_events_as_the_grace_period_ends(
     tmp_path: Path, loop: str, path: str
 ) -> None:
-    with uvicorn(tmp_path, loop=loop, lame_duck=0.5, grace=2) as server:
+    env = {"GRACEFUL_EVENT_STREAMS": "finish"}
+    with uvicorn(tmp_path, loop=loop, lame_duck=0.5, grace=2, env=env) as server:
         crowd = drained(server, 50, path)
         code = server.wait()
     assert crowd.how() == {"whole": 50}
@@ -86,7 +87,7 @@ def test_a_stream_that_says_so_is_ended_as_the_drain_begins(tmp_path: Path) -> N
 
 
 def test_an_app_without_a_framework_hears_of_the_end_by_an_oserror(tmp_path: Path) -> None:
-    env = {"GRACEFUL_EVENT_STREAMS": "end"}
+    env = {"GRACEFUL_EVENT_STREAMS": "close"}
     with uvicorn(tmp_path, env=env, lame_duck=0.5, grace=20) as server:
         drained(server, 5, "/events/raw/")
         assert server.wait(8) == 0
@@ -98,7 +99,7 @@ def test_a_thousand_of_each_drain_within_the_lame_duck_and_a_second(
     tmp_path: Path, loop: str
 ) -> None:
     allow_files(5000)
-    env = {"GRACEFUL_EVENT_STREAMS": "end"}
+    env = {"GRACEFUL_EVENT_STREAMS": "close"}
     with uvicorn(tmp_path, "--no-access-log", loop=loop, env=env, lame_duck=2, grace=30) as server:
         crowd = Crowd(server)
         asyncio.run(crowd.run((1000, listens), (1000, reads("/events/ticks?s=1"))))
@@ -149,7 +150,7 @@ def test_a_download_that_is_cut_looks_cut(
     """To every client, whatever `event_streams` says: a part must never pass for the whole."""
     need("aiohttp")
     need_program("curl")
-    env = {"GRACEFUL_EVENT_STREAMS": "end"}
+    env = {"GRACEFUL_EVENT_STREAMS": "close"}
     with uvicorn(tmp_path, env=env, lame_duck=0.3, grace=1) as server:
         url = f"http://127.0.0.1:{server.port}/download{length}"
         clients: list[Any] = [cut_for_httpx, cut_for_curl, cut_for_aiohttp]

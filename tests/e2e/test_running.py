@@ -100,7 +100,7 @@ def test_a_server_without_lifespan_is_hooked_at_its_first_request(
     with uvicorn(tmp_path, "--lifespan", "off", lame_duck=0.5, grace=5) as server:
         slow = beside.submit(get, server.port, "/slow?s=1&name=old")
         server.wait_for("slow began old")
-        assert server.count("hooked uvicorn") == 1
+        server.wait_for("hooked uvicorn")
         server.terminate()
         assert get(server.port, "/").closes
         assert slow.result().status == 200
@@ -372,7 +372,7 @@ def test_another_server_is_left_to_stop_in_its_own_way(
         server.signal(signal.SIGTERM)
         assert slow.result().status == 200
         assert server.wait() == 0
-        assert server.count("passive") == 1
+        assert "drain [" not in server.log, "it is no warning that a server is not known"
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") >= 1
         assert "Traceback" not in server.log

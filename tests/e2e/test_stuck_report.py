@@ -25,7 +25,7 @@ def block_of(log: str, path: str) -> str:
 
 
 def test_the_report_tells_of_everything_that_is_in_flight_in_a_terminal(tmp_path: Path) -> None:
-    env = {"GRACEFUL_WEBSOCKETS": "finish"}
+    env = {"GRACEFUL_WEBSOCKETS": "finish", "GRACEFUL_EVENT_STREAMS": "finish"}
     app = "e2e.layered_app:app"
     with (
         uvicorn(tmp_path, app=app, env=env, lame_duck=0.2, grace=1.2) as server,

@@ -49,15 +49,16 @@ async def test_a_server_without_a_method_is_left_alone(
 
     looking = False
 
-    def look(scope: Scope) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal looking
         looking = True
         try:
-            hooks.append(attach(DrainRunner(QUICK), scope))
+            hooks.append(await attach(DrainRunner(QUICK), scope))
         finally:
             looking = False
+        await RecordingApp()(scope, receive, send)
 
-    async with uvicorn_in_loop(RecordingApp(look), make=Moved) as (server, port):
+    async with uvicorn_in_loop(app, make=Moved) as (server, port):
         await get_in_loop(port)
     assert hooks == [None, None]
     assert f"passive, this uvicorn has no {name}" in caplog.text

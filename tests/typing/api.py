@@ -17,7 +17,6 @@ from graceful_asgi import (
     DrainReport,
     GracefulMiddleware,
     Phase,
-    Probes,
     StuckWork,
     drain_notice,
 )
@@ -42,7 +41,7 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
 def wraps_any_app() -> None:
     app = GracefulMiddleware(plain)
     app = GracefulMiddleware(app)
-    app = GracefulMiddleware(FastAPI(), policy=DrainPolicy(), probes=None)
+    app = GracefulMiddleware(FastAPI(), policy=DrainPolicy(), readiness_path=None)
     app = GracefulMiddleware(Starlette(), drainer=Drainer())
     assert_type(app.drainer, Drainer)
     GracefulMiddleware(plain, DrainPolicy())  # type: ignore[call-arg]
@@ -54,8 +53,13 @@ def is_added_to_an_app() -> None:
     api.add_middleware(
         GracefulMiddleware,
         policy=DrainPolicy(lame_duck_period=5, grace_period=15),
-        probes=Probes(readiness="/readyz", liveness="/livez"),
+        readiness_path="/readyz",
+        liveness_path="/livez",
     )
+    api.add_middleware(GracefulMiddleware, grace_period=20, websockets="finish", ready=lambda: True)
+    api.add_middleware(GracefulMiddleware, grace_periood=20)  # type: ignore[call-arg]
+    api.add_middleware(GracefulMiddleware, grace_period="20")  # type: ignore[arg-type]
+    api.add_middleware(GracefulMiddleware, readiness="/readyz")  # type: ignore[call-arg]
     api.add_middleware(GracefulMiddleware, polcy=DrainPolicy())  # type: ignore[call-arg]
     Starlette(middleware=[Middleware(GracefulMiddleware, drainer=Drainer(DrainPolicy()))])
 
@@ -69,7 +73,7 @@ def makes_a_policy(choice: Literal["serve", "reject"], name: str) -> None:
         cleanup_period=5,
         new_requests=choice,
         websockets="finish",
-        event_streams="end",
+        event_streams="finish",
         drain_on_unhandled_exception=True,
         termination_grace_period=30,
     )
@@ -87,11 +91,15 @@ def makes_a_policy(choice: Literal["serve", "reject"], name: str) -> None:
     policy.grace_period = 1  # type: ignore[misc]
 
 
-def makes_probes() -> None:
-    probes = Probes(readiness="/r", liveness="/l", drain="/d", drain_token="0123456789abcdef")
-    assert_type(probes.readiness, str | None)
-    Probes("/readyz")  # type: ignore[call-arg]
-    Probes(readiness=1)  # type: ignore[arg-type]
+async def is_ready() -> bool:
+    return True
+
+
+def answers_the_platform() -> None:
+    GracefulMiddleware(plain, readiness_path="/readyz", ready=is_ready)
+    GracefulMiddleware(plain, drain_path="/drain", drain_token="0123456789abcdef")
+    GracefulMiddleware(plain, readiness_path=1)  # type: ignore[arg-type]
+    GracefulMiddleware(plain, ready=True)  # type: ignore[arg-type]
 
 
 async def drives_a_drainer(drainer: Drainer) -> None:

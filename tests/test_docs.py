@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import re
 import runpy
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ import httpx
 import pytest
 from support.docs import PAGES, ROOT, examples
 
-from graceful_asgi import DrainPolicy, GracefulMiddleware
+from graceful_asgi import DrainPolicy, GracefulMiddleware, log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,3 +71,24 @@ def test_every_link_between_pages_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def logged_events() -> dict[str, set[str]]:
+    """Return the events of `log.py`, each with the names of its extras."""
+    events: dict[str, set[str]] = {}
+    for call in ast.walk(ast.parse(inspect.getsource(log))):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "_drain":
+            given = {word.arg: word.value for word in call.keywords}
+            extras = {name for name in given if name not in (None, "event", "exc")}
+            event = given["event"]
+            if isinstance(event, ast.Constant) and isinstance(event.value, str):
+                events[f"drain.{event.value}"] = {str(name) for name in extras}
+    return events
+
+
+def test_every_event_of_the_log_is_in_the_reference_with_its_extras() -> None:
+    page = (ROOT / "docs" / "reference" / "log.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(drain\.\w+)` \| .* \| (.*) \|$", page, re.M)
+    listed = {event: set(re.findall(r"`(\w+)`", extras)) for event, extras in rows}
+    for event, extras in logged_events().items():
+        assert extras <= listed[event], event

@@ -58,17 +58,25 @@ def _one_in_each_phase() -> Iterator[Drain]:
 
 
 def options() -> str:
-    """Return every option of the middleware as a table."""
-    lines = [
-        "| keyword | variable | `run` | default | allowed | meaning |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| `{option.name}` | `{option.variable}` | `{option.flag}` | `{option.default!r}` "
-        f"| {option.kind.allowed} | {option.meaning} |"
-        for option in OPTIONS.values()
-    ]
-    return "\n".join(lines)
+    """Return every option of the middleware: a table of all of them, and a section for each."""
+    table = ["| option | default | what it does |", "| --- | --- | --- |"]
+    sections = []
+    for option in OPTIONS.values():
+        first = re.split(r"(?<=\.) ", option.meaning)[0]
+        default = _value(option.default)
+        table.append(f"| [`{option.name}`](#{option.name}) | {default} | {first} |")
+        sections += [
+            f"## `{option.name}` {{ #{option.name} }}",
+            option.meaning,
+            f"| default | allowed | environment | command line of `run` |\n"
+            f"| --- | --- | --- | --- |\n"
+            f"| {default} | {option.kind.allowed} | `{option.variable}` | `{option.flag}` |",
+        ]
+    return "\n\n".join(["\n".join(table), *sections])
+
+
+def _value(default: object) -> str:
+    return f'`"{default}"`' if isinstance(default, str) else f"`{default}`"
 
 
 PARTS: dict[str, Callable[[], str]] = {"phases": phases, "options": options}

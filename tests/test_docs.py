@@ -91,4 +91,5 @@ def test_every_event_of_the_log_is_in_the_reference_with_its_extras() -> None:
     rows = re.findall(r"^\| `(drain\.\w+)` \| .* \| (.*) \|$", page, re.M)
     listed = {event: set(re.findall(r"`(\w+)`", extras)) for event, extras in rows}
     for event, extras in logged_events().items():
+        assert event in listed, f"docs/reference/log.md has no row for {event}"
         assert extras <= listed[event], event

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from .._diagnostics.stacks import (
     compressed,
-    frames_of,
     innermost,
     thread_frames,
     thread_name,
     thread_stacks,
-    working_thread,
 )
+from .._diagnostics.trail import Trail, trail_of
 from ..report import BlockedLoop, StuckReport, StuckWork
 
 if TYPE_CHECKING:
@@ -38,21 +37,19 @@ def stuck_work(work: Work, now: float, *, closely: bool = True) -> StuckWork:
 
     Where it waits takes a look at its frames, some 0.1 ms: without *closely* that is left out.
     """
-    frames = frames_of(work.coroutine()) if closely else []
-    thread = working_thread(frames)
-    frames += thread_frames(thread)  # a chain that ends in a thread goes on there
+    trail = trail_of(work.coroutine()) if closely else Trail()
     return StuckWork(
         kind=work.kind,
         method=work.method,
         path=work.path,
         age=now - work.began,
         phase=work.progress,
-        where=innermost(frames),
+        where=innermost(trail.frames),
         route=work.route,
         client=work.client,
         sent=work.sent,
-        chain=tuple(compressed(frames)),
-        thread=thread_name(thread),
+        chain=tuple(compressed(trail.frames)),
+        thread=thread_name(trail.thread),
     )
 
 

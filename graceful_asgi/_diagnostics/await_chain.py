@@ -1,64 +1,71 @@
-"""What a coroutine awaits, and what that awaits in turn. It looks, and knows nothing of threads."""
+"""Read what a coroutine awaits, and what that awaits in turn, within one task.
+
+It reads, and changes nothing. `trail` goes on where a chain ends: in other tasks and threads.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 from collections.abc import AsyncGenerator, Coroutine
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import FrameType
 
+    Chain = tuple[list[FrameType], "asyncio.Future[Any] | None"]
 
-def await_chain(awaitable: object) -> Iterator[FrameType]:
-    """Yield the frames of what a coroutine awaits, outermost first.
-
-    Coroutines, generators and async generators name what they await under different names. What
-    has none of them (a future) ends the chain, and a task leads on into its coroutine. Tasks that
-    wait for each other, for ever, are a circle: it ends where it would come round.
-    """
-    seen: set[FrameType] = set()
-    while awaitable is not None:
-        for prefix in ("cr", "gi", "ag"):
-            frame = getattr(awaitable, f"{prefix}_frame", None)
-            if frame is not None:
-                if frame in seen:
-                    return
-                seen.add(frame)
-                yield frame
-                inner = "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await"
-                awaitable = getattr(awaitable, inner)
-                break
-        else:
-            awaitable = _wrapped(awaitable)
-
-
+_PREFIXES: Final = ("cr", "gi", "ag")
+"""Coroutines, generators and async generators name the same things differently."""
 _WRAPPERS: Final = frozenset(
     ("async_generator_asend", "async_generator_athrow", "anext_awaitable", "coroutine_wrapper")
 )
+
+
+def await_chain(awaitable: object) -> Chain:
+    """Return the frames of what a coroutine awaits, outermost first, and the future it ends at.
+
+    The future is None where the coroutine runs, has ended, has not begun, or waits for something
+    that is no asyncio future.
+    """
+    frames: list[FrameType] = []
+    while awaitable is not None:
+        prefix = _prefix(awaitable)
+        if prefix is None:
+            if (future := _future(awaitable)) is not None:
+                return frames, future
+            awaitable = _wrapped(awaitable)
+            continue
+        frame = getattr(awaitable, f"{prefix}_frame")
+        if frame is None or frame in frames:
+            break
+        frames.append(frame)
+        awaitable = getattr(awaitable, "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await")
+    return frames, None
+
+
+def _prefix(awaitable: object) -> str | None:
+    # Asked of the type: an app's own object may run code for any attribute.
+    return next((each for each in _PREFIXES if hasattr(type(awaitable), f"{each}_frame")), None)
+
+
+def _future(awaitable: object) -> asyncio.Future[Any] | None:
+    """Return the future that an iterator of asyncio's stands for."""
+    if type(awaitable).__name__ == "FutureIter":
+        for referent in gc.get_referents(awaitable):
+            if issubclass(type(referent), asyncio.Future):
+                future: asyncio.Future[Any] = referent
+                return future
+    return None
 
 
 def _wrapped(awaitable: object) -> object:
     """Return what one of the interpreter's own wrappers awaits; they show it to nobody else."""
     if _is_wrapper(awaitable):
         for referent in gc.get_referents(awaitable):
-            if isinstance(referent, (Coroutine, AsyncGenerator)) or _is_wrapper(referent):
+            if issubclass(type(referent), (Coroutine, AsyncGenerator)) or _is_wrapper(referent):
                 return referent
-    elif type(awaitable).__name__ == "FutureIter":
-        for referent in gc.get_referents(awaitable):
-            if isinstance(referent, asyncio.Future):  # its type is one of them, from 3.13 on
-                return _coroutine_of(referent)
     return None
-
-
-def _coroutine_of(future: object) -> object:
-    """Return the coroutine that *future* waits for: a task's, or the first of a `gather`."""
-    if isinstance(future, asyncio.Task):
-        return future.get_coro()
-    children = getattr(future, "_children", ())
-    return next((_coroutine_of(child) for child in children if not child.done()), None)
 
 
 def _is_wrapper(thing: object) -> bool:

@@ -53,7 +53,8 @@ def _owns(server: Any, scope: Scope) -> bool:
 
 def _candidates() -> Iterator[object]:
     for task in asyncio.all_tasks():
-        for frame in await_chain(task.get_coro()):
+        frames, _ = await_chain(task.get_coro())
+        for frame in frames:
             yield frame.f_locals.get("self")
     for signum in (signal.SIGTERM, signal.SIGINT):
         yield getattr(signal.getsignal(signum), "__self__", None)

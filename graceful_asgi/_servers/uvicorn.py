@@ -20,7 +20,7 @@ import anyio
 
 from .. import log
 from .._diagnostics.loop_monitor import LoopMonitor
-from .._diagnostics.stacks import where
+from .._diagnostics.trail import where
 from .._diagnostics.watchdog import MARGIN as MARGIN
 from .._diagnostics.watchdog import Watchdog
 from ..phase import Phase

@@ -101,7 +101,8 @@ def _part(found: re.Match[str]) -> str:
 
 def _file(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
-    return f"`{path.name}`:\n\n```{_LANGUAGES.get(path.suffix, '')}\n{text}```"
+    language = "dockerfile" if path.name == "Dockerfile" else _LANGUAGES.get(path.suffix, "")
+    return f"`{path.name}`:\n\n```{language}\n{text}```"
 
 
 if __name__ == "__main__":

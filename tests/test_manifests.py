@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.docs import ROOT
-from support.need import need
+from support.need import need, need_program
 
 from graceful_asgi import DrainPolicy
 from graceful_asgi._asgi.options import OPTIONS
@@ -238,3 +239,41 @@ def test_a_key_that_no_schema_knows_would_be_noticed(tmp_path: Path) -> None:
     misspelt = tmp_path / "compose.yaml"
     misspelt.write_text(text.replace("stop_grace_period", "stop_grace"), encoding="utf-8")
     assert "stop_grace" in schema_faults("compose-spec", misspelt)
+
+
+# -- Kustomize, Helm, Docker
+
+
+def test_the_patch_makes_of_a_plain_deployment_one_that_drains() -> None:
+    command = [need_program("kubectl"), "kustomize", str(MANIFESTS / "kustomize")]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    deployment = load("yaml").safe_load(built.stdout)
+    load("kubernetes_validate").validate(deployment, KUBERNETES[-1], strict=True)
+    spec = deployment["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    environ = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert set(environ) <= FIELDS
+    given = float(spec["terminationGracePeriodSeconds"])
+    assert environ["GRACEFUL_TERMINATION_GRACE_PERIOD"] == f"{given:g}"
+    assert fits(environ, container["command"], given)
+    assert container["image"]  # the deployment's own
+    assert container["readinessProbe"]["httpGet"]["path"] == environ["GRACEFUL_READINESS_PATH"]
+    assert container["livenessProbe"]["httpGet"]["path"] == environ["GRACEFUL_LIVENESS_PATH"]
+
+
+def test_the_values_for_helm_say_what_the_patch_says() -> None:
+    (values,) = documents("helm/values.yaml")
+    (patch,) = documents("kustomize/graceful.yaml")
+    spec = patch["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    given = {**container, "terminationGracePeriodSeconds": spec["terminationGracePeriodSeconds"]}
+    del given["name"]
+    assert values == given
+
+
+def test_the_dockerfile_starts_the_server_without_a_shell() -> None:
+    text = (MANIFESTS / "Dockerfile").read_text(encoding="utf-8")
+    lines = dict(line.split(" ", 1) for line in text.splitlines())
+    assert set(lines) <= {"FROM", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "STOPSIGNAL", "CMD"}
+    command = json.loads(lines["CMD"])
+    assert options(command, run.command)["port"] == int(lines["EXPOSE"])

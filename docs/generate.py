@@ -23,7 +23,15 @@ DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
 
 _PART = re.compile(r"(<!-- ([\w./-]+) -->\n).*?(<!-- /\2 -->)", re.S)
-_LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".conf": "nginx", ".json": "json", ".py": "python"}
+_LANGUAGES = {
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".conf": "nginx",
+    ".json": "json",
+    ".py": "python",
+    ".service": "ini",
+    ".socket": "ini",
+}
 """What a file is highlighted as; others are shown as text."""
 
 

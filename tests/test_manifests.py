@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import shlex
 import subprocess
 import sys
+from configparser import RawConfigParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -277,3 +279,57 @@ def test_the_dockerfile_starts_the_server_without_a_shell() -> None:
     assert set(lines) <= {"FROM", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "STOPSIGNAL", "CMD"}
     command = json.loads(lines["CMD"])
     assert options(command, run.command)["port"] == int(lines["EXPOSE"])
+
+
+# -- systemd
+
+UNITS = ("shop.service", "shop-activated.service", "shop-activated.socket")
+
+
+def unit(name: str) -> dict[str, str]:
+    """Return the settings of a unit's service."""
+    parser = RawConfigParser()
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string((MANIFESTS / name).read_text(encoding="utf-8"))
+    return dict(parser["Service"])
+
+
+def verified(directory: Path, replace: tuple[str, str] = ("", "")) -> str:
+    """Return what systemd finds wrong with the units, on this machine's paths."""
+    for name in UNITS:
+        text = (MANIFESTS / name).read_text(encoding="utf-8").replace(*replace)
+        text = text.replace("/srv/shop/.venv/bin/uvicorn", sys.executable)
+        text = text.replace("/srv/shop", "/tmp").replace("User=shop", "User=root")
+        (directory / name).write_text(text, encoding="utf-8")
+    command = [need_program("systemd-analyze"), "verify", "--man=no"]
+    checked = subprocess.run(
+        [*command, *(str(directory / name) for name in UNITS)],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return "".join(
+        line
+        for line in checked.stderr.splitlines(keepends=True)
+        if any(name in line for name in UNITS)
+    )
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    assert verified(tmp_path) == ""
+
+
+def test_a_misspelt_setting_would_be_noticed(tmp_path: Path) -> None:
+    assert "TimeoutStop" in verified(tmp_path, ("TimeoutStopSec", "TimeoutStopSeconds"))
+
+
+@pytest.mark.parametrize("name", ["shop.service", "shop-activated.service"])
+def test_systemd_waits_for_longer_than_a_drain_may_take(name: str) -> None:
+    settings = unit(name)
+    environ = dict(pair.split("=", 1) for pair in settings["Environment"].split())
+    assert set(environ) <= FIELDS
+    assert environ["GRACEFUL_TERMINATION_GRACE_PERIOD"] == settings["TimeoutStopSec"]
+    policy = DrainPolicy.from_env(environ)
+    assert policy_check.shortfall(policy, MARGIN) is None

@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from support.client import Client, get
+from support.client import Client
 from support.docs import how_to
 from support.need import need
 from support.polling import wait_until
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
+    from support.client import Response
+
 
 def serving(
     directory: Path, page: str, number: int = 0, *, lame_duck: float = 0.5, grace: float = 1
@@ -29,6 +31,12 @@ def serving(
     need("fastapi")
     (directory / "example.py").write_text(how_to(page, number), encoding="utf-8")
     return uvicorn(directory, app="example:app", lame_duck=lame_duck, grace=grace)
+
+
+def post(server: Server, path: str) -> Response:
+    with Client(server.port) as client:
+        client.request(path, method="POST", body=b"")
+        return client.response()
 
 
 def test_a_websocket_handler_sees_the_close_as_a_disconnect(tmp_path: Path) -> None:
@@ -78,12 +86,13 @@ def test_an_event_stream_ends_whole_and_goes_on_from_the_last_event(tmp_path: Pa
 def test_a_token_stream_says_how_far_it_has_come_while_there_is_time(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
-    with serving(tmp_path, "llm-token-streams", lame_duck=0.3, grace=3) as server:
-        answer = beside.submit(get, server.port, "/complete")
-        wait_until(lambda: server.count("GET /complete"), "it has begun")
+    with serving(tmp_path, "llm-token-streams", lame_duck=0.3, grace=4) as server:
+        answer = beside.submit(post, server, "/complete")
+        wait_until(lambda: server.count("POST /complete"), "it has begun")
         server.terminate()
         body = answer.result().body.decode()
         assert server.wait(8) == 0
+        assert "WARNING" not in server.log
     tokens = re.findall(r"^data: (\"token.*\")$", body, re.M)
     (so_far,) = re.findall(r"^event: interrupted\ndata: (.*)$", body, re.M)
     assert json.loads(so_far)["so_far"] == "".join(map(json.loads, tokens))
@@ -93,9 +102,9 @@ def test_a_token_stream_says_how_far_it_has_come_while_there_is_time(
 def test_work_of_the_apps_own_is_waited_for_by_its_name(tmp_path: Path) -> None:
     with serving(tmp_path, "background-work", grace=10) as server:
         with Client(server.port) as client:
-            client.request("/jobs/monday", method="POST", body=b"")
+            client.request("/exports/monday", method="POST", body=b"")
             assert client.response().status == 202
-            shown = wait_until(lambda: json.loads(client.get("/jobs").body), "it is under way")
+            shown = wait_until(lambda: json.loads(client.get("/exports").body), "it is under way")
         assert shown == {"export monday": 1}
         server.terminate()
         assert server.wait(8) == 0
@@ -120,3 +129,30 @@ def test_work_that_goes_on_for_ever_stops_between_two_steps() -> None:
         assert drainer.report().completed == 1
 
     anyio.run(run)
+
+
+def test_a_task_that_is_held_is_quiet_at_a_clean_stop(tmp_path: Path) -> None:
+    with serving(tmp_path, "background-work", 2) as server:
+        server.terminate()
+        assert server.wait() == 0
+        assert "Traceback" not in server.log
+
+
+def test_a_task_that_is_held_stops_the_server_when_it_fails(tmp_path: Path) -> None:
+    need("fastapi")
+    text = how_to("background-work", 2).replace("asyncio.sleep(3600)", "broken()")
+    (tmp_path / "example.py").write_text(text, encoding="utf-8")
+    with uvicorn(tmp_path, app="example:app", ready=None) as server:
+        assert server.wait(20) == 1
+        assert re.search(r"forced|clean after .*NameError", server.log)
+
+
+def test_a_consumer_finishes_its_job_and_takes_no_other(tmp_path: Path) -> None:
+    with serving(tmp_path, "queue-consumers", lame_duck=1.5, grace=5) as server:
+        server.wait_for("began job 1")
+        server.terminate()
+        begun = server.count("began job")
+        assert server.wait() == 0
+        assert server.count("began job") - begun <= 1  # it was just being fetched
+        assert server.count("acknowledged job") == server.count("began job")
+        assert "Traceback" not in server.log

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anyio
+import anyio.to_thread
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 RunSoon: TypeAlias = Callable[[Callable[[], object]], object]
 Clock: TypeAlias = Callable[[], float]
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
@@ -56,6 +58,23 @@ def run_soon() -> RunSoon:
     import trio
 
     return trio.lowlevel.current_trio_token().run_sync_soon
+
+
+async def run_blocking(function: Callable[[T], R], argument: T) -> R:
+    """Return what *function* returns. It may block: it is called in a thread, if there is one."""
+    has_thread = False
+
+    def call() -> R:
+        nonlocal has_thread
+        has_thread = True
+        return function(argument)
+
+    try:
+        return await anyio.to_thread.run_sync(call)
+    except RuntimeError:
+        if has_thread:
+            raise
+    return function(argument)  # the process has as many threads as it may have
 
 
 def spawn(run: Callable[[], Awaitable[Any]]) -> object:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from ..errors import ControlError
+from ..event_loop import in_event_loop
 from .directory import VARIABLE, ControlDirectory, SocketName
 from .peers import ControlSiblings, NoSiblings
 from .runtime import open_private
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
     from ..phase import PhaseChange
 
 
-def control_socket(drainer: DrainRunner) -> ControlSocket | None:
-    """Open the control socket of *drainer*'s process, if the environment or an endpoint wants it.
+def wants_control_socket(drainer: DrainRunner) -> bool:
+    """Return whether the environment, or a drain endpoint, asks for a control socket."""
+    return bool(os.environ.get(VARIABLE)) or (
+        drainer.context.has_endpoint and drainer.context.is_worker
+    )
+
+
+def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
+    """Open the control socket of *drainer*'s process. Not on the event loop: it reads directories.
 
     The directory is `GRACEFUL_CONTROL_DIR`. Without it the workers of a server that has a drain
     endpoint find each other in the user's runtime directory.
@@ -29,8 +37,6 @@ def control_socket(drainer: DrainRunner) -> ControlSocket | None:
     """
     if path := os.environ.get(VARIABLE):
         return ControlSocket(drainer, ControlDirectory(path, create=True))
-    if not (drainer.context.has_endpoint and drainer.context.is_worker):
-        return None
     try:
         return ControlSocket(drainer, open_private())
     except ControlError as error:
@@ -51,15 +57,14 @@ class ControlSocket:
         self._drainer = drainer
         self._directory = directory
         self._pid = os.getpid()
-        self._name = SocketName(drainer.context.server, self._pid)
+        self._name = SocketName(drainer.context.identify(), self._pid)
         try:
             directory.clean_up()
             listener = directory.listen(self._name)
         except BaseException:
             directory.close()
             raise
-        drainer.now()  # the clock is the running loop's; the thread would find another
-        self._server = ControlServer(drainer, listener)
+        self._server = ControlServer(drainer, listener, on_end=self._remove)
         self._server.start()
         drainer.peers = ControlSiblings(directory, self._name)
         atexit.register(self.close)
@@ -71,8 +76,13 @@ class ControlSocket:
         """Remove the socket, and tell those who wait how the drain came out. Idempotent."""
         if os.getpid() != self._pid:  # a child that the app has forked: it is its parent's
             return
+        self._drainer.peers = None
+        self._server.close()
+        if not in_event_loop():
+            self._server.join()
+
+    def _remove(self) -> None:
+        """Remove the file of the socket. In the control thread: the event loop must not block."""
         atexit.unregister(self.close)
         self._directory.remove(self._name)
-        self._server.close()
-        self._drainer.peers = None
         self._directory.close()

@@ -43,7 +43,11 @@ class ControlServer:
     The methods are safe from any thread; `wake` in a signal handler, too.
     """
 
-    def __init__(self, drainer: DrainRunner, listener: socket.socket) -> None:
+    def __init__(
+        self, drainer: DrainRunner, listener: socket.socket, *, on_end: Callable[[], object]
+    ) -> None:
+        self._on_end = on_end
+        """Called in the thread when it ends."""
         self._bulletin = drainer.notifier
         self._desk = Desk(drainer)
         self._listener = listener
@@ -92,6 +96,10 @@ class ControlServer:
                 self._lock.release()
         self.wake()
 
+    def join(self) -> None:
+        """Wait until the thread has ended, for `CLOSE_PERIOD` at the most."""
+        self._thread.join(CLOSE_PERIOD)
+
     def _forget(self) -> None:
         self._closed = True
         for connection in self._connections:
@@ -113,6 +121,7 @@ class ControlServer:
             self._selector.close()
             self._ear.close()
             self._mouth.close()
+            self._on_end()
 
     def _try_step(self, ready: Ready) -> None:
         try:

@@ -26,7 +26,7 @@ def describe(drainer: DrainRunner) -> dict[str, Any]:
     held = ducking and not drainer.stopping
     return {
         "pid": os.getpid(),
-        "server": drainer.context.server.pid,
+        "server": drainer.context.pid,
         "phase": statistics.phase.value,
         "stopping": drainer.stopping,
         "drained": drainer.drained,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,7 +28,11 @@ class ServerId:
 class ServerContext:
     """The process that a drainer is in, as its server knows it."""
 
-    server: ServerId = field(default_factory=lambda: ServerId(os.getpid()))
+    pid: int = field(default_factory=os.getpid)
+    """Of the parent of the workers, or of the one process."""
+    identify: Callable[[], ServerId] = lambda: ServerId(os.getpid())
+    """Return what tells the server from others of the same pid. Reads a file of /proc: not for the
+    event loop."""
     has_endpoint: bool = False
     """Whether this server answers a path that drains it."""
     origins: Sequence[str] = ()
@@ -37,7 +41,7 @@ class ServerContext:
     @property
     def is_worker(self) -> bool:
         """Whether the server has other processes than this one."""
-        return self.server.pid != os.getpid()
+        return self.pid != os.getpid()
 
 
 class Peers(Protocol):

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from .. import log
-from .._control.extension import control_socket
+from .._control.extension import open_control_socket, wants_control_socket
+from ..errors import GracefulError
+from ..event_loop import run_blocking
 from ..phase import Phase
 from .systemd import announce
 from .unhandled_exceptions import stop_on_unhandled_exception
@@ -23,22 +25,28 @@ if TYPE_CHECKING:
 
 
 _MAKERS: Final[Sequence[Callable[[DrainRunner], Extension | None]]] = (
-    control_socket,
     stop_on_unhandled_exception,
     announce,
 )
 """Each is asked once per server, as it is found; None: nothing to attend to."""
 
 
-def attend(drainer: DrainRunner) -> None:
+async def attend(drainer: DrainRunner) -> None:
     """Start what the environment and the policy ask for. On the server's event loop.
 
     Raises:
-        GracefulError: an attendant was asked for with what it cannot work with.
+        GracefulError: an extension was asked for with what it cannot work with. Any other error is
+            logged: the server goes on without that extension.
     """
-    extensions = [
-        made for make in (*_MAKERS, *drainer.makers) if (made := make(drainer)) is not None
-    ]
+    drainer.now()  # the clock is that of the running loop: a thread would find another
+    extensions: list[Extension] = []
+    with _going_on("opening the control socket"):
+        if wants_control_socket(drainer):
+            opened = await run_blocking(open_control_socket, drainer)
+            extensions += [] if opened is None else [opened]
+    for make in (*_MAKERS, *drainer.makers):
+        with _going_on(make):
+            extensions += [] if (made := make(drainer)) is None else [made]
     if not extensions:
         return
 
@@ -60,8 +68,10 @@ def attend(drainer: DrainRunner) -> None:
 
 
 @contextmanager
-def _going_on(attendant: Extension) -> Iterator[None]:
+def _going_on(what: object) -> Iterator[None]:
     try:
         yield
+    except GracefulError:
+        raise
     except Exception:
-        log.failed("%r failed; the drain goes on", attendant)
+        log.failed("%r failed; the drain goes on", what)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import log
@@ -9,12 +11,12 @@ from .._core.server_context import ServerContext
 from .._extensions.registry import attend
 from . import gunicorn, policy_check
 from .finder import find_server
-from .server_id import server_id
+from .server_id import server_id, server_pid
 from .touchpoints import missing
 from .uvicorn import MARGIN, UvicornHook
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .._core.runner import DrainRunner
     from ..types import Scope
@@ -45,11 +47,19 @@ async def attach(
     server = find_server(scope)
     if server is not None and (hook := UvicornHook.of(server)) is not None:
         return hook
+    if server is not None:
+        log.follow("uvicorn.error")
     drainer.bind(anew=anew)
     drainer.context = ServerContext(
-        server=server_id(server), has_endpoint=has_endpoint, origins=origins
+        pid=server_pid(server),
+        identify=partial(server_id, server),
+        has_endpoint=has_endpoint,
+        origins=origins,
     )
-    attend(drainer)
+    await attend(drainer)
+    if server is not None and (hook := UvicornHook.of(server)) is not None:
+        drainer.note_failure()  # another middleware of the app was faster: its drain is the one
+        return hook
     if server is None:
         log.passive("no uvicorn server found here", origins)
         return None
@@ -57,9 +67,26 @@ async def attach(
         log.passive(f"this uvicorn has no {', '.join(names)}", origins)
         return None
     hook = UvicornHook(server, drainer)
-    hook.install(scope)
+    with _restored_on_failure(server, server.lifespan):
+        hook.install(scope)
     _mind_parent(server, hook)
     return hook
+
+
+@contextmanager
+def _restored_on_failure(*hooked: object) -> Iterator[None]:
+    """Give each object the attributes back that it had, if the block raises.
+
+    A server that is hooked by half would be worse than one that is not.
+    """
+    before = [(each, dict(vars(each))) for each in hooked]
+    try:
+        yield
+    except BaseException:
+        for each, attributes in before:
+            vars(each).clear()
+            vars(each).update(attributes)
+        raise
 
 
 def _mind_parent(server: Server, hook: UvicornHook) -> None:

@@ -17,22 +17,27 @@ _WHERE: Final = ("host", "port", "uds", "fd")
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
+def server_pid(server: Server | None) -> int:
+    """Return the pid of the parent of the server's workers, or of this process if it has none.
+
+    The parent is multiprocessing's (uvicorn, `graceful-asgi run`, hypercorn), or gunicorn's.
+    """
+    if multiprocessing.parent_process() is not None:
+        return os.getppid()
+    if server is not None and (worker := worker_of(server)) is not None:
+        return worker.ppid
+    return os.getpid()
+
+
 def server_id(server: Server | None) -> ServerId:
     """Return what this process has in common with the other workers of its server.
 
-    Workers are told by their parent: multiprocessing's (uvicorn, `graceful-asgi run`, hypercorn)
-    or gunicorn's. Two servers below one parent are told apart by where they listen, and two of the
-    same pid by their pid namespaces.
+    Two servers below one parent are told apart by where they listen, and two of the same pid by
+    their pid namespaces. Not for the event loop: it reads a link in /proc.
     """
     config = None if server is None else server.config
-    parent = None
-    if multiprocessing.parent_process() is not None:
-        parent = os.getppid()
-    elif server is not None and (worker := worker_of(server)) is not None:
-        parent = worker.ppid
-    pid = parent or os.getpid()
     where = [str(getattr(config, name, "")) for name in _WHERE]
-    return ServerId(pid, _token("|".join((_pid_namespace(), *where))))
+    return ServerId(server_pid(server), _token("|".join((_pid_namespace(), *where))))
 
 
 def _pid_namespace() -> str:

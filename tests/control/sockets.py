@@ -38,7 +38,7 @@ class Open:
         self.drainer = DrainRunner(policy)
         self.drainer.bind()
         if server is not None:
-            self.drainer.context = ServerContext(server=server)
+            self.drainer.context = ServerContext(pid=server.pid, identify=lambda: server)
         before = set(os.listdir(path)) if path.exists() else set()
         self.socket = ControlSocket(self.drainer, ControlDirectory(str(path), create=True))
         self.directory = ControlDirectory(str(path))

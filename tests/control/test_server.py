@@ -352,7 +352,7 @@ async def test_it_can_be_closed_twice_and_leaves_no_thread(tmp_path: Path) -> No
         assert serving_threads() == 1
         opened.socket.close()
         opened.socket.close()
-        assert os.listdir(tmp_path / "c") == []
+        await eventually(lambda: os.listdir(tmp_path / "c") == [])
     await eventually(lambda: serving_threads() == 0)
 
 

@@ -45,7 +45,7 @@ async def test_one_that_raises_keeps_no_other_from_its_news_or_its_end(
     drainer = DrainRunner(QUICK)
     drainer.makers += [lambda drainer: broken, lambda drainer: sound]
     drainer.bind(anew=True)
-    attend(drainer)
+    await attend(drainer)
     drainer.stop("test")
     await drainer.drain(FakeAdapter(drainer))
     drainer.finish()

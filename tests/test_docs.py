@@ -93,3 +93,16 @@ def test_every_event_of_the_log_is_in_the_reference_with_its_extras() -> None:
     for event, extras in logged_events().items():
         assert event in listed, f"docs/reference/log.md has no row for {event}"
         assert extras <= listed[event], event
+
+
+def test_every_file_that_is_named_exists() -> None:
+    pages = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        (page.name, path)
+        for page in pages
+        for path in re.findall(
+            r"`((?:graceful_asgi|tests|docs)/[\w./-]+|\.ci/run)`", page.read_text(encoding="utf-8")
+        )
+    }
+    assert len(named) > 20
+    assert {(page, path) for page, path in named if not (ROOT / path).exists()} == set()

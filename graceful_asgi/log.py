@@ -7,6 +7,7 @@ Each record carries a stable event name and its figures as `extra`, under names 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ from .phase import Phase, PhaseChange
 from .report import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .policy import DrainPolicy
     from .report import DrainOutcome, DrainReport, DrainStatistics, StuckReport, StuckWork
@@ -42,6 +43,7 @@ follow = _writer.follow
 start = _writer.start
 stop = _writer.stop
 flush = _writer.flush
+is_written = _writer.is_written
 
 
 def phase_changed(change: PhaseChange) -> None:
@@ -270,6 +272,20 @@ def caution(message: str, *args: object) -> None:
 def failed(message: str, *args: object) -> None:
     """Log that something raised, with its traceback. Call it from the `except` block."""
     _drain(logging.ERROR, message, *args, event="failed", exc=sys.exc_info()[1])
+
+
+@contextlib.contextmanager
+def caught(message: str, *args: object) -> Iterator[None]:
+    """Log whatever the block raises, as `failed` does, and go on.
+
+    For code of the program that a drain calls. That includes `SystemExit` and `CancelledError`,
+    which come out of a hook that asks a cancelled future for its result: a synchronous call is
+    never the one that a loop cancels.
+    """
+    try:
+        yield
+    except BaseException:
+        failed(message, *args)
 
 
 def detail(message: str, *args: object) -> None:

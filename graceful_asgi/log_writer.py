@@ -123,25 +123,35 @@ class Writer:
             False if some of the records may be lost.
         """
         deadline = time.monotonic() + seconds
+        if not self.is_written(seconds):
+            return False
+        return all([_is_consumed(handler, deadline) for handler in self._handlers()])
+
+    def is_written(self, seconds: float = FLUSH_PERIOD) -> bool:
+        """Wait until the thread has written every record so far, *seconds* at the longest.
+
+        Returns:
+            False if the log blocks. `logging.shutdown`, which Python calls at its end, would wait
+            for it without any limit.
+        """
         written = self._ended
         if (jobs := self._running()) is not None:
             written = threading.Event()
             jobs.put(written.set)
         elif self._pid not in (0, os.getpid()):  # a forked child: the thread is its parent's
             return True
-        if not written.wait(seconds):
-            return False
-        return all([_is_consumed(handler, deadline) for handler in self._handlers()])
+        return written.wait(seconds)
 
     def _running(self) -> _Jobs | None:
         return self._jobs if self._pid == os.getpid() else None  # a forked child has no thread
 
     def _deliver(self, record: logging.LogRecord) -> None:
-        target = self._logger
-        if self._followed is not None and not self._has_handlers():
-            target = self._followed
         try:
-            target.handle(record)
+            if self._followed is None or self._has_handlers():
+                self._logger.handle(record)
+            elif passed := self._logger.filter(record):
+                # From Python 3.12 on a filter may return another record.
+                self._followed.handle(passed if isinstance(passed, logging.LogRecord) else record)
         except BaseException:  # a filter or a handler may raise anything, SystemExit included
             note_failure()
 

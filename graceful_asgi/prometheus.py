@@ -212,10 +212,8 @@ class _Writer:
         self._runner.notifier.wake()
 
     def _write(self) -> None:
-        try:
+        with log.caught("the metrics cannot be written; the server goes on"):
             self._collector.write()
-        except Exception:
-            log.failed("the metrics cannot be written; the server goes on")
 
     async def _run(self) -> None:
         write_at = self._runner.now()

@@ -43,9 +43,6 @@ KNOWN: dict[str, str] = {
     "name: progress in _cli.control_display, log": "the same",
     "name: describe in _check.result.finding, _control.status": "the same",
     "name: judge in _check.result.verdict, _check.scenarios.repeated": "the same",
-    "name: state_of in _cli.control_display, _run.worker_process": "the same",
-    "name: Notifier in _core.notifier, _extensions.systemd": "the second is systemd's",
-    "name: Worker in _run.worker_process, _servers.gunicorn": "the first is a `WorkerProcess`",
     "name: Connection in _check.load.client, _control.connection, _servers.touchpoints": (
         "the control socket's and the check's are to be named so"
     ),

@@ -176,6 +176,18 @@ def test_a_configuration_that_disables_what_it_does_not_name_costs_no_record(
     assert sink.texts == ["information"]
 
 
+def test_the_filters_of_our_logger_count_wherever_its_records_go(
+    writer: Writer, ours: logging.Logger
+) -> None:
+    sink = Sink()
+    server_logs_to(sink)
+    writer.follow(SERVER)
+    ours.addFilter(lambda record: record.getMessage() != "secret")
+    say(writer, "secret")
+    say(writer, "information")
+    assert sink.texts == ["information"]
+
+
 def test_logging_that_is_switched_off_stays_so(writer: Writer) -> None:
     sink = Sink()
     server_logs_to(sink)

@@ -173,7 +173,7 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
         from graceful_asgi import DrainPolicy
         from graceful_asgi._core.drainer import as_drainer
         from graceful_asgi._core.runner import DrainRunner
-        from graceful_asgi._extensions.registry import attend
+        from graceful_asgi._extensions.registry import start_extensions
         from graceful_asgi._core.server import PassiveAdapter
         from graceful_asgi.prometheus import DrainCollector
 
@@ -188,7 +188,7 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
 
         async def main():
             drainer.bind()
-            await attend(drainer)
+            await start_extensions(drainer)
             await anyio.wait_all_tasks_blocked()
             assert value(others, "in_flight", kind="task") == 0
             with drainer.track("work"):

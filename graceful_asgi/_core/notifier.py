@@ -1,8 +1,8 @@
-"""How word of a drain gets out: to waiting tasks, to the log, to hooks.
+"""`Notifier`: wakes the tasks that wait for a drain to change, and calls log and hooks in order.
 
-Triggers come from signal handlers and other threads, where neither waking a task nor logging is
-safe (a `QueueHandler` takes a lock that the interrupted code may hold). So they only post; the
-event loop, or the watchdog when the loop is stuck, publishes.
+Triggers come from signal handlers and other threads. Neither a hook nor a log record is safe there:
+a `QueueHandler` takes a lock that the interrupted code may hold. So triggers only post. The event
+loop publishes what was posted, or the watchdog where the loop is stuck.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ News: TypeAlias = Callable[[], object]
 
 
 class Waker(Protocol):
-    """What wants to know that something has happened, and looks for itself what it was."""
+    """Can be woken from any thread; reads the drain anew when it is."""
 
     def wake(self) -> None:
         """Wake up. Idempotent; safe from any thread and in a signal handler."""
@@ -47,16 +47,16 @@ class Notifier:
         return self._run_soon is not None
 
     def post(self, news: News) -> None:
-        """Have *news* called on the loop, and wake who listens. Safe in a signal handler."""
+        """Call *news* on the loop, soon, and wake the waiting tasks. Safe in a signal handler."""
         self._news.append(news)
         self.wake()
         if self._run_soon is not None:
-            # The loop has gone: whoever binds next, or the watchdog, publishes.
+            # A loop that is closed: the next one that binds publishes, or the watchdog.
             with contextlib.suppress(RuntimeError):
                 self._run_soon(self.publish)
 
     def publish(self) -> None:
-        """Say what has been posted. Not for signal handlers."""
+        """Call everything that was posted. Not for signal handlers."""
         while True:
             try:
                 news = self._news.popleft()
@@ -68,19 +68,17 @@ class Notifier:
         """Log a phase change and call the hooks with it. On the loop that publishes."""
         log.phase_changed(change)
         for hook in tuple(self.hooks):
-            try:
+            with log.caught("hook %r failed; the drain goes on", hook):
                 hook(change)
-            except Exception:
-                log.failed("hook %r failed; the drain goes on", hook)
 
     def wake(self) -> None:
-        """Wake whoever listens. Safe in a signal handler."""
+        """Wake the waiting tasks and threads. Safe in a signal handler."""
         for waker in tuple(self.wakers):
             waker.wake()
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Wakeup]:
-        """Listen for the length of a block."""
+        """Give something to wait on, which each change of the drain wakes, for a block."""
         listener = Wakeup()
         self.wakers.add(listener)
         try:

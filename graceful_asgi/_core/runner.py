@@ -380,10 +380,8 @@ class DrainRunner:
 
     def _call(self, listeners: Iterable[Callable[[], object]]) -> None:
         for listener in tuple(listeners):
-            try:
+            with log.caught("%r failed; the server goes on", listener):
                 listener()
-            except Exception:
-                log.failed("%r failed; the server goes on", listener)
 
     def track(self, name: str) -> TrackedWork:
         """Count the app's own work as in flight. See `Drainer.track`."""

@@ -1,6 +1,6 @@
-"""What stands beside a drain for as long as its server runs: told of each phase, closed at the end.
+"""Starts the extensions of a server: everything that lives as long as it, beside its drain.
 
-An attendant is made by a line in `_MAKERS`; most are made only where the environment asks for them.
+An extension is made by a line in `_MAKERS`. Most are made only where the environment asks for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .._control.extension import open_control_socket, wants_control_socket
 from ..errors import GracefulError
 from ..event_loop import run_blocking
 from ..phase import Phase
-from .systemd import announce
+from .systemd import announce_server
 from .unhandled_exceptions import stop_on_unhandled_exception
 
 if TYPE_CHECKING:
@@ -26,52 +26,54 @@ if TYPE_CHECKING:
 
 _MAKERS: Final[Sequence[Callable[[DrainRunner], Extension | None]]] = (
     stop_on_unhandled_exception,
-    announce,
+    announce_server,
 )
-"""Each is asked once per server, as it is found; None: nothing to attend to."""
+"""Each is called once per server, when the server is found. None: not wanted here."""
+
+_FAILED: Final = "%r failed; the drain goes on"
 
 
-async def attend(drainer: DrainRunner) -> None:
+async def start_extensions(drainer: DrainRunner) -> None:
     """Start what the environment and the policy ask for. On the server's event loop.
 
     Raises:
-        GracefulError: an extension was asked for with what it cannot work with. Any other error is
-            logged: the server goes on without that extension.
+        GracefulError: an extension was asked for with a value that it cannot work with. Any other
+            error is logged: the server goes on without that extension.
     """
     drainer.now()  # the clock is that of the running loop: a thread would find another
     extensions: list[Extension] = []
-    with _going_on("opening the control socket"):
+    with _starting("opening the control socket"):
         if wants_control_socket(drainer):
             opened = await run_blocking(open_control_socket, drainer)
             extensions += [] if opened is None else [opened]
     for make in (*_MAKERS, *drainer.makers):
-        with _going_on(make):
+        with _starting(make):
             extensions += [] if (made := make(drainer)) is None else [made]
     if not extensions:
         return
 
-    def tell(change: PhaseChange) -> None:
-        for attendant in extensions:
-            with _going_on(attendant):
-                attendant.phase_changed(change)
+    def pass_on(change: PhaseChange) -> None:
+        for extension in extensions:
+            with log.caught(_FAILED, extension):
+                extension.phase_changed(change)
         if change.phase is Phase.STOPPED:
             close()
 
     def close() -> None:
-        drainer.notifier.hooks.remove(tell)
-        for attendant in extensions:
-            with _going_on(attendant):
-                attendant.close()
+        drainer.notifier.hooks.remove(pass_on)
+        for extension in extensions:
+            with log.caught(_FAILED, extension):
+                extension.close()
 
-    drainer.notifier.hooks.append(tell)
+    drainer.notifier.hooks.append(pass_on)
     drainer.on_failure.append(close)
 
 
 @contextmanager
-def _going_on(what: object) -> Iterator[None]:
+def _starting(what: object) -> Iterator[None]:
     try:
         yield
     except GracefulError:
         raise
     except Exception:
-        log.failed("%r failed; the drain goes on", what)
+        log.failed("%r failed; the server goes on without it", what)

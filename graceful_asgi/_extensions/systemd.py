@@ -1,7 +1,8 @@
-"""Telling systemd how a service stands: `Notifier` speaks its protocol, announcers say what.
+"""Tells systemd the state of a service: ready, stopping, a status line, more time: sd_notify(3).
 
-A service of `Type=notify` is said to be ready once it listens, and to be stopping once a stop has
-come. It asks for more time only while its drain makes progress. See sd_notify(3).
+A service of `Type=notify` is ready once it listens, and is stopping once a stop has come. It asks
+for more time only while its drain makes progress: a service that hangs ends when `TimeoutStopSec`
+is over.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ if TYPE_CHECKING:
 VARIABLE: Final = "NOTIFY_SOCKET"
 
 EXTENSION: Final = 10.0
-"""Seconds of more time that are asked for at once."""
+"""Seconds of more time in one request."""
 
 REPEAT: Final = 5.0
-"""Seconds after which more is asked for, if there has been progress: well before they are over."""
+"""Seconds from one request for more time to the next: well before the first is used up."""
 
 STATUS_PERIOD: Final = 1.0
-"""Seconds between two lines for `systemctl status`, at the least."""
+"""Seconds between two status lines, at the least."""
 
 
-class Notifier:
-    """Sends systemd what it wants to know, each in one datagram.
+class SystemdNotifier:
+    """Sends systemd its messages, each in one datagram.
 
-    No method blocks or raises: what cannot be sent is said in the log once, and the service goes
+    No method blocks or raises. A message that cannot be sent is logged, once, and the service goes
     on. Safe from any thread.
 
     Args:
-        address: what `NOTIFY_SOCKET` says: a path, or an abstract name that begins with `@`.
+        address: the value of `NOTIFY_SOCKET`: a path, or an abstract name that begins with `@`.
     """
 
     def __init__(self, address: str) -> None:
@@ -67,19 +68,19 @@ class Notifier:
         return cls(address)
 
     def ready(self) -> None:
-        """Say that the service serves. Idempotent, to systemd."""
+        """Send that the service serves. systemd ignores the second time."""
         self._send("READY=1")
 
     def stopping(self) -> None:
-        """Say that the service has begun to stop."""
+        """Send that the service has begun to stop."""
         self._send("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
-        """Ask for so many *seconds* from now, where fewer are left of what systemd allows."""
+        """Ask for *seconds* from now. systemd ignores it where its own timeout is later."""
         self._send(f"EXTEND_TIMEOUT_USEC={math.ceil(seconds * 1_000_000)}")
 
     def status(self, text: str) -> None:
-        """Have `systemctl status` show a line."""
+        """Send the line that `systemctl status` shows."""
         self._send(f"STATUS={printable(text)}")
 
     def _send(self, message: str) -> None:
@@ -93,67 +94,85 @@ class Notifier:
                 log.caution("systemd cannot be told %r: %s", message, exc)
 
 
-class Course:
-    """Tells systemd how a service comes on: each thing once, or as often as it is of use.
+class StopReporter:
+    """Sends systemd how a service goes on: each message once, or as often as it is of use."""
 
-    Args:
-        notifier: what systemd is told by.
-    """
-
-    def __init__(self, notifier: Notifier) -> None:
+    def __init__(self, notifier: SystemdNotifier) -> None:
         self._notifier = notifier
-        self._has_said_it_stops = False
+        self._has_sent_stopping = False
         self._extend_at = self._status_at = -math.inf
-        self._seen: object = None
+        self._seen: tuple[Phase | None, float] = None, math.inf
+        """The phase and the unfinished work at the last request for more time."""
 
     def hurry(self) -> None:
-        """Let the next look show a line, however soon it comes."""
+        """Send a status line at the next update, however soon that is."""
         self._status_at = -math.inf
 
-    def look(
-        self, now: float, *, status: str, stopping: bool, progress: object, left: float
+    def update(
+        self,
+        now: float,
+        *,
+        status: str,
+        stopping: bool,
+        phase: Phase | None,
+        unfinished: int,
+        left: float,
     ) -> None:
-        """Say what there is to say. Whoever calls may do so as often as it likes.
+        """Send what is new. Call it as often as you like.
 
         Args:
-            now: by a monotonic clock.
-            status: a line for `systemctl status`.
-            stopping: whether a stop has come.
-            progress: anything that is another thing once there has been progress.
+            now: the time by a monotonic clock.
+            status: the line for `systemctl status`.
+            stopping: True once a stop has come.
+            phase: where the drain stands; None where there are several drains.
+            unfinished: how much of what was in flight when the drain began is still in flight. It
+                is progress when less is left: a client that goes on sending requests is none.
             left: seconds until the service is gone, at the longest.
         """
-        if stopping and not self._has_said_it_stops:
-            self._has_said_it_stops = True
+        if stopping and not self._has_sent_stopping:
+            self._has_sent_stopping = True
             self._notifier.stopping()
         if now >= self._status_at:
             self._status_at = now + STATUS_PERIOD
             self._notifier.status(status)
-        if stopping and now >= self._extend_at and progress != self._seen:
-            self._seen, self._extend_at = progress, now + REPEAT
+        if not stopping:
+            return
+        is_progress = unfinished < self._seen[1] or phase is not self._seen[0]
+        if is_progress and now >= self._extend_at:
+            self._seen, self._extend_at = (phase, unfinished), now + REPEAT
             self._notifier.extend(min(EXTENSION, left))
+        elif not is_progress:
+            # More than at the last time: workers answer a ping once a second, so that was older.
+            self._seen = phase, unfinished
 
 
-def announce(drainer: DrainRunner) -> Announcer | None:
-    """Return what speaks for this server, where systemd listens. An attendant's maker."""
-    if not _speaks_for_the_service():
+def unfinished(drainer: DrainRunner) -> int:
+    """Return how much of what was in flight when the drain began is still in flight."""
+    began = drainer.state.began
+    return sum(work.began <= began for work in tuple(drainer.in_flight))
+
+
+def announce_server(drainer: DrainRunner) -> ServerAnnouncer | None:
+    """Return what tells systemd the state of this server; None where it is not to. An extension."""
+    if not _is_the_service():
         return None
-    notifier = Notifier.from_env()
-    return None if notifier is None else Announcer(drainer, notifier)
+    notifier = SystemdNotifier.from_env()
+    return None if notifier is None else ServerAnnouncer(drainer, notifier)
 
 
-def _speaks_for_the_service() -> bool:
-    """Say whether this server is the service: no worker of one, and no part of a larger program."""
+def _is_the_service() -> bool:
+    """Return False for a worker of a service, and for a part of a larger program."""
     is_worker = multiprocessing.parent_process() is not None or "gunicorn.arbiter" in sys.modules
     return not is_worker and threading.current_thread() is threading.main_thread()
 
 
-class Announcer:
-    """Says how one server stands, from the listener's opening to the end. Lives on the loop."""
+class ServerAnnouncer:
+    """Tells systemd the state of one server, from its start to its end. Lives on the event loop."""
 
-    def __init__(self, drainer: DrainRunner, notifier: Notifier) -> None:
+    def __init__(self, drainer: DrainRunner, notifier: SystemdNotifier) -> None:
         self._drainer = drainer
         self._notifier = notifier
-        self._course = Course(notifier)
+        self._reporter = StopReporter(notifier)
         self._running: object = None
         drainer.on_open.append(self._opened)
 
@@ -162,14 +181,14 @@ class Announcer:
         self._notifier.status("serving")
 
     def phase_changed(self, change: PhaseChange) -> None:
-        """Say it, and go on saying how the drain goes for as long as there is one."""
-        self._course.hurry()
-        self._look()
+        """Send the new phase, and go on with the status for as long as there is a drain."""
+        self._reporter.hurry()
+        self._update()
         if self._running is None and change.phase is Phase.LAME_DUCK:
             self._running = spawn(self._run)
 
     def close(self) -> None:
-        """Say what it came to."""
+        """Send the result."""
         report = self._drainer.report()
         clean = "clean" if report.clean else "forced"
         self._notifier.status(f"{clean} after {report.elapsed:.1f} s ({report.reason})")
@@ -177,24 +196,24 @@ class Announcer:
 
     async def _run(self) -> None:
         drainer = self._drainer
-        with drainer.notifier.listening() as listener:
+        with drainer.notifier.listening() as wakeup:
             while drainer.phase not in (Phase.SERVING, Phase.STOPPED):
-                self._look()
-                await listener.wait(STATUS_PERIOD)
+                self._update()
+                await wakeup.wait(STATUS_PERIOD)
         self._running = None
 
-    def _look(self) -> None:
-        drainer, report = self._drainer, self._drainer.report()
-        ended = report.completed + report.cancelled + report.aborted
-        self._course.look(
+    def _update(self) -> None:
+        drainer = self._drainer
+        self._reporter.update(
             drainer.now(),
-            status=self._in_words(),
+            status=self._status(),
             stopping=drainer.stopping,
-            progress=(drainer.phase, ended, len(drainer.in_flight)),
+            phase=drainer.phase,
+            unfinished=unfinished(drainer),
             left=drainer.whole_time_left() + MARGIN,
         )
 
-    def _in_words(self) -> str:
+    def _status(self) -> str:
         drainer = self._drainer
         if drainer.phase is Phase.SERVING:
             return "serving"
@@ -205,45 +224,47 @@ class Announcer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceState:
-    """How a service of several workers stands, as their parent sees it."""
+class WorkersState:
+    """The state of a service of several workers, as their parent sees it."""
 
     workers: int
     serving: int
-    """How many of the workers serve."""
+    """How many of the workers serve, or have served."""
     in_flight: int
-    ended: int
-    """How much work has ended since the stop."""
+    unfinished: int
+    """How much of what was in flight when the stop came is still in flight."""
     left: float
     """Seconds until the last worker is gone, at the longest."""
 
 
 class ServiceAnnouncer:
-    """Says how a service of several workers stands. For their parent: nothing runs here by itself.
+    """Tells systemd the state of a service of several workers. For their parent; nothing runs here.
 
     Args:
-        notifier: what systemd is told by.
-        wanted: with how many workers the service is ready.
+        notifier: what sends it.
+        wanted: the number of serving workers with which the service is ready.
     """
 
-    def __init__(self, notifier: Notifier, *, wanted: int) -> None:
+    def __init__(self, notifier: SystemdNotifier, *, wanted: int) -> None:
         self._notifier = notifier
-        self._course = Course(notifier)
+        self._reporter = StopReporter(notifier)
         self._wanted = wanted
         self._is_ready = False
 
-    def look(self, state: ServiceState, *, stopping: bool, now: float) -> None:
-        """Say what there is to say. Call it after whatever has happened, as often as you like."""
+    def update(self, state: WorkersState, *, stopping: bool, now: float) -> None:
+        """Send what is new. Call it after anything has happened, as often as you like."""
         if not (stopping or self._is_ready) and state.serving >= self._wanted:
             self._is_ready = True
             self._notifier.ready()
         how = "stopping" if stopping else "serving"
-        self._course.look(
+        self._reporter.update(
             now,
             status=(
                 f"{how}: {state.serving} of {state.workers} workers, {state.in_flight} in flight"
             ),
             stopping=stopping,
-            progress=(state.workers, state.in_flight, state.ended),
+            phase=None,
+            # A worker that ends is progress, with nothing in flight as well.
+            unfinished=state.unfinished + state.workers,
             left=state.left,
         )

@@ -8,14 +8,15 @@ import signal
 from typing import TYPE_CHECKING
 
 import uvicorn
-from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.supervisors import ChangeReload
 
 from .config import STARTUP_FAILURE, DrainedConfig
+from .startup import import_app, run_server
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 
 def serve(config: DrainedConfig) -> int:
@@ -24,8 +25,8 @@ def serve(config: DrainedConfig) -> int:
     0 after a clean drain, 1 after a forced one, 3 (uvicorn's) where the app did not start. A server
     without workers that ends by a signal raises `SystemExit` with that code.
 
-    Until the app is loaded the signals are the caller's, who should take them: by default a process
-    that is number 1 in its container hears of none, and would serve after it was told to stop.
+    Until the app is loaded the caller has to handle the signals. The kernel gives a process that is
+    number 1 in its container no signal without a handler: it would serve after it was told to stop.
     """
     with _socket_file_removed(config):
         if config.should_reload:
@@ -34,15 +35,21 @@ def serve(config: DrainedConfig) -> int:
             return 0
         if config.workers > 1:
             return Supervisor(config, [config.bind_socket()]).run()
-        with contextlib.suppress(ImportFromStringError):  # which is said when it is loaded
-            import_from_string(config.app)  # outside of the event loop, and of uvicorn's handlers
+        if not import_app(config):
+            return STARTUP_FAILURE
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what uvicorn leaves behind in the end
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            # A terminal that is closed says so: uvicorn alone would be gone on the spot.
-            signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            # A terminal that closes sends SIGHUP, Ctrl+\ SIGQUIT: uvicorn alone dies of them.
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, _stop)
         server = uvicorn.Server(config)
-        server.run()
+        run_server(server)
         return 0 if server.started else STARTUP_FAILURE
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Handle a signal that uvicorn has no handler for as SIGTERM."""
+    signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`SignalInbox`: signals as something to wait for, beside pipes and processes."""
+"""`SignalReceiver`: signals as something to wait for, beside pipes and processes."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ if TYPE_CHECKING:
 
 
 class SignalReceiver:
-    """Holds the signals that have come. Use it in the main thread, as a context manager.
+    """Keeps the signals that have come. Use it in the main thread, as a context manager.
 
-    It has a file descriptor that is readable when one has come. Handlers stay as they are put in;
-    what is put back at the end is where Python's wake-up descriptor was.
+    It has a descriptor that is readable once a signal has come. At the end the handlers stay
+    installed; Python's wake-up descriptor is put back to what it was.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self._numbers = tuple(numbers)
-        self._signals: list[int] = []
+        self._received: list[int] = []
 
     def __enter__(self) -> Self:
-        self._ours, self._theirs = socket.socketpair()
-        for end in (self._ours, self._theirs):
+        self._reader, self._writer = socket.socketpair()
+        for end in (self._reader, self._writer):
             end.setblocking(False)
         for number in self._numbers:
-            signal.signal(number, self._note)
-        fd = self._theirs.fileno()
+            signal.signal(number, self._receive)
+        fd = self._writer.fileno()
         self._fd_before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         signal.set_wakeup_fd(self._fd_before)
-        self._ours.close()
-        self._theirs.close()
+        self._reader.close()
+        self._writer.close()
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
-        return self._ours.fileno()
+        return self._reader.fileno()
 
     def take(self) -> Iterator[int]:
         """Yield the signals that have come, in order, and forget them."""
         with contextlib.suppress(BlockingIOError):
-            while self._ours.recv(4096):
+            while self._reader.recv(4096):
                 pass
-        while self._signals:
-            yield self._signals.pop(0)
+        while self._received:
+            yield self._received.pop(0)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(number)

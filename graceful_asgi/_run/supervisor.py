@@ -1,13 +1,17 @@
-"""`Supervisor`: workers under one parent, which outlives them and holds the last deadline.
+"""`Supervisor`: workers under one parent, which outlives them and keeps the last deadline.
 
-The parent accepts nothing itself. Whatever happens (a signal, word from a worker, an exit, an
-instant that has come) only changes what it knows; `_tend` then does all that is due.
+The parent accepts no connection. Whatever happens (a signal, a message of a worker, an exit, an
+instant that has come) only changes its state. `_reconcile` then does everything that is due.
+
+A log may block: a pipe that nobody reads. Here every order is given before it is logged, and a
+thread writes the log (`log.start`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import time
 from functools import partial
@@ -15,11 +19,11 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
-from .._extensions.systemd import Notifier, ServiceAnnouncer
+from .._extensions.systemd import ServiceAnnouncer, SystemdNotifier
 from .config import STARTUP_FAILURE
+from .messages import StopDeadlines
 from .signal_receiver import SignalReceiver
-from .worker import StopDeadlines
-from .worker_process import Backoff, Worker, state_of
+from .worker_process import Backoff, WorkerProcess, state_of_workers
 
 if TYPE_CHECKING:
     import socket
@@ -35,7 +39,7 @@ class Supervisor:
     """Keeps as many workers as wanted, replaces them, and ends them by a deadline.
 
     Args:
-        config: what each worker serves, and how many of them.
+        config: what each worker serves, and how many workers.
         sockets: bound by the caller, closed here.
     """
 
@@ -43,64 +47,74 @@ class Supervisor:
         self._config = config
         self._sockets = list(sockets)
         self._wanted = config.workers
-        self._workers: list[Worker] = []
-        self._outdated: list[Worker] = []
-        self._successor: Worker | None = None
+        self._workers: list[WorkerProcess] = []
+        self._outdated: list[WorkerProcess] = []
+        self._successor: WorkerProcess | None = None
         self._backoff = Backoff()
-        notifier = Notifier.from_env()
+        notifier = SystemdNotifier.from_env()
         self._announcer = (
             None if notifier is None else ServiceAnnouncer(notifier, wanted=config.workers)
         )
         self._stopping = False
         self._has_served = False
-        self._interrupts = 0  # on top of a stop
+        self._lost_unserved = 0
+        """How many workers ended without a stop before any worker has ever served."""
+        self._interrupts = 0
+        """How many SIGINT have come after the stop."""
         self._code = 0
         self._handlers: dict[int, Callable[[], None]] = {
             signal.SIGTERM: partial(self._stop, signal.SIGTERM),
+            signal.SIGQUIT: partial(self._stop, signal.SIGQUIT),
             signal.SIGINT: self._on_interrupt,
             signal.SIGHUP: self._on_hang_up,
             signal.SIGTTIN: self._on_more,
             signal.SIGTTOU: self._on_fewer,
-            # Awakens; a worker's sentinel may be held open by a child that it has forked.
+            # Wakes the loop. A worker's sentinel does not, while a child that the worker has
+            # forked holds it open.
             signal.SIGCHLD: _do_nothing,
-            signal.SIGUSR1: _do_nothing,  # uvicorn's parent lives on, too
+            # Their default ends the process. uvicorn's parent survives them as well.
+            signal.SIGUSR1: _do_nothing,
             signal.SIGUSR2: _do_nothing,
         }
 
     def run(self) -> int:
         """Supervise to the end; return the exit code.
 
-        0 when every worker finished what it had in flight, 1 when one was forced to end, 3
-        (uvicorn's) when none has ever served.
+        0 when every worker finished what it had in flight, 1 when a worker was forced to end, 3
+        (uvicorn's) when no worker has ever served.
         """
         log.follow("uvicorn.error")
         log.start()
-        with SignalReceiver(self._handlers) as inbox:
-            self._say("started", "supervises %d workers", self._wanted)
-            self._tend()
+        with SignalReceiver(self._handlers) as receiver:
+            self._say("started", "supervises %s", _count(self._wanted))
+            self._reconcile()
             while self._workers or not self._stopping:
-                self._wait(inbox)
-                self._tend()
+                self._wait(receiver)
+                self._reconcile()
                 self._announce()
             self._say("ended", "no worker is left; exit code %d", self._code)
+        if not log.is_written():
+            # Python would wait for the lock of the handler that blocks, in `logging.shutdown`.
+            os._exit(self._code)
+        log.stop()
         return self._code
 
     # What happens
 
-    def _wait(self, inbox: SignalReceiver) -> None:
-        """Wait until something happens, and take note of it."""
+    def _wait(self, receiver: SignalReceiver) -> None:
+        """Wait until something happens, and change the state by it."""
         left = self._next_instant() - time.monotonic()
-        sources: list[Any] = [inbox, *(worker.process.sentinel for worker in self._workers)]
-        sources += [worker.connection for worker in self._workers if worker.talks]
+        sources: list[Any] = [receiver, *(worker.process.sentinel for worker in self._workers)]
+        sources += [worker.connection for worker in self._workers if worker.connected]
         wait(sources, None if math.isinf(left) else max(0.0, left))
-        for number in inbox.take():
+        for number in receiver.take():
             self._handlers[number]()
         for worker in self._workers:
-            failed = worker.listen()
-            self._has_served |= worker.ready
+            failed = worker.receive()
+            self._has_served |= worker.has_served
             if failed:
-                self._warn("worker_failed", "worker %d stops after a failure", worker.pid)
                 self._backoff.note_loss(time.monotonic())
+                self._warn("worker_failed", "worker %d stops after a failure", worker.pid)
 
     def _next_instant(self) -> float:
         instants = [instant for worker in self._workers for instant in worker.instants()]
@@ -116,48 +130,53 @@ class Supervisor:
             self._stop(signal.SIGINT)
             return
         self._interrupts += 1
+        last = self._interrupts > 1
         for worker in self._workers:
-            worker.interrupt(last=self._interrupts > 1)
+            worker.interrupt(last=last)
+        what = "ends" if last else "work in flight is cancelled in"
+        self._say("interrupted", "SIGINT again: %s %s", what, _count(len(self._workers)))
 
     def _on_hang_up(self) -> None:
         if self._stopping:
             self._say("ignored", "SIGHUP ignored, already stopping")
             return
-        self._say("replacing", "SIGHUP: replaces %d workers, one at a time", len(self._staying()))
-        # Those that leave stay on the list: the next one waits until they have gone.
-        self._outdated = [worker for worker in self._outdated if worker.leaving] + self._staying()
-        if self._successor is not None:  # it may have loaded what has been replaced by now
+        staying = self._staying()
+        # Those that stop stay on the list: the next replacement waits until they are gone.
+        self._outdated = [worker for worker in self._outdated if worker.stopping] + staying
+        if self._successor is not None:  # it may have loaded code that has changed since
             self._outdated.append(self._successor)
+        self._say("replacing", "SIGHUP: replaces %s, one at a time", _count(len(staying)))
 
     def _on_more(self) -> None:
         self._wanted += 1
-        self._say("wanted", "SIGTTIN: %d workers from now on", self._wanted)
+        self._say("wanted", "SIGTTIN: %s from now on", _count(self._wanted))
 
     def _on_fewer(self) -> None:
         self._wanted = max(1, self._wanted - 1)
-        self._say("wanted", "SIGTTOU: %d workers from now on", self._wanted)
+        self._say("wanted", "SIGTTOU: %s from now on", _count(self._wanted))
 
     def _stop(self, number: signal.Signals) -> None:
-        if self._stopping:
-            return  # platforms repeat it
+        if self._stopping:  # platforms repeat SIGTERM
+            return
         self._stopping = True
-        self._say("stopping", "%s: stops %d workers", number.name, len(self._workers))
-        # Nobody accepts here: what the kernel completed for these copies alone would be lost.
+        # The parent does not accept: connections that the kernel completes only for its copies of
+        # the sockets would be lost.
         for sock in self._sockets:
             sock.close()
         for worker in self._workers:
             worker.stop(number, service_stops=True)
+        self._say("stopping", "%s: stops %s", number.name, _count(len(self._workers)))
 
     # What is due
 
-    def _tend(self) -> None:
-        """Do what is due as things stand."""
+    def _reconcile(self) -> None:
+        """Do everything that is due as things stand."""
         for worker in [worker for worker in self._workers if worker.gone]:
-            self._bury(worker)
+            self._reap(worker)
         for worker in self._workers:
             if (why := worker.overdue(time.monotonic())) is not None:
-                self._warn("killed", f"worker %d {why}: SIGKILL", worker.pid)
                 worker.kill()
+                self._warn("killed", f"worker %d {why}: SIGKILL", worker.pid)
         if self._stopping:
             return
         self._replace()
@@ -166,69 +185,81 @@ class Supervisor:
         while self._is_missing_some() and time.monotonic() >= self._backoff.until:
             self._start()
 
-    def _staying(self) -> list[Worker]:
+    def _staying(self) -> list[WorkerProcess]:
         """Return the workers that are there to stay, those to be replaced last."""
         staying = [
             worker
             for worker in self._workers
-            if not worker.leaving and worker is not self._successor
+            if not worker.stopping and worker is not self._successor
         ]
         return sorted(staying, key=self._outdated.__contains__)
 
     def _is_missing_some(self) -> bool:
         return not self._stopping and len(self._staying()) < self._wanted
 
-    def _start(self) -> Worker | None:
-        allowance = StopDeadlines.of(self._config.policy)
+    def _start(self) -> WorkerProcess | None:
+        deadlines = StopDeadlines.of(self._config.policy)
         try:
-            worker = Worker(self._config, self._sockets, allowance)
-        except OSError as exc:  # no memory, no process, no descriptor to be had: later, perhaps
-            self._warn("not_started", "a worker could not be started: %s", exc)
+            worker = WorkerProcess(self._config, self._sockets, deadlines)
+        except OSError as exc:  # no memory, process or descriptor to be had: perhaps later
             self._backoff.note_loss(time.monotonic())
+            self._warn("not_started", "a worker could not be started: %s", exc)
             return None
         self._workers.append(worker)
         self._say("worker_started", "worker %d started", worker.pid)
         return worker
 
-    def _bury(self, worker: Worker) -> None:
-        """Take note of how a worker has ended."""
+    def _reap(self, worker: WorkerProcess) -> None:
+        """Take a worker off the list that has ended, and decide what follows from that."""
         self._workers.remove(worker)
-        worker.listen()  # its last words
+        worker.receive()  # what it sent last
         code = worker.process.exitcode
         worker.close()
-        if worker.leaving:
+        if worker.stopping:
+            if self._stopping and not _ended_well(worker, code):
+                self._code = self._code or 1
             say = self._say if code == 0 else self._warn
             say("worker_ended", "worker %d ended, exit code %s", worker.pid, code)
-            if self._stopping and worker.ready and code != 0:
-                self._code = 1
             return
-        self._warn("worker_lost", "worker %d ended unasked, exit code %s", worker.pid, code)
         if worker is self._successor:
             self._give_up_replacing()
-        elif code == STARTUP_FAILURE and not (self._has_served or worker.ready):
-            self._warn("not_started", "the app does not start: stops")
+        elif not (self._has_served or worker.has_served):
+            self._note_unserved_loss(code)
+        else:
+            self._backoff.note_loss(time.monotonic())
+        self._warn("worker_lost", "worker %d ended unexpectedly, exit code %s", worker.pid, code)
+
+    def _note_unserved_loss(self, code: int | None) -> None:
+        """Give an app up that has never served.
+
+        It has said so itself (uvicorn's exit code), or as many workers as are wanted have crashed.
+        Whoever started this parent sees its exit code, and nothing but crashes otherwise.
+        """
+        self._lost_unserved += 1
+        if code == STARTUP_FAILURE or self._lost_unserved >= self._wanted:
             self._code = STARTUP_FAILURE
             self._stop(signal.SIGTERM)
+            self._warn("not_started", "the app does not start: it has never served")
         else:
             self._backoff.note_loss(time.monotonic())
 
     def _replace(self) -> None:
-        """Go on with what SIGHUP has begun: bring one up, then let one go, then the next."""
+        """Go on with what SIGHUP began: start a worker, then stop an old one, then the next."""
         self._outdated = [worker for worker in self._outdated if worker in self._workers]
         successor = self._successor
         if successor is None:
-            # One at a time: not before the one that was replaced last has gone.
-            if self._outdated and not any(worker.leaving for worker in self._outdated):
+            # One at a time: not before the worker that was replaced last is gone.
+            if self._outdated and not any(worker.stopping for worker in self._outdated):
                 self._successor = self._start()
                 if self._successor is None:
                     self._give_up_replacing()
-        elif successor.ready:
+        elif successor.has_served:
             self._successor = None
             for worker in self._outdated[:1]:
                 worker.stop(signal.SIGTERM, service_stops=False)
         elif time.monotonic() >= successor.started_at + START_PERIOD:
-            self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
             successor.kill()
+            self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
             self._give_up_replacing()
 
     def _give_up_replacing(self) -> None:
@@ -238,7 +269,8 @@ class Supervisor:
     def _announce(self) -> None:
         if self._announcer is not None:
             now = time.monotonic()
-            self._announcer.look(state_of(self._workers, now), stopping=self._stopping, now=now)
+            state = state_of_workers(self._workers, now)
+            self._announcer.update(state, stopping=self._stopping, now=now)
 
     _say = staticmethod(log.supervision)
 
@@ -246,5 +278,17 @@ class Supervisor:
         self._say(event, message, *args, level=logging.WARNING)
 
 
+def _ended_well(worker: WorkerProcess, code: int | None) -> bool:
+    """Return True if a worker that was stopped has lost nothing.
+
+    SIGTERM ends a worker that has not even installed its handlers: it has served nobody.
+    """
+    return code == 0 or (code == -signal.SIGTERM and not worker.has_served)
+
+
+def _count(workers: int) -> str:
+    return f"{workers} worker{'' if workers == 1 else 's'}"
+
+
 def _do_nothing() -> None:
-    """Handle a signal by doing what is due, and nothing else."""
+    """Handle a signal by what `_reconcile` does after each."""

@@ -1,7 +1,7 @@
-"""A worker's own process: a uvicorn server that obeys its parent, and tells it how things stand.
+"""A worker's own process: a uvicorn server that takes commands of its parent and sends its status.
 
-The parent speaks through a pipe, and stops a worker by SIGTERM. An end of file in that pipe means
-that the parent has gone: the worker drains and goes, too.
+The parent sends commands through a pipe, and stops a worker by SIGTERM. An end of file in the pipe
+means that the parent is gone: then the worker drains and exits.
 """
 
 from __future__ import annotations
@@ -11,97 +11,52 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
 import uvicorn
 
+from .._extensions.systemd import unfinished
 from .._servers import UvicornHook
-from .._servers.uvicorn import MARGIN
 from .config import STARTUP_FAILURE, DrainedConfig
+from .messages import (
+    EXIT_MARGIN,
+    LEFT_TO_THE_PARENT,
+    Alive,
+    Command,
+    Serving,
+    Status,
+    StopDeadlines,
+    Stopping,
+)
+from .startup import StoppedWhileLoadingError, run_server
 
 if TYPE_CHECKING:
     import socket
     from multiprocessing.connection import Connection
     from types import FrameType
-    from typing import Any
 
     from ..phase import PhaseChange
-    from ..policy import DrainPolicy
-
-Command = Literal["ping", "service stops", "interrupt"]
-"""What the parent says: are you there; your siblings are told to stop as well; Ctrl+C."""
-
-EXIT_MARGIN: Final = 1.0
-"""Seconds from a worker's own hard deadline to its SIGKILL: it says better what is stuck."""
-
-LEFT_TO_THE_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
-"""Signals of a terminal, which sends them to the parent and to each worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopDeadlines:
-    """How long a worker may take to be gone, in seconds from the signal."""
-
-    whole: float
-    """From SIGTERM on: up to its own hard deadline."""
-    lame_duck: float
-    """How much of that SIGINT leaves out."""
-    after_cancel: float
-    """From the moment that it waits for nothing any more."""
-
-    @classmethod
-    def of(cls, policy: DrainPolicy) -> StopDeadlines:
-        """Return what *policy* allows."""
-        return cls(
-            policy.total_period + MARGIN,
-            policy.lame_duck_period,
-            policy.cancel_period + policy.cleanup_period + MARGIN,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """It serves."""
-
-    allowance: StopDeadlines
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """It is there."""
-
-    in_flight: int
-    ended: int
-    """How much of what was in flight has ended since the drain began."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """It stops, and may do so of its own accord: another is needed in its place."""
-
-    failed: bool
-    """Whether an exception that nobody handled is the reason."""
-
-
-Status = Ready | Pong | Leaving
 
 
 def run_worker(
     config: DrainedConfig, parent: Connection, sockets: list[socket.socket] | None = None
 ) -> None:
-    """Serve until told to stop, then exit: 0 after a clean drain, 1 otherwise, 3 if never."""
+    """Serve until a stop, then exit: 0 after a clean drain, 1 otherwise, 3 if it never served."""
     for number in LEFT_TO_THE_PARENT:
-        signal.signal(number, _leave_it)  # not ignored: what the app starts would inherit that
+        # A handler, not SIG_IGN: programs that the app starts would inherit that.
+        signal.signal(number, _leave_to_the_parent)
     server = WorkerServer(config, parent)
-    server.run(sockets)
+    try:
+        run_server(server, sockets)
+    except StoppedWhileLoadingError:
+        sys.exit(0)  # it has served nobody
     hook = UvicornHook.of(server)
     if not server.started:
         sys.exit(STARTUP_FAILURE)
     sys.exit(0 if hook is None else hook.exit_code())
 
 
-def _leave_it(number: int, frame: FrameType | None) -> None:
+def _leave_to_the_parent(number: int, frame: FrameType | None) -> None:
     """Do nothing."""
 
 
@@ -117,73 +72,86 @@ class WorkerServer(uvicorn.Server):
         super().__init__(config)
         self._parent = parent
         self._sending = threading.Lock()
-        self._has_said_it_leaves = False
+        self._has_loaded = False
+        self._has_sent_stopping = False
         self._interrupts: list[Command] = []
-        """The parent's Ctrl+C that are still to be taken."""
+        """The interrupts from the parent that the signal handler has not taken yet."""
         self.service_stops = False
-        """Whether no sibling goes on with the listening sockets. For the server edge."""
+        """True if no sibling goes on with the listening sockets. For the server's adapter."""
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve on *sockets*, obeying the parent from here on."""
-        threading.Thread(target=self._obey, name="graceful_asgi orders", daemon=True).start()
+        """Serve on *sockets*, and take commands from the parent from here on."""
+        threading.Thread(
+            target=self._read_commands, name="graceful_asgi commands", daemon=True
+        ).start()
         super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and tell the parent."""
-        self.handle_exit(signal.SIGINT, None)  # what came before uvicorn's handler was there
+        """Start as uvicorn does, and send the parent word of it."""
+        self._has_loaded = True
+        # An interrupt that the parent sent before uvicorn's handlers were installed.
+        self.handle_exit(signal.SIGINT, None)
         await super().startup(sockets=sockets)
         hook = UvicornHook.of(self)
         if hook is not None:
             hook.drainer.notifier.hooks.append(self._note_phase)
-            policy = hook.drainer.policy
-        else:
-            policy = self.config.policy
         if self.started:
-            self._tell(Ready(StopDeadlines.of(policy)))
+            policy = self.config.policy if hook is None else hook.drainer.policy
+            self._send(Serving(StopDeadlines.of(policy)))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal, in the signal handler. One of a terminal counts as the parent says."""
+        """Take a signal, in the signal handler.
+
+        A terminal sends its signals to the parent as well, which then sends `interrupt`. So a
+        SIGINT counts as often as the parent has sent that.
+        """
         if sig not in LEFT_TO_THE_PARENT:
-            super().handle_exit(sig, frame)
+            self._stop(sig, frame)
         while sig == signal.SIGINT and self._interrupts:
             self._interrupts.pop()
-            super().handle_exit(sig, frame)
+            self._stop(sig, frame)
+
+    def _stop(self, sig: int, frame: FrameType | None) -> None:
+        if not self._has_loaded:
+            # uvicorn would set a flag, and read it once the app is imported and has started.
+            raise StoppedWhileLoadingError
+        super().handle_exit(sig, frame)
 
     def _note_phase(self, change: PhaseChange) -> None:
         hook = UvicornHook.of(self)
-        if hook is not None and hook.drainer.stopping and not self._has_said_it_leaves:
-            self._has_said_it_leaves = True
-            self._tell(Leaving(hook.failed))
+        if hook is not None and change.stopped_by and not self._has_sent_stopping:
+            self._has_sent_stopping = True
+            self._send(Stopping(hook.failed))
 
-    def _obey(self) -> None:
-        """Take orders, in a thread: a blocked event loop must not be the end of obedience."""
+    def _read_commands(self) -> None:
+        """Take commands, in a thread of its own: a blocked event loop must not delay a stop."""
         while True:
             try:
-                order: Command = self._parent.recv()
+                command: Command = self._parent.recv()
             except (EOFError, OSError):
                 self._note_service_stops()
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            if order == "ping":
-                self._tell(self._pong())
-            elif order == "service stops":
+            if command == "ping":
+                self._send(self._alive())
+            elif command == "service stops":
                 self._note_service_stops()
             else:
-                self._interrupts.append(order)
-                # By the main thread: uvicorn's handler looks at flags that its loop sets.
+                self._interrupts.append(command)
+                # In the main thread: uvicorn's handler reads flags that its event loop writes.
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _note_service_stops(self) -> None:
-        # A socket that has come from outside outlives the service (socket activation).
+        # A socket that came from outside outlives the service: systemd holds it.
         self.service_stops = self.config.fd is None
 
-    def _pong(self) -> Pong:
+    def _alive(self) -> Alive:
         hook = UvicornHook.of(self)
         if hook is None:
-            return Pong(0, 0)
-        now = hook.drainer.statistics()
-        return Pong(now.in_flight, now.completed + now.cancelled + now.aborted)
+            return Alive(0, 0)
+        return Alive(len(hook.drainer.in_flight), unfinished(hook.drainer))
 
-    def _tell(self, news: Any) -> None:
-        with self._sending, contextlib.suppress(OSError):  # the parent has gone: see `_obey`
-            self._parent.send(news)
+    def _send(self, status: Status) -> None:
+        # An error means that the parent is gone; `_read_commands` sees the end of file.
+        with self._sending, contextlib.suppress(OSError):
+            self._parent.send(status)

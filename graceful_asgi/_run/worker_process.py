@@ -1,4 +1,4 @@
-"""What a supervisor holds of each worker, and when another may be started after a loss."""
+"""The parent's view of one worker: its process, the pipe to it, and when it has to be gone."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from typing import TYPE_CHECKING, Final
 from uvicorn._subprocess import get_subprocess
 
 from .. import log
-from .._extensions.systemd import ServiceState
-from .worker import EXIT_MARGIN, Leaving, Pong, Ready, run_worker
+from .._extensions.systemd import WorkersState
+from .messages import EXIT_MARGIN, Alive, Serving, Stopping
+from .worker import run_worker
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Sequence
 
     from .config import DrainedConfig
-    from .worker import Command, StopDeadlines
+    from .messages import Command, StopDeadlines
 
 CALM_PERIOD: Final = 60.0
-"""Seconds without a loss after which the next one counts as the first."""
+"""Seconds without a loss after which the next loss counts as the first."""
 
 LONGEST_PAUSE: Final = 30.0
 
 PING_PERIOD: Final = 1.0
-"""Seconds between two questions whether a worker is there."""
+"""Seconds between two pings."""
 
 
 class Backoff:
@@ -42,20 +43,20 @@ class Backoff:
         self._last = -math.inf
 
     def note_loss(self, now: float) -> None:
-        """Count a worker that ended unasked."""
+        """Count a worker that ended without a stop."""
         self._losses = 1 if now - self._last > CALM_PERIOD else self._losses + 1
         self._last = now
         pause = 0.0 if self._losses == 1 else min(LONGEST_PAUSE, 2.0 ** (self._losses - 3))
         self.until = now + pause
 
 
-class Worker:
-    """One worker's process, the pipe to it, and the instant at which it is killed.
+class WorkerProcess:
+    """One worker: its process, the pipe to it, and the instant at which it is killed.
 
     Args:
         config: what it serves.
-        sockets: the listening sockets; it gets copies.
-        allowance: how long it may take to stop, until it says so itself.
+        sockets: the listening sockets; the worker gets copies.
+        deadlines: how long it may take to stop, until it sends its own.
 
     Raises:
         OSError: its process could not be started.
@@ -65,9 +66,9 @@ class Worker:
         self,
         config: DrainedConfig,
         sockets: Sequence[socket.socket],
-        allowance: StopDeadlines,
+        deadlines: StopDeadlines,
     ) -> None:
-        self._allowance = allowance
+        self._deadlines = deadlines
         self._answer_period = float(config.timeout_worker_healthcheck)
         self.connection, theirs = multiprocessing.Pipe()
         target = partial(run_worker, config, theirs)
@@ -80,131 +81,131 @@ class Worker:
         finally:
             theirs.close()
         self.pid: int = self.process.pid or 0
-        self.ready = False
-        """Whether it has served."""
-        self.leaving = False
-        """Whether it has been told to stop, or has said that it does."""
-        self.talks = True
-        self.pong = Pong(0, 0)
+        self.has_served = False
+        self.stopping = False
+        """True once it was told to stop, or has sent that it stops."""
+        self.connected = True
+        """True while the pipe to it works."""
+        self.last_answer = Alive(0, 0)
         self.started_at = time.monotonic()
         self.kill_at = math.inf
-        """The instant (monotonic) at which it has to be gone: after its own hard deadline."""
-        self._ping_at = math.inf  # until it serves: an import may take its time
-        self._no_answer_at = math.inf
+        """The instant (monotonic) at which it is killed: after its own hard deadline."""
+        self._ping_at = math.inf  # no pings before it serves: an import may take its time
+        self._answer_due_at = math.inf
 
     # From the worker
 
     @property
     def gone(self) -> bool:
-        """Whether its process has ended."""
+        """True once its process has ended."""
         return self.process.exitcode is not None
 
-    def listen(self) -> bool:
-        """Take in what it has said; say whether that was that a failure stops it."""
+    def receive(self) -> bool:
+        """Take the messages that have come; return True if it stops because of a failure."""
         failed = False
         try:
-            while self.talks and self.connection.poll():
-                news = self.connection.recv()
-                if isinstance(news, Ready):
-                    self.ready, self._allowance = True, news.allowance
+            while self.connected and self.connection.poll():
+                status = self.connection.recv()
+                if isinstance(status, Serving):
+                    self.has_served, self._deadlines = True, status.deadlines
                     self._ping_at = time.monotonic()
-                elif isinstance(news, Leaving):
-                    failed |= news.failed
-                    self._leave(self._allowance.whole)
+                elif isinstance(status, Stopping):
+                    failed |= status.failed
+                    self._expect_end(self._deadlines.after_stop)
                 else:
-                    self.pong, self._no_answer_at = news, math.inf
-        except (EOFError, OSError):  # on its way out
-            self.talks = False
-            self._no_answer_at = math.inf
+                    self.last_answer, self._answer_due_at = status, math.inf
+        except (EOFError, OSError):  # it is about to end
+            self.connected = False
+            self._answer_due_at = math.inf
         return failed
 
     def instants(self) -> Iterator[float]:
-        """Yield when something is due about it."""
+        """Yield the instants at which something is due."""
         yield self.kill_at
-        if self._no_answer_at == math.inf:
+        if self._answer_due_at == math.inf:
             yield self._ping_at
-        elif not self.leaving:  # then its deadline is what counts
-            yield self._no_answer_at
+        elif not self.stopping:  # a worker that stops has a deadline, which is what counts
+            yield self._answer_due_at
 
     def overdue(self, now: float) -> str | None:
-        """Say why it has to be killed, if it has to; else see whether it is still there."""
+        """Return why it has to be killed; None if it has not. Sends the ping that is due."""
         if now >= self.kill_at:
             return "is past its deadline"
-        if now >= self._no_answer_at and not self.leaving:
+        if now >= self._answer_due_at and not self.stopping:
             return f"has not answered for {self._answer_period:g} s"
         if now >= self._ping_at:
             self._ping_at = now + PING_PERIOD
-            if self._no_answer_at == math.inf and self._order("ping"):
-                self._no_answer_at = now + self._answer_period
+            if self._answer_due_at == math.inf and self._send("ping"):
+                self._answer_due_at = now + self._answer_period
         return None
 
     # To the worker
 
     def stop(self, number: signal.Signals, *, service_stops: bool) -> None:
-        """Have it drain as for signal *number*, and be gone in what it is allowed.
+        """Make it drain as for signal *number*, and be gone by its deadline.
 
-        One that leaves already is left to it. It may be past handling a signal; and it closes its
-        listener before the others, which still accept.
+        Does nothing for a worker that stops already. That one may be past handling a signal, and
+        it has to close its listener before the others do, which still accept.
         """
-        if self.leaving:
+        if self.stopping:
             return
         if service_stops:
-            self._order("service stops")
-        whole = self._allowance.whole
+            self._send("service stops")
+        period = self._deadlines.after_stop
         if number == signal.SIGINT:
-            self._order("interrupt")
-            whole -= self._allowance.lame_duck
+            self._send("interrupt")
+            period -= self._deadlines.lame_duck
         else:
             self._send_signal(signal.SIGTERM)
-        self._leave(whole)
+        self._expect_end(period)
 
     def interrupt(self, *, last: bool) -> None:
-        """Have it wait for nothing any more; *last*: have it end."""
-        self._order("interrupt")
-        self._leave(0.0 if last else self._allowance.after_cancel)
+        """Make it cancel its work in flight; with *last*, make it end."""
+        self._send("interrupt")
+        self._expect_end(0.0 if last else self._deadlines.after_cancel)
 
     def kill(self) -> None:
         """End it on the spot."""
-        self.kill_at = self._no_answer_at = self._ping_at = math.inf
-        self.talks = False
+        self.kill_at = self._answer_due_at = self._ping_at = math.inf
+        self.connected = False
         self._send_signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of one that has ended."""
+        """Close what is left of a worker that has ended."""
         self.connection.close()
         self.process.close()
-        try:
+        with (
+            log.caught("the metrics of worker %d cannot be removed", self.pid),
+            contextlib.suppress(ModuleNotFoundError),  # without that extra there are none
+        ):
             from ..prometheus import forget_process
 
             forget_process(self.pid)
-        except ModuleNotFoundError:
-            pass  # without that extra it has left no figures
-        except OSError as exc:
-            log.caution("the metrics of worker %d cannot be removed: %s", self.pid, exc)
 
-    def _leave(self, period: float) -> None:
-        self.leaving = True
+    def _expect_end(self, period: float) -> None:
+        self.stopping = True
         self.kill_at = min(self.kill_at, time.monotonic() + period + EXIT_MARGIN)
 
     def _send_signal(self, number: signal.Signals) -> None:
-        if not self.gone:  # its pid is nobody else's: it has not been waited for
+        # Until it has been waited for, its pid belongs to no other process.
+        if not self.gone:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def _order(self, order: Command) -> bool:
+    def _send(self, command: Command) -> bool:
         try:
-            self.connection.send(order)
+            self.connection.send(command)
         except OSError:
-            self.talks = False
-        return self.talks
+            self.connected = False
+        return self.connected
 
 
-def state_of(workers: Sequence[Worker], now: float) -> ServiceState:
-    """Return how a service with these workers stands."""
-    return ServiceState(
+def state_of_workers(workers: Sequence[WorkerProcess], now: float) -> WorkersState:
+    """Return the state of a service with these workers."""
+    return WorkersState(
         workers=len(workers),
-        serving=sum(worker.ready for worker in workers),
-        in_flight=sum(worker.pong.in_flight for worker in workers),
-        ended=sum(worker.pong.ended for worker in workers),
+        serving=sum(worker.has_served for worker in workers),
+        in_flight=sum(worker.last_answer.in_flight for worker in workers),
+        unfinished=sum(worker.last_answer.unfinished for worker in workers),
         left=max((worker.kill_at - now for worker in workers), default=0.0),
     )

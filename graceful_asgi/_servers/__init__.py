@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from .._core.server_context import ServerContext
-from .._extensions.registry import attend
+from .._extensions.registry import start_extensions
 from . import gunicorn, policy_check
 from .finder import find_server
 from .server_id import server_id, server_pid
@@ -56,7 +56,7 @@ async def attach(
         has_endpoint=has_endpoint,
         origins=origins,
     )
-    await attend(drainer)
+    await start_extensions(drainer)
     if server is not None and (hook := UvicornHook.of(server)) is not None:
         drainer.note_failure()  # another middleware of the app was faster: its drain is the one
         return hook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from typing import Any
@@ -112,9 +113,20 @@ async def test_a_change_of_phase_goes_to_the_log_and_to_every_hook(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("error", [RuntimeError("broken"), IndexError("broken")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("broken"),
+        IndexError("broken"),
+        asyncio.CancelledError("broken"),
+        SystemExit("broken"),
+        KeyboardInterrupt("broken"),
+        GeneratorExit("broken"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 async def test_a_hook_that_fails_is_logged_with_its_traceback_and_the_next_is_told(
-    error: Exception, caplog: pytest.LogCaptureFixture
+    error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(change: PhaseChange) -> Any:
         raise error

@@ -1,7 +1,8 @@
-"""What stands beside a drain: it is told of each phase, and closed at the end."""
+"""Extensions get each phase of a drain, and are closed at the end."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import anyio.lowlevel
@@ -10,7 +11,7 @@ from support.asgi import FakeAdapter
 
 from graceful_asgi import DrainPolicy
 from graceful_asgi._core.runner import DrainRunner
-from graceful_asgi._extensions.registry import attend
+from graceful_asgi._extensions.registry import start_extensions
 
 if TYPE_CHECKING:
     from graceful_asgi.phase import PhaseChange
@@ -19,11 +20,11 @@ QUICK = DrainPolicy(lame_duck_period=0, grace_period=0, cancel_period=0, cleanup
 
 
 class Noting:
-    """Notes what it is told; fails after that if it is to."""
+    """Notes what it is called with; raises after that if it is to."""
 
-    def __init__(self, *, fails: bool) -> None:
+    def __init__(self, failure: BaseException | None = None) -> None:
         self.told: list[str] = []
-        self._fails = fails
+        self._failure = failure
 
     def phase_changed(self, change: PhaseChange) -> None:
         self._note(change.phase.value)
@@ -33,19 +34,20 @@ class Noting:
 
     def _note(self, what: str) -> None:
         self.told.append(what)
-        if self._fails:
-            raise ValueError(what)
+        if self._failure is not None:
+            raise self._failure
 
 
 @pytest.mark.anyio
-async def test_one_that_raises_keeps_no_other_from_its_news_or_its_end(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("failure", [ValueError("x"), SystemExit(5), asyncio.CancelledError()])
+async def test_one_that_raises_keeps_no_other_from_its_phases_or_its_end(
+    failure: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken, sound = Noting(fails=True), Noting(fails=False)
+    broken, sound = Noting(failure), Noting()
     drainer = DrainRunner(QUICK)
     drainer.makers += [lambda drainer: broken, lambda drainer: sound]
     drainer.bind(anew=True)
-    await attend(drainer)
+    await start_extensions(drainer)
     drainer.stop("test")
     await drainer.drain(FakeAdapter(drainer))
     drainer.finish()

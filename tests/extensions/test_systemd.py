@@ -22,11 +22,11 @@ from graceful_asgi._extensions.systemd import (
     REPEAT,
     STATUS_PERIOD,
     VARIABLE,
-    Announcer,
-    Notifier,
+    ServerAnnouncer,
     ServiceAnnouncer,
-    ServiceState,
-    announce,
+    SystemdNotifier,
+    WorkersState,
+    announce_server,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NotifyS
 def test_each_word_is_one_datagram(tmp_path: Path, abstract: bool) -> None:
     address = f"@graceful-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with NotifySocket(address) as listening:
-        notifier = Notifier.from_env({VARIABLE: address})
+        notifier = SystemdNotifier.from_env({VARIABLE: address})
         assert notifier is not None
         notifier.ready()
         notifier.stopping()
@@ -71,13 +71,13 @@ def test_each_word_is_one_datagram(tmp_path: Path, abstract: bool) -> None:
 
 @pytest.mark.parametrize("value", [None, "", "vsock:2:1234", "relative"])
 def test_without_an_address_that_is_known_nobody_is_told(value: str | None) -> None:
-    assert Notifier.from_env({} if value is None else {VARIABLE: value}) is None
+    assert SystemdNotifier.from_env({} if value is None else {VARIABLE: value}) is None
 
 
 def test_a_socket_that_nobody_listens_on_is_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    notifier = Notifier(str(tmp_path / "nobody"))
+    notifier = SystemdNotifier(str(tmp_path / "nobody"))
     notifier.ready()
     notifier.stopping()
     (record,) = caplog.records
@@ -88,7 +88,7 @@ def test_a_socket_that_nobody_listens_on_is_told_of_once(
 def test_nothing_waits_for_a_reader_that_is_slow(
     systemd: NotifySocket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    notifier = Notifier(systemd.address)
+    notifier = SystemdNotifier(systemd.address)
     for _ in range(2000):
         notifier.ready()
     assert len(caplog.records) == 1
@@ -104,9 +104,9 @@ class Service:
     def __init__(self, policy: DrainPolicy = LONG) -> None:
         self.drainer = DrainRunner(policy, clock=virtual_clock())
         self.drainer.bind(anew=True)
-        announcer = announce(self.drainer)
+        announcer = announce_server(self.drainer)
         assert announcer is not None
-        self.announcer: Announcer = announcer
+        self.announcer: ServerAnnouncer = announcer
         as_drainer(self.drainer).add_hook(announcer.phase_changed)
 
     async def work(self, seconds: float) -> None:
@@ -201,6 +201,24 @@ async def test_no_more_time_is_asked_for_while_nothing_moves(systemd: NotifySock
 
 
 @pytest.mark.anyio
+async def test_a_client_that_goes_on_sending_requests_is_no_progress(
+    systemd: NotifySocket,
+) -> None:
+    """One request hangs. What others do on their open connections keeps no service from its end."""
+    service = Service()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(service.work, 50)
+        await anyio.wait_all_tasks_blocked()
+        service.drainer.stop("SIGTERM")
+        tasks.start_soon(service.drain, systemd)
+        await anyio.sleep(11)
+        asked = len(systemd.told("EXTEND_TIMEOUT_USEC"))
+        for _ in range(35):
+            await service.work(1)
+        assert len(systemd.told("EXTEND_TIMEOUT_USEC")) == asked
+
+
+@pytest.mark.anyio
 async def test_no_more_is_asked_for_than_the_hard_deadline_leaves(systemd: NotifySocket) -> None:
     policy = DrainPolicy(lame_duck_period=1, grace_period=1, cancel_period=1, cleanup_period=1)
     service = Service(policy)
@@ -242,12 +260,12 @@ async def test_a_server_that_is_not_known_is_ready_after_its_startup(systemd: No
 
 def test_nobody_speaks_where_systemd_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert announce(DrainRunner()) is None
+    assert announce_server(DrainRunner()) is None
 
 
 def test_a_server_in_a_thread_does_not_speak_for_its_program(systemd: NotifySocket) -> None:
     made: list[object] = []
-    thread = threading.Thread(target=lambda: made.append(announce(DrainRunner())))
+    thread = threading.Thread(target=lambda: made.append(announce_server(DrainRunner())))
     thread.start()
     thread.join()
     assert made == [None]
@@ -259,12 +277,12 @@ def test_a_worker_does_not_speak_for_its_parent() -> None:
         import multiprocessing, os
         os.environ["NOTIFY_SOCKET"] = "@somebody"
         from graceful_asgi._core.runner import DrainRunner
-        from graceful_asgi._extensions.systemd import announce
+        from graceful_asgi._extensions.systemd import announce_server
 
         def worker():
-            print(announce(DrainRunner()) is None, flush=True)
+            print(announce_server(DrainRunner()) is None, flush=True)
 
-        print(announce(DrainRunner()) is not None, flush=True)
+        print(announce_server(DrainRunner()) is not None, flush=True)
         process = multiprocessing.get_context("fork").Process(target=worker)
         process.start()
         process.join()
@@ -296,14 +314,18 @@ class Parent:
 
     def __init__(self, systemd: NotifySocket) -> None:
         self._systemd = systemd
-        self._announcer = ServiceAnnouncer(Notifier(systemd.address), wanted=2)
+        self._announcer = ServiceAnnouncer(SystemdNotifier(systemd.address), wanted=2)
         self._now, self._heard = 0.0, 0
 
-    def hears(self, serving: int, *, stopping: bool, ended: int = 0, after: float = 0) -> list[str]:
-        """Look *after* so many seconds; return the words, but for the status lines."""
+    def hears(
+        self, serving: int, *, stopping: bool, unfinished: int = 3, after: float = 0
+    ) -> list[str]:
+        """Update *after* so many seconds; return the messages, but for the status lines."""
         self._now += after
-        state = ServiceState(workers=2, serving=serving, in_flight=3, ended=ended, left=7.0)
-        self._announcer.look(state, stopping=stopping, now=self._now)
+        state = WorkersState(
+            workers=2, serving=serving, in_flight=3, unfinished=unfinished, left=7.0
+        )
+        self._announcer.update(state, stopping=stopping, now=self._now)
         words = self._systemd.heard()[self._heard :]
         self._heard += len(words)
         return [word for word in words if not word.startswith("STATUS=")]
@@ -328,6 +350,16 @@ def test_a_service_asks_for_more_time_only_while_its_workers_get_on(systemd: Not
     parent = Parent(systemd)
     more = ["EXTEND_TIMEOUT_USEC=7000000"]  # no more than is left
     assert parent.hears(2, stopping=True)[1:] == more
-    assert parent.hears(2, stopping=True, ended=1, after=REPEAT - 1) == []
-    assert parent.hears(2, stopping=True, ended=1, after=1) == more
-    assert parent.hears(2, stopping=True, ended=1, after=REPEAT) == []
+    assert parent.hears(2, stopping=True, unfinished=2, after=REPEAT - 1) == []
+    assert parent.hears(2, stopping=True, unfinished=2, after=1) == more
+    assert parent.hears(2, stopping=True, unfinished=2, after=REPEAT) == []
+
+
+def test_an_answer_of_a_worker_that_is_older_than_the_stop_hides_no_progress(
+    systemd: NotifySocket,
+) -> None:
+    parent = Parent(systemd)
+    more = ["EXTEND_TIMEOUT_USEC=7000000"]
+    assert parent.hears(2, stopping=True, unfinished=1)[1:] == more
+    assert parent.hears(2, stopping=True, unfinished=9, after=REPEAT) == []
+    assert parent.hears(2, stopping=True, unfinished=8, after=1) == more

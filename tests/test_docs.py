@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-OTHER_FRAMEWORKS = ROOT / "docs" / "how-to" / "frameworks.md"
-"""Its apps are no Starlette apps: `e2e/test_frameworks.py` runs them."""
+RUN_ELSEWHERE = ("frameworks.md", "opentelemetry.md")
+"""Their examples change settings of the whole process: `e2e/` runs each in one of its own."""
 
 
 def all_examples() -> list[Any]:
     return [
         pytest.param(example, id=f"{page.relative_to(ROOT)}:{line}")
         for page in PAGES
-        if page != OTHER_FRAMEWORKS
+        if page.name not in RUN_ELSEWHERE
         for line, example in examples(page)
     ]
 

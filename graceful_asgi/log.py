@@ -20,7 +20,7 @@ from .phase import Phase, PhaseChange
 from .report import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .policy import DrainPolicy
     from .report import DrainOutcome, DrainReport, DrainStatistics, StuckReport, StuckWork
@@ -207,6 +207,39 @@ def stuck_report(report: StuckReport) -> None:
     lines = [f"{head}, {report.in_flight} still in flight", *report.lines()]
     # The lines are escaped one by one: the line breaks between them are ours.
     _drain(level, "%s", Escaped("\n".join(lines)), event=event, **report.figures())
+
+
+def lingering(waits_for: str, stacks: Iterable[str], *, seconds: float, left: float) -> None:
+    """Log that the drain is over and the process is not, and what the process waits for."""
+    head = (
+        f"the drain is over, and {seconds:.1f} s later the process still waits for {waits_for}; "
+        f"it is ended in {left:.1f} s"
+    )
+    _drain(
+        logging.WARNING,
+        "%s",
+        Escaped("\n".join([head, *stacks])),
+        event="lingering",
+        waits_for=waits_for,
+        seconds=seconds,
+        time_left=left,
+    )
+
+
+def exit_overdue(waits_for: str, stacks: Iterable[str], *, seconds: float) -> None:
+    """Log that the process ends now, without what it waits for."""
+    head = (
+        f"hard deadline: {seconds:.1f} s after its drain the process ends now; it still waits for "
+        f"{waits_for}"
+    )
+    _drain(
+        logging.ERROR,
+        "%s",
+        Escaped("\n".join([head, *stacks])),
+        event="hard_deadline",
+        waits_for=waits_for,
+        seconds=seconds,
+    )
 
 
 def hooked(what: str, policy: DrainPolicy, origins: Sequence[str] = ()) -> None:

@@ -145,7 +145,7 @@ class DrainCollector(Collector):
         self._shared: _Shared | None = None
         if processes_share_a_scrape():
             self._shared = _Shared()
-            self._runner.makers.append(lambda runner: _Writer(self, runner))
+            self._runner.server_events.append(_Writer(self, self._runner))
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without values: their names, for the registry."""
@@ -194,21 +194,27 @@ class _Shared:
 
 
 class _Writer:
-    """Writes while the server runs. An attendant; lives on the event loop."""
+    """Writes while the server runs. Told what happens to it, on the event loop."""
 
     def __init__(self, collector: DrainCollector, runner: DrainRunner) -> None:
         self._collector = collector
         self._runner = runner
-        self._closed = False
-        self._running = spawn(self._run)
+        self._open = False
+        self._running: object = None
+
+    def opened(self) -> None:
+        """Write from now on."""
+        if not self._open:
+            self._open = True
+            self._running = spawn(self._run)
 
     def phase_changed(self, change: PhaseChange) -> None:
         """Have the others know at once."""
         self._write()
 
-    def close(self) -> None:
+    def closed(self) -> None:
         """Write no more. The last figures are those of a server that has stopped."""
-        self._closed = True
+        self._open = False
         self._runner.notifier.wake()
 
     def _write(self) -> None:
@@ -218,7 +224,7 @@ class _Writer:
     async def _run(self) -> None:
         write_at = self._runner.now()
         with self._runner.notifier.listening() as listener:
-            while not self._closed:
+            while self._open:
                 if self._runner.now() >= write_at:
                     write_at = self._runner.now() + WRITE_PERIOD
                     self._write()

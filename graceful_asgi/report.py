@@ -174,9 +174,14 @@ class StuckReport:
     """Seconds until the work is cancelled; 0 where the process ends."""
     in_flight: int
     works: tuple[StuckWork, ...]
-    """The oldest of what is in flight, the oldest first."""
+    """The app's startup or shutdown, if that runs; then the oldest of what is in flight."""
     blocked: BlockedLoop | None
     threads: tuple[ThreadStack, ...]
+
+    @property
+    def more(self) -> int:
+        """How much of what is in flight is not described."""
+        return self.in_flight - sum(work.kind != "lifespan" for work in self.works)
 
     def figures(self) -> dict[str, Any]:
         """Return it in types that a JSON formatter can print: dictionaries, strings, numbers."""
@@ -186,7 +191,7 @@ class StuckReport:
             "time_left": self.time_left,
             "in_flight": self.in_flight,
             "stuck": [asdict(work) for work in self.works],
-            "more": self.in_flight - len(self.works),
+            "more": self.more,
             "loop_blocked": None if self.blocked is None else asdict(self.blocked),
             "threads": [asdict(thread) for thread in self.threads],
         }
@@ -198,8 +203,8 @@ class StuckReport:
         for work in self.works:
             yield f"  stuck: {work}"
             yield from (f"    {name:<7} {value}" for name, value in _details(work))
-        if self.in_flight > len(self.works):
-            yield f"  stuck: {self.in_flight - len(self.works)} more"
+        if self.more:
+            yield f"  stuck: {self.more} more"
         for thread in self.threads:
             yield f"  {printable(thread.name)}"
             yield from (f"    {printable(line)}" for line in thread.lines)

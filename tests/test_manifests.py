@@ -22,9 +22,9 @@ from support.need import need, need_program
 from graceful_asgi import DrainPolicy
 from graceful_asgi._asgi.options import OPTIONS
 from graceful_asgi._cli import drain, run
+from graceful_asgi._diagnostics.watchdog import MARGIN
 from graceful_asgi._run.messages import EXIT_MARGIN
 from graceful_asgi._servers import policy_check
-from graceful_asgi._servers.uvicorn import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -260,9 +260,9 @@ class GracefulMiddleware:
                 (scope.get("state") or {}).pop(STATE_KEY, None)
             await send(message)
             if kind == "lifespan.startup.complete" and record.is_passive:
-                record.drainer.note_open()  # nobody else says so
+                record.drainer.server_opened()  # nobody else says so
             elif kind == "lifespan.startup.failed":
-                record.drainer.note_failure()
+                record.drainer.server_closed()
 
         return send_startup
 

@@ -67,12 +67,15 @@ class ControlSocket:
         self._server = ControlServer(drainer, listener, on_end=self._remove)
         self._server.start()
         drainer.peers = ControlSiblings(directory, self._name)
-        atexit.register(self.close)
+        atexit.register(self.closed)
+
+    def opened(self) -> None:
+        """Change nothing: the socket answers while the server starts, too."""
 
     def phase_changed(self, change: PhaseChange) -> None:
-        """Leave it to the server's own ear: that hears of changes with the loop blocked, too."""
+        """Change nothing: each phase change wakes the control thread itself."""
 
-    def close(self) -> None:
+    def closed(self) -> None:
         """Remove the socket, and tell those who wait how the drain came out. Idempotent."""
         if os.getpid() != self._pid:  # a child that the app has forked: it is its parent's
             return
@@ -83,6 +86,6 @@ class ControlSocket:
 
     def _remove(self) -> None:
         """Remove the file of the socket. In the control thread: the event loop must not block."""
-        atexit.unregister(self.close)
+        atexit.unregister(self.closed)
         self._directory.remove(self._name)
         self._directory.close()

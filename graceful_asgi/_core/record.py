@@ -54,6 +54,13 @@ class DrainRecord:
         counts.aborted += 1
         log.stuck(work)
 
+    def failed(self, drain: Drain, work: StuckWork) -> None:
+        """Count and log *work*, which has come to an end of its own that is none."""
+        counts = self.of(drain)
+        counts.stuck[work] = work
+        counts.aborted += 1
+        log.caution("%s", work)
+
     def note_stuck(self, drain: Drain, works: Iterable[Work], now: float) -> None:
         """Remember and log what *works* were doing when their deadline passed."""
         stuck = self.of(drain).stuck

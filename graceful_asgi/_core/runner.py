@@ -31,13 +31,12 @@ from .work import InFlight, TrackedWork, Work
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from .._diagnostics.loop_monitor import LoopMonitor
     from ..event_loop import Clock
     from ..report import DrainReport, DrainStatistics
-    from .extension import Extension
-    from .server import ServerAdapter
+    from .server import ServerAdapter, ServerEvents, StoppableServer
     from .server_context import Peers
 
 
@@ -61,15 +60,13 @@ class DrainRunner:
         self.peers: Peers | None = None
         self.adapter: ServerAdapter | None = None
         """The server, once it drains."""
+        self.lifespan: Work | None = None
+        """The app's startup or shutdown, while that runs. Not counted as in flight."""
         self.loop_monitor: LoopMonitor | None = None
-        self.on_stop: list[Callable[[], object]] = []
-        """Called where the first stop comes from: any thread, a signal handler. For adapters."""
-        self.on_open: list[Callable[[], object]] = []
-        """Called on the event loop when the server listens. For extensions."""
-        self.on_failure: list[Callable[[], object]] = []
-        """Called once, on the event loop, when the server has failed to start."""
-        self.makers: list[Callable[[DrainRunner], Extension | None]] = []
-        """Make the extensions that this drainer has besides the usual ones."""
+        self.server: StoppableServer | None = None
+        """The server, where it can be stopped from here."""
+        self.server_events: list[ServerEvents] = []
+        """Everybody who is told what happens to the server."""
         self._history = History(DrainPolicy.from_env() if policy is None else policy)
         self._told = itertools.count()
         """The next entry of the history to log and to call the hooks with."""
@@ -101,8 +98,6 @@ class DrainRunner:
         """
         if not self._add(Stop(reason, lame_duck, failed)):
             return self._ignore(reason)
-        for told in tuple(self.on_stop):
-            told()
         return True
 
     def resume(self) -> bool:
@@ -159,7 +154,7 @@ class DrainRunner:
         change = self._history.change(next(self._told))
         before, after, event = change.before, change.after, change.entry.event
         if after.phase is not before.phase:
-            self.notifier.tell(
+            self._tell_phase(
                 PhaseChange(
                     previous=before.phase,
                     phase=after.phase,
@@ -177,6 +172,12 @@ class DrainRunner:
             self.close_schedule.start()
             if not self.stopping:
                 self._holding = spawn(partial(self._hold, BegunDrain(self)))
+
+    def _tell_phase(self, change: PhaseChange) -> None:
+        self.notifier.tell(change)
+        self._tell_events(lambda events: events.phase_changed(change))
+        if change.phase is Phase.STOPPED:
+            self.server_closed()
 
     def _ignore(self, what: str) -> bool:
         # Logged once: gunicorn repeats SIGTERM every second to a worker that it wants gone.
@@ -368,20 +369,18 @@ class DrainRunner:
         self._last_arrival = self.now()
         self.close_schedule.add(work)
 
-    def note_open(self) -> None:
-        """Note that the server listens."""
-        self.on_failure.clear()
-        self._call(self.on_open)
+    def server_opened(self) -> None:
+        """Tell everybody that the server listens."""
+        self._tell_events(lambda events: events.opened())
 
-    def note_failure(self) -> None:
-        """Note that the server has failed to start. Whoever started it may go on."""
-        listeners, self.on_failure = self.on_failure, []
-        self._call(listeners)
+    def server_closed(self) -> None:
+        """Tell everybody that the server is gone: stopped, or failed to start."""
+        self._tell_events(lambda events: events.closed())
 
-    def _call(self, listeners: Iterable[Callable[[], object]]) -> None:
-        for listener in tuple(listeners):
-            with log.caught("%r failed; the server goes on", listener):
-                listener()
+    def _tell_events(self, call: Callable[[ServerEvents], object]) -> None:
+        for events in tuple(self.server_events):
+            with log.caught("%r failed; the server goes on", events):
+                call(events)
 
     def track(self, name: str) -> TrackedWork:
         """Count the app's own work as in flight. See `Drainer.track`."""

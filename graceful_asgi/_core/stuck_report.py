@@ -55,6 +55,7 @@ def stuck_work(work: Work, now: float, *, closely: bool = True) -> StuckWork:
 
 def build_stuck_report(
     works: Iterable[Work],
+    lifespan: Work | None,
     now: float,
     *,
     moment: Moment,
@@ -63,9 +64,14 @@ def build_stuck_report(
     time_left: float,
     loop_monitor: LoopMonitor | None,
 ) -> StuckReport:
-    """Look at all *works* in flight. Safe from any thread; takes milliseconds."""
+    """Look at all *works* in flight, and at the app's startup or shutdown where that runs.
+
+    Safe from any thread; takes milliseconds.
+    """
     works = tuple(works)
     oldest = heapq.nsmallest(MOST, works, key=lambda work: work.began)
+    if lifespan is not None:
+        oldest.insert(0, lifespan)
     return StuckReport(
         moment=moment,
         reason=reason,

@@ -68,6 +68,7 @@ class StuckWatch:
         runner, now = self._runner, self._runner.now()
         return build_stuck_report(
             runner.in_flight,
+            runner.lifespan,
             now,
             moment=moment,
             reason=runner.state.reason,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .drain import Drain
     from .notifier import Notifier
     from .record import DrainRecord
-    from .work import InFlight
+    from .work import InFlight, Work
 
 
 class DrainView(Protocol):
@@ -24,6 +24,7 @@ class DrainView(Protocol):
     in_flight: InFlight
     notifier: Notifier
     record: DrainRecord
+    lifespan: Work | None
     loop_monitor: LoopMonitor | None
 
     @property

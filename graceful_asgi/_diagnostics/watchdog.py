@@ -1,8 +1,11 @@
 """The hard deadline: a thread that ends the process when everything else has failed to.
 
-It holds whatever the process is doing: a handler that swallows its cancellation, a blocked event
-loop, a thread that never ends, a hung `lifespan.shutdown`. Code that never gives the GIL back is
-left to `faulthandler`, whose timer needs no GIL.
+The deadline holds whatever the process is doing: a handler that swallows its cancellation, a
+blocked event loop, a thread that never ends, a hung `lifespan.shutdown`. Code that never gives the
+GIL back is left to `faulthandler`, whose timer needs no GIL.
+
+The threads are started while the server starts. When it is told to stop there may be none to be
+had: a full pids cgroup, `RLIMIT_NPROC`, no memory for a stack.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import _thread
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import queue
 import sys
@@ -28,11 +32,11 @@ FORCED: Final = 1
 MARGIN: Final = 0.5
 """Seconds from the end of the last phase to the hard deadline."""
 
-LAST_WORDS_PERIOD: Final = 0.4
-"""Seconds for the report. A log that blocks (a full pipe, a lock that is held) gets no more."""
+FINAL_REPORT_PERIOD: Final = 0.4
+"""Seconds for the last report. A log that blocks (a full pipe, a held lock) gets no more."""
 
 LOOK_PERIOD: Final = 0.25
-"""Seconds between two looks before the deadline. A blocked loop is an event to nobody."""
+"""Seconds between two looks before the deadline. Nobody announces that a loop is blocked."""
 
 FAULTHANDLER_DELAY: Final = 0.5
 """Seconds from the hard deadline to the backstop."""
@@ -41,110 +45,165 @@ FAULTHANDLER_DELAY: Final = 0.5
 class Watchdog:
     """Ends the process at the hard deadline, unless disarmed.
 
-    Every method is safe from any thread and in a signal handler: no lock that the interrupted
-    code may hold is taken. That is why the thread is a bare one: `Thread.start` takes such a lock.
+    Every method is safe from any thread and in a signal handler. `SimpleQueue.put` is documented as
+    reentrant, and the threads are bare ones, because `Thread.start` takes a lock that the
+    interrupted code may hold.
 
     Args:
-        last_words: called at the deadline, in a thread of its own, to say what is stuck.
-        look: called there before, every so often, as long as it returns True.
+        log_final_report: called at the deadline, to log what is stuck.
+        look: called every `LOOK_PERIOD` seconds, from the first `arm` to `close`.
     """
 
     _backstop: ClassVar[Watchdog | None] = None
-    """Whose `faulthandler`'s timer is: there is one in a process, and a second would undo it."""
+    """Which watchdog has `faulthandler`'s timer. A process has only one such timer."""
 
     def __init__(
-        self, log_final_report: Callable[[], object], *, look: Callable[[], bool] = lambda: False
+        self, log_final_report: Callable[[], object], *, look: Callable[[], object] = lambda: None
     ) -> None:
-        self._last_words = log_final_report
-        self._look = look
-        # Documented as reentrant, for just this: `put` in the middle of a `put`.
-        self._orders: queue.SimpleQueue[bool] | None = None
+        self._threads = _Threads(log_final_report, look)
+        self._deadline = math.inf
+
+    def start(self) -> bool:
+        """Start the threads. Idempotent.
+
+        Returns:
+            False where the system has no thread to give.
+        """
+        return self._threads.start()
 
     @property
     def armed(self) -> bool:
-        """Whether the process will be gone at the deadline."""
-        return self._orders is not None
+        """Whether a deadline is set."""
+        return not math.isinf(self._deadline)
+
+    @property
+    def unguarded(self) -> bool:
+        """Whether a deadline is set that neither a thread nor `faulthandler` keeps."""
+        return self.armed and not self._threads.running and Watchdog._backstop is not self
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the deadline; infinite where none is set."""
+        return max(0.0, self._deadline - time.monotonic())
 
     def arm(self, seconds: float) -> None:
-        """End the process in *seconds*. Idempotent: the first deadline stands."""
-        if self._orders is not None:
-            return
-        # Both threads now: Python 3.12 starts none any more once the interpreter shuts down.
-        self._orders = queue.SimpleQueue()
-        speak: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        spoken: queue.SimpleQueue[None] = queue.SimpleQueue()
-        deadline = time.monotonic() + seconds
-        _thread.start_new_thread(self._speak, (speak, spoken))
-        _thread.start_new_thread(self._watch, (self._orders, deadline, speak, spoken))
-        # No usable stderr: then the thread alone has to do.
-        with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
-            file = sys.__stderr__ or sys.stderr
-            self._take_backstop(seconds + FAULTHANDLER_DELAY, file)
+        """End the process in *seconds*. Armed again, it keeps the new deadline only."""
+        self._deadline = time.monotonic() + seconds
+        # Tried again where it failed before. Not later than now: Python 3.12 starts no threads any
+        # more once the interpreter shuts down.
+        if self._threads.start():
+            self._threads.set_deadline(self._deadline)
+        self._take_backstop(seconds + FAULTHANDLER_DELAY)
 
     def disarm(self) -> None:
-        """Let the process live. Idempotent."""
-        if self._orders is not None:
-            if Watchdog._backstop is self:
-                Watchdog._backstop = None
-                faulthandler.cancel_dump_traceback_later()
-            self._orders.put(False)
-            self._orders = None
-
-    def _take_backstop(self, seconds: float, file: TextIO) -> None:
-        if Watchdog._backstop is None:
-            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
-            Watchdog._backstop = self
+        """Let the process live, and go on looking. Idempotent."""
+        self._deadline = math.inf
+        self._threads.set_deadline(math.inf)
+        if Watchdog._backstop is self:
+            Watchdog._backstop = None
+            faulthandler.cancel_dump_traceback_later()
 
     def expire(self) -> None:
-        """End the process now, by the same steps. Arms what is not armed."""
+        """End the process now, by the same steps. Arms a watchdog that is not armed."""
         self.arm(0)
-        if self._orders is not None:
-            self._orders.put(True)
+
+    def close(self) -> None:
+        """Disarm, and end the threads. Idempotent."""
+        self.disarm()
+        self._threads.end()
+
+    def _take_backstop(self, seconds: float) -> None:
+        # No usable stderr, or no thread to be had for the timer: the watching thread has to do.
+        if Watchdog._backstop not in (None, self):
+            return
+        file: TextIO | None = sys.__stderr__ or sys.stderr
+        Watchdog._backstop = None
+        with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)  # type: ignore[arg-type]
+            Watchdog._backstop = self
+
+
+class _Threads:
+    """One thread that watches the deadline, and one that logs: logging may block for ever."""
+
+    def __init__(self, log_final_report: Callable[[], object], look: Callable[[], object]) -> None:
+        self._log_final_report = log_final_report
+        self._look = look
+        self._deadlines: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        self.running = False
+
+    def start(self) -> bool:
+        """Start both threads, or none; return whether they run."""
+        if self.running:
+            return True
+        deadlines: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        speech = _Speech(self._log_final_report, self._look)
+        try:
+            _thread.start_new_thread(speech.run, ())
+            _thread.start_new_thread(_watch, (deadlines, speech))
+        except (RuntimeError, MemoryError):
+            speech.orders.put(None)
+            return False
+        self._deadlines, self.running = deadlines, True
+        return True
+
+    def set_deadline(self, deadline: float) -> None:
+        """Have the process ended at *deadline*, by the monotonic clock; infinite: not at all."""
+        self._deadlines.put(deadline)
+
+    def end(self) -> None:
+        """End the threads. Idempotent."""
+        self.running = False
+        self._deadlines.put(None)
+
+
+def _watch(deadlines: queue.SimpleQueue[float | None], speech: _Speech) -> None:
+    """Wait for the last deadline given, and end the process there."""
+    deadline: float | None = math.inf
+    while deadline is not None:
+        left = deadline - time.monotonic()
+        try:
+            deadline = deadlines.get(timeout=None if math.isinf(left) else max(0.0, left))
+        except queue.Empty:
+            speech.orders.put("final report")
+            with contextlib.suppress(queue.Empty):
+                speech.said.get(timeout=FINAL_REPORT_PERIOD)
+            os._exit(FORCED)
+        speech.orders.put("look")
+    speech.orders.put(None)
+
+
+class _Speech:
+    """Looks and logs in a thread, as it is ordered."""
+
+    def __init__(self, log_final_report: Callable[[], object], look: Callable[[], object]) -> None:
+        self._log_final_report = log_final_report
+        self._look = look
+        self.orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.said: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Obey until ordered to end."""
+        order: str | None = "wait"
+        while order is not None:
+            try:
+                order = self.orders.get(timeout=LOOK_PERIOD if order == "look" else None)
+            except queue.Empty:
+                self._guarded(self._look, "looking after the drain failed; it goes on")
+            if order == "final report":
+                self._say_final_report()
+
+    def _say_final_report(self) -> None:
+        self._guarded(self._log_final_report, "the report at the hard deadline failed")
+        log.flush()
+        logging.shutdown()  # flushes every handler; os._exit flushes nothing
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or none at all
+                stream.flush()
+        self.said.put(None)
 
     @staticmethod
-    def _watch(
-        orders: queue.SimpleQueue[bool],
-        deadline: float,
-        speak: queue.SimpleQueue[bool],
-        spoken: queue.SimpleQueue[None],
-    ) -> None:
+    def _guarded(call: Callable[[], object], failure: str) -> None:
         try:
-            expired = orders.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            expired = True
-        speak.put(expired)
-        if expired:
-            with contextlib.suppress(queue.Empty):
-                spoken.get(timeout=LAST_WORDS_PERIOD)
-            os._exit(FORCED)
-
-    def _speak(self, speak: queue.SimpleQueue[bool], spoken: queue.SimpleQueue[None]) -> None:
-        if not self._wait(speak):
-            return
-        try:
-            self._last_words()
-        except Exception:
-            log.failed("the report at the hard deadline failed")
-        finally:
-            log.flush()
-            logging.shutdown()  # flushes every handler; os._exit flushes nothing
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):  # closed, or none at all
-                    stream.flush()
-            spoken.put(None)
-
-    def _wait(self, speak: queue.SimpleQueue[bool]) -> bool:
-        """Return whether to speak, looking around until that is known."""
-        while True:
-            try:
-                return speak.get(timeout=LOOK_PERIOD)
-            except queue.Empty:
-                if not self._look_around():
-                    return speak.get()
-
-    def _look_around(self) -> bool:
-        try:
-            return self._look()
-        except Exception:
-            log.failed("looking for a blocked event loop failed; the drain goes on")
-            return False
+            call()
+        except BaseException:  # SystemExit, too: it would end this thread without a word
+            log.failed(failure)

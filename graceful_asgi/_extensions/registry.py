@@ -12,25 +12,22 @@ from .. import log
 from .._control.extension import open_control_socket, wants_control_socket
 from ..errors import GracefulError
 from ..event_loop import run_blocking
-from ..phase import Phase
 from .systemd import announce_server
 from .unhandled_exceptions import stop_on_unhandled_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .._core.extension import Extension
     from .._core.runner import DrainRunner
+    from .._core.server import ServerEvents
     from ..phase import PhaseChange
 
 
-_MAKERS: Final[Sequence[Callable[[DrainRunner], Extension | None]]] = (
+_MAKERS: Final[Sequence[Callable[[DrainRunner], ServerEvents | None]]] = (
     stop_on_unhandled_exception,
     announce_server,
 )
 """Each is called once per server, when the server is found. None: not wanted here."""
-
-_FAILED: Final = "%r failed; the drain goes on"
 
 
 async def start_extensions(drainer: DrainRunner) -> None:
@@ -41,32 +38,15 @@ async def start_extensions(drainer: DrainRunner) -> None:
             error is logged: the server goes on without that extension.
     """
     drainer.now()  # the clock is that of the running loop: a thread would find another
-    extensions: list[Extension] = []
+    made: list[ServerEvents | None] = []
     with _starting("opening the control socket"):
         if wants_control_socket(drainer):
-            opened = await run_blocking(open_control_socket, drainer)
-            extensions += [] if opened is None else [opened]
-    for make in (*_MAKERS, *drainer.makers):
+            made.append(await run_blocking(open_control_socket, drainer))
+    for make in _MAKERS:
         with _starting(make):
-            extensions += [] if (made := make(drainer)) is None else [made]
-    if not extensions:
-        return
-
-    def pass_on(change: PhaseChange) -> None:
-        for extension in extensions:
-            with log.caught(_FAILED, extension):
-                extension.phase_changed(change)
-        if change.phase is Phase.STOPPED:
-            close()
-
-    def close() -> None:
-        drainer.notifier.hooks.remove(pass_on)
-        for extension in extensions:
-            with log.caught(_FAILED, extension):
-                extension.close()
-
-    drainer.notifier.hooks.append(pass_on)
-    drainer.on_failure.append(close)
+            made.append(make(drainer))
+    if extensions := [extension for extension in made if extension is not None]:
+        drainer.server_events.append(Extensions(drainer, extensions))
 
 
 @contextmanager
@@ -77,3 +57,29 @@ def _starting(what: object) -> Iterator[None]:
         raise
     except Exception:
         log.failed("%r failed; the server goes on without it", what)
+
+
+class Extensions:
+    """The extensions of one server. They are told together, and forgotten when it is gone."""
+
+    def __init__(self, drainer: DrainRunner, extensions: Sequence[ServerEvents]) -> None:
+        self._drainer = drainer
+        self._extensions = extensions
+
+    def opened(self) -> None:
+        """Tell all of them that the server listens."""
+        self._tell_all(lambda extension: extension.opened())
+
+    def phase_changed(self, change: PhaseChange) -> None:
+        """Tell all of them of a phase change."""
+        self._tell_all(lambda extension: extension.phase_changed(change))
+
+    def closed(self) -> None:
+        """Have all of them release what they hold."""
+        self._drainer.server_events.remove(self)
+        self._tell_all(lambda extension: extension.closed())
+
+    def _tell_all(self, call: Callable[[ServerEvents], object]) -> None:
+        for extension in self._extensions:
+            with log.caught("%r failed; the drain goes on", extension):
+                call(extension)

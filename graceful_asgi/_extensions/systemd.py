@@ -174,9 +174,9 @@ class ServerAnnouncer:
         self._notifier = notifier
         self._reporter = StopReporter(notifier)
         self._running: object = None
-        drainer.on_open.append(self._opened)
 
-    def _opened(self) -> None:
+    def opened(self) -> None:
+        """Tell systemd that the service is ready."""
         self._notifier.ready()
         self._notifier.status("serving")
 
@@ -187,12 +187,11 @@ class ServerAnnouncer:
         if self._running is None and change.phase is Phase.LAME_DUCK:
             self._running = spawn(self._run)
 
-    def close(self) -> None:
+    def closed(self) -> None:
         """Send the result."""
         report = self._drainer.report()
         clean = "clean" if report.clean else "forced"
         self._notifier.status(f"{clean} after {report.elapsed:.1f} s ({report.reason})")
-        self._drainer.on_open.remove(self._opened)
 
     async def _run(self) -> None:
         drainer = self._drainer

@@ -32,7 +32,7 @@ _CONNECTION: Final = frozenset(("transport", "protocol", "socket", "asyncgen"))
 
 
 def stop_on_unhandled_exception(drainer: DrainRunner) -> UnhandledExceptions | None:
-    """Return what listens for exceptions, where the policy asks for it. An attendant's maker."""
+    """Return an extension that listens for exceptions, where the policy asks for it."""
     if not drainer.policy.drain_on_unhandled_exception:
         return None
     return UnhandledExceptions(drainer)
@@ -53,10 +53,13 @@ class UnhandledExceptions:
         self._former_hook: Callable[[Any], object] = threading.excepthook
         threading.excepthook = self._thread_hook
 
+    def opened(self) -> None:
+        """Change nothing: exceptions count from the start of the server on."""
+
     def phase_changed(self, change: PhaseChange) -> None:
         """Change nothing: a drain that is under way is not begun again."""
 
-    def close(self) -> None:
+    def closed(self) -> None:
         """Put back what was there, unless somebody else has come after."""
         loop = self._loop
         if loop is not None and loop.get_exception_handler() is self._loop_handler:
@@ -80,8 +83,8 @@ class UnhandledExceptions:
     def _stop(self, exc: Exception) -> None:
         """Stop the server, from any thread. Raises nothing."""
         drainer, reason = self._drainer, f"unhandled exception: {_quoted(exc)}"
-        if drainer.on_stop:
-            drainer.stop(reason, failed=True)
+        if drainer.server is not None:
+            drainer.server.stop(reason, failed=True)
         elif drainer.begin(reason):
             drainer.notifier.post(
                 lambda: log.caution(

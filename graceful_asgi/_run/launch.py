@@ -23,7 +23,7 @@ def serve(config: DrainedConfig) -> int:
     """Run the server, or its workers, to the end; return the exit code of the process.
 
     0 after a clean drain, 1 after a forced one, 3 (uvicorn's) where the app did not start. A server
-    without workers that ends by a signal raises `SystemExit` with that code.
+    without workers raises `SystemExit` after a forced drain.
 
     Until the app is loaded the caller has to handle the signals. The kernel gives a process that is
     number 1 in its container no signal without a handler: it would serve after it was told to stop.
@@ -43,7 +43,11 @@ def serve(config: DrainedConfig) -> int:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, _stop)
         server = uvicorn.Server(config)
-        run_server(server)
+        try:
+            run_server(server)
+        except KeyboardInterrupt:  # Ctrl+C, after a clean drain
+            if not server.started:
+                raise
         return 0 if server.started else STARTUP_FAILURE
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from .._core.server_context import ServerContext
+from .._diagnostics.watchdog import MARGIN
 from .._extensions.registry import start_extensions
 from . import gunicorn, policy_check
 from .finder import find_server
 from .server_id import server_id, server_pid
 from .touchpoints import missing
-from .uvicorn import MARGIN, UvicornHook
+from .uvicorn import UvicornHook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,7 +59,7 @@ async def attach(
     )
     await start_extensions(drainer)
     if server is not None and (hook := UvicornHook.of(server)) is not None:
-        drainer.note_failure()  # another middleware of the app was faster: its drain is the one
+        drainer.server_closed()  # another middleware of the app was faster: its drain is the one
         return hook
     if server is None:
         log.passive("no uvicorn server found here", origins)
@@ -93,7 +94,7 @@ def _mind_parent(server: Server, hook: UvicornHook) -> None:
     """Hear what a gunicorn tells its worker, and say what of the policy is cut short."""
     worker = gunicorn.worker_of(server)
     if worker is not None:
-        hook.drainer.on_open.append(gunicorn.hear_quick_stops(server, worker))
+        hook.drainer.server_events.append(gunicorn.QuickStopHandlers(server, worker))
     policy_check.check(
         hook.drainer.policy,
         MARGIN + getattr(server, "exit_margin", 0.0),  # a parent of ours comes after that

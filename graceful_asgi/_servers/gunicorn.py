@@ -14,12 +14,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from .quick_stops import QUICK_STOPS
-from .signals import CapturedSignals
+from .signals import QUICK_STOPS, CapturedSignals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from ..phase import PhaseChange
     from .touchpoints import Server
 
 
@@ -34,7 +34,7 @@ class WorkerConfig(Protocol):
     """Whether each worker has a socket of its own, on one port."""
 
 
-class Worker(Protocol):
+class GunicornWorker(Protocol):
     """`gunicorn.workers.base.Worker`."""
 
     cfg: WorkerConfig
@@ -43,7 +43,7 @@ class Worker(Protocol):
     ppid: int
 
 
-def worker_of(server: Server) -> Worker | None:
+def worker_of(server: Server) -> GunicornWorker | None:
     """Return the gunicorn worker that *server* runs in, or None. Imports nothing.
 
     uvicorn-worker has the server call the worker's own `callback_notify` for the heartbeat.
@@ -53,10 +53,10 @@ def worker_of(server: Server) -> Worker | None:
     worker = getattr(callback, "__self__", None)
     if module is None or not isinstance(worker, module.Worker):
         return None
-    return cast("Worker", worker)
+    return cast("GunicornWorker", worker)
 
 
-def shares_sockets_with_siblings_only(worker: Worker) -> bool:
+def shares_sockets_with_siblings_only(worker: GunicornWorker) -> bool:
     """Say whether all who have the listening sockets are children of the worker's parent.
 
     Not where that one got them from systemd or from a gunicorn before it (USR2), which it says in
@@ -74,25 +74,37 @@ def shares_sockets_with_siblings_only(worker: Worker) -> bool:
     return names.isdisjoint((b"LISTEN_FDS", b"GUNICORN_FD"))
 
 
-def hear_quick_stops(server: Server, worker: Worker) -> Callable[[], None]:
-    """Have a hooked server told of SIGQUIT as of SIGINT. A worker serves in its main thread.
+class QuickStopHandlers:
+    """Has a hooked server take SIGQUIT as it takes SIGINT. A worker serves in its main thread.
 
-    In the place of uvicorn-worker's own handler, which only sets a flag that nobody reads. A plain
-    handler, as uvicorn's are: one that the event loop runs hears nothing while the loop is blocked.
-
-    Returns what makes up for a SIGQUIT that the handler before this one was given. It is called
-    here, and has to be called again when the event loop has gone round: that one runs there.
+    uvicorn-worker's own handler only sets a flag that nobody reads. These are plain handlers, as
+    uvicorn's are: one that the event loop runs is not called while the loop is blocked.
     """
-    captured = server._captured_signals
-    if isinstance(captured, CapturedSignals) and (
-        threading.current_thread() is threading.main_thread()
-    ):
-        for signum in QUICK_STOPS:
-            signal.signal(signum, captured.hear)
 
-    def make_up() -> None:
-        if isinstance(captured, CapturedSignals) and not (worker.alive or server.should_exit):
-            captured.hear(signal.SIGQUIT, None)
+    def __init__(self, server: Server, worker: GunicornWorker) -> None:
+        self._server = server
+        self._worker = worker
+        self._captured = server._captured_signals
+        if isinstance(self._captured, CapturedSignals) and (
+            threading.current_thread() is threading.main_thread()
+        ):
+            for signum in QUICK_STOPS:
+                signal.signal(signum, self._captured.handle)
+        self._make_up()
 
-    make_up()
-    return make_up
+    def opened(self) -> None:
+        """Look once more: uvicorn-worker's handler may have run at the last turn of the loop."""
+        self._make_up()
+
+    def phase_changed(self, change: PhaseChange) -> None:
+        """Change nothing."""
+
+    def closed(self) -> None:
+        """Change nothing: the worker's process ends."""
+
+    def _make_up(self) -> None:
+        """Take a SIGQUIT that went to the handler before this one."""
+        if isinstance(self._captured, CapturedSignals) and not (
+            self._worker.alive or self._server.should_exit
+        ):
+            self._captured.handle(signal.SIGQUIT, None)

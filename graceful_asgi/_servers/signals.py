@@ -1,107 +1,336 @@
-"""How a uvicorn server hears of a signal, and how the process ends by it."""
+"""Signals: what each means for the servers of a process, and what uvicorn raises in the end.
+
+The way of a SIGTERM, from uvicorn's handler (`Server.handle_exit`) to the armed deadline:
+
+1. `CapturedSignals.append`
+2. `HostProcess.on_signal`, for all servers of the process
+3. `UvicornHook.stop` (`_servers/uvicorn.py`), for each of them
+4. `DrainRunner.stop` (`_core/runner.py`), which adds a `Stop` to the history of the drain
+5. `History.add`, `step` (`_core/drain.py`): the drain is in its lame duck
+6. `HostProcess.set_deadline`
+7. `Watchdog.arm` (`_diagnostics/watchdog.py`)
+"""
 
 from __future__ import annotations
 
-import asyncio
+import os
 import signal
-from typing import TYPE_CHECKING, Protocol
+import weakref
+from collections import Counter
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
-from .. import log
+from .._diagnostics.watchdog import FORCED, LOOK_PERIOD, MARGIN, Watchdog
+from .forked_child import DrainingFlag
+from .process_exit import ProcessExit, shut_pools_down_first
+from .signal_handlers import is_pythons_own, server_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
+    from .._core.runner import DrainRunner
+    from ..report import Moment
     from .touchpoints import Server
 
+QUICK_STOPS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)
+)
+"""Ctrl+C, and what gunicorn's parent sends when it was told to hurry. Windows has no SIGQUIT."""
 
-class SignalOwner(Protocol):
-    """Who decides what a signal means. `UvicornHook` does."""
+UVICORNS: Final = (signal.SIGINT, signal.SIGTERM)
+"""Signals that uvicorn handles while it serves: `uvicorn.server.HANDLED_SIGNALS`."""
 
-    def on_signal(self, signum: int) -> None:
-        """Take a signal, in the signal handler."""
 
-    @property
-    def failed(self) -> bool:
-        """Whether the process should end without a signal, because something has gone wrong."""
+class QuickStops:
+    """Counts quick stops. For signal handlers: one may interrupt another.
 
-    def exit_code(self) -> int | None:
-        """Return what the process should exit with; None while the drain is not over."""
+    Ctrl+C reaches a gunicorn worker twice: the terminal sends SIGINT, the parent SIGQUIT, in either
+    order.
+    """
 
-    def release(self) -> None:
-        """Let the process live."""
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self._first: dict[int, int] = {}
+
+    def is_new(self, signum: int) -> bool:
+        """Count *signum*; return False for the echo of a Ctrl+C."""
+        self._counts[signum] += 1
+        return self._first.setdefault(self._counts[signum], signum) == signum
 
 
 class CapturedSignals(list[int]):
-    """`Server._captured_signals`: uvicorn's handler appends to it, and in the end raises it anew.
+    """`Server._captured_signals`: tells the process of each signal at once.
 
-    Hearing the signal here, in the handler, begins the drain at once, even with the event loop
-    blocked, and leaves uvicorn's handler where sse-starlette and others look for the server.
-
-    By raising SIGTERM anew uvicorn would die of it: no atexit, no worker_exit hook, an exit code
-    that says "killed". Where nobody else handles the signal, the process exits in order instead,
-    0 after a clean drain and 1 otherwise. A program's own handler gets its signal.
-
-    uvicorn comes here without a signal, too, when it has stopped (not in a thread). That is how a
-    server ends its process that was stopped by an exception which nobody handled.
+    uvicorn's handler appends to this list. So the drain begins in the handler, even with the event
+    loop blocked, and uvicorn's handler stays where sse-starlette and others look for the server.
     """
 
-    def __init__(self, owner: SignalOwner, server: Server) -> None:
+    def __init__(self, hook: HookedServer) -> None:
         super().__init__()
-        self._owner = owner
-        self._server = server
-
-    def hear(self, signum: int, frame: FrameType | None) -> None:
-        """Take a signal that uvicorn has no handler for, or one that decides too much by itself.
-
-        `Server.handle_exit` takes SIGINT for the second, whoever has told the server to exit.
-        """
-        self.append(signum)
-        self._server.should_exit = True
+        self._hook = hook
 
     def append(self, signum: int, /) -> None:
         """Note a signal. Runs in the signal handler."""
         super().append(signum)
-        self._owner.on_signal(signum)
+        HostProcess.current().on_signal(signum)
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Take a signal that uvicorn has no handler for, or one that decides too much by itself.
+
+        `Server.handle_exit` takes SIGINT for the second one, whoever has told the server to exit.
+        """
+        self.append(signum)
+        self._hook.server.should_exit = True
 
     def __reversed__(self) -> Iterator[int]:
-        """Yield what uvicorn is to raise anew. Its handlers are no longer installed by then."""
-        code = self._owner.exit_code()
-        ends = code is not None and self._owner.failed
-        for signum in super().__reversed__():
-            if code is not None and self._ends_process(signum):
-                ends = True
+        # uvicorn leaves no other place to decide in. `Server.capture_signals` ends so, with the
+        # handlers before its own back in their places:
+        #     for captured_signal in reversed(self._captured_signals):
+        #         signal.raise_signal(captured_signal)
+        return iter(HostProcess.current().signals_to_raise(self._hook))
+
+
+class HookedServer(Protocol):
+    """A server of this process that drains: a `UvicornHook`."""
+
+    drainer: DrainRunner
+    server: Server
+    in_main_thread: bool
+    finished: bool
+    """Whether its drain is over, the lifespan included."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing of it will run again."""
+
+    def stop(self, reason: str, *, lame_duck: bool = True) -> None:
+        """Have it drain and end. Idempotent; safe in a signal handler."""
+
+    def seconds_left(self) -> float:
+        """Return the seconds until it has to be gone, once a stop has come."""
+
+
+class HostProcess:
+    """The process that servers run in: its signals, its hard deadline and its exit code.
+
+    A platform knows one process, however many servers run in it. So a signal that one of them gets
+    stops all of them at once, with one deadline, and the exit code speaks for all. A server that
+    code has stopped concerns nobody but itself.
+
+    There is one object a process, as there is one handler of a signal. It holds servers weakly: one
+    whose `serve()` was abandoned is not waited for.
+    """
+
+    _current: ClassVar[HostProcess | None] = None
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._servers: list[weakref.ref[HookedServer]] = []
+        self._watchdog = Watchdog(self._log_final_report, look=self._look)
+        self._draining = DrainingFlag()
+        self._handlers: dict[int, Any] = {}
+        """What handled a signal before any server did, as far as that has shown."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self.captured: list[int] = []
+        """The signals that have come, in order."""
+        self._exit_codes: list[int] = []
+        self._exit: ProcessExit | None = None
+        """What there is to see to once all drains are over; None before."""
+        self._quick_stops = QuickStops()
+        self._has_hurried = self._interrupted_again = False
+
+    @classmethod
+    def current(cls) -> HostProcess:
+        """Return the object of this process; in a child that it has forked, that of the parent."""
+        if cls._current is None:
+            cls._current = cls()
+        return cls._current
+
+    @classmethod
+    def join(cls, hook: HookedServer) -> HostProcess:
+        """Take in a server that starts. One that comes after a signal is stopped at once."""
+        if cls._current is None or cls._current._pid != os.getpid():
+            cls._current = cls()  # a forked child has none of its parent's servers
+        self = cls._current
+        if self._exit is not None and self._exit.is_left_to_program:
+            self._reset()
+        self._servers.append(weakref.ref(hook, self._drop))
+        if hook.in_main_thread:
+            self._watchdog.start()  # now: when a stop comes there may be no thread to be had
+        if self.captured:
+            hook.stop(signal.Signals(self.captured[0]).name, lame_duck=False)
+        return self
+
+    def leave(self, hook: HookedServer) -> None:
+        """Forget a server that is over. Idempotent."""
+        for ref in tuple(self._servers):
+            if ref() is hook:
+                self._drop(ref)
+
+    def _drop(self, ref: weakref.ref[HookedServer]) -> None:
+        if ref in self._servers:
+            self._servers.remove(ref)
+        if self._exit is None and not self.servers():
+            self._watchdog.close()
+
+    def servers(self) -> list[HookedServer]:
+        """Return the servers that are starting, serving or stopping."""
+        found = [ref() for ref in tuple(self._servers)]
+        return [server for server in found if server is not None and not server.gone]
+
+    # A signal
+
+    def on_signal(self, signum: int) -> None:
+        """Take a signal. Runs in the signal handler: no logging, no waiting, no plain lock."""
+        if os.getpid() != self._pid:
+            self._draining.end_child_unless_set(signum)
+            return
+        self.captured.append(signum)
+        quick, servers = signum in QUICK_STOPS, self.servers()
+        if quick and not self._quick_stops.is_new(signum):
+            return
+        if not quick or not all(server.drainer.stopping for server in servers):
+            self._draining.set()
+            for server in servers:
+                # No lame duck where a person is waiting: no router needs time to notice.
+                server.stop(signal.Signals(signum).name, lame_duck=not quick)
+        elif not self._has_hurried:
+            self._has_hurried = True
+            for server in servers:
+                server.drainer.abort()
+            self.set_deadline()
+        else:
+            self._interrupted_again = True
+            self._watchdog.expire()
+
+    def set_deadline(self) -> None:
+        """Set the hard deadline to the moment by which every server has to be gone.
+
+        Safe in a signal handler. There is no deadline where the process belongs to somebody else:
+        to a program that has its servers in threads, or to a server that goes on.
+        """
+        servers = self.servers()
+        if any(server.in_main_thread for server in servers) and all(
+            server.drainer.stopping for server in servers
+        ):
+            self._watchdog.arm(max(server.seconds_left() for server in servers) + MARGIN)
+
+    @property
+    def lacks_deadline(self) -> bool:
+        """Whether a hard deadline is set, and nothing can be had that would keep it."""
+        return self._watchdog.unguarded
+
+    # The end
+
+    def work_is_over(self) -> None:
+        """Note that a server has nothing in flight any more: its lifespan may end its children."""
+        if all(server.drainer.drained for server in self.servers()):
+            self._draining.clear()
+            self.set_deadline()  # the periods before may not have been needed
+
+    async def finish(self, hook: HookedServer, exit_code: int, *, ends_process: bool) -> None:
+        """Note that *hook* is finished, and wait for all that the same signal has stopped.
+
+        The exit of the process would cut what a server in a daemon thread still has in flight. The
+        hard deadline bounds the wait.
+
+        Args:
+            hook: the server.
+            exit_code: what the process exits with, if it has no other server.
+            ends_process: True if the process is to end although no signal has come.
+        """
+        hook.finished = True
+        shut_pools_down_first()
+        if self.captured or ends_process:
+            self._exit_codes.append(exit_code)
+        servers = self.servers()
+        if all(server.finished for server in servers):
+            if self._exit_codes and any(server.in_main_thread for server in servers):
+                self.set_deadline()  # to what is left of the cleanup period
+                self._exit = ProcessExit(self._watchdog, clean=not any(self._exit_codes))
             else:
-                self._owner.release()
-                yield signum
-        if ends:
-            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-                # gunicorn repeats it, and what exits now would die of it. Of a Python handler, too:
-                # the interpreter puts the default in its place while it ends.
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            raise SystemExit(code)
+                self._watchdog.disarm()  # no signal has asked the process to end
+        hook.drainer.notifier.wake()
+        while self.captured and (others := [s for s in self.servers() if not s.finished]):
+            with others[0].drainer.notifier.listening() as wakeup:
+                await wakeup.wait(LOOK_PERIOD)
+        if not hook.in_main_thread:
+            self.leave(hook)
 
-    def _ends_process(self, signum: int) -> bool:
-        """Say whether nobody else handles *signum* but the defaults (asyncio.run's is one)."""
-        handler = signal.getsignal(signum)
-        if handler in (signal.SIG_DFL, signal.default_int_handler, self.hear):
-            return True
-        runner = getattr(asyncio, "Runner", None)  # from Python 3.11 on
-        method = getattr(handler, "func", None)
-        return runner is not None and isinstance(getattr(method, "__self__", None), runner)
+    def signals_to_raise(self, hook: HookedServer) -> Sequence[int]:
+        """Return what uvicorn is to raise anew as *hook*'s `serve()` ends. On the main thread.
 
+        By raising SIGTERM anew uvicorn would kill the process: no atexit, no `worker_exit` hook, an
+        exit code that says "killed". Where nobody else handles it, `serve()` returns. A handler of
+        the program's gets its signal, and Python's own gets SIGINT: that is `KeyboardInterrupt`.
 
-def handles(server: object, signum: int) -> bool:
-    """Say whether it is *server* that handles a signal of the process."""
-    return getattr(signal.getsignal(signum), "__self__", None) is server
+        Raises:
+            SystemExit: the drain was forced, or an exception that nobody handled was the cause.
+        """
+        if self._exit is None and self.captured and self.servers() == [hook]:
+            # Stopped in its startup: before 0.41 uvicorn leaves `shutdown` out then.
+            self._exit = ProcessExit(self._watchdog, clean=True)
+        self.leave(hook)
+        others = [server for server in self.servers() if server.in_main_thread]
+        self._mend_handlers(others)
+        if self._exit is None:
+            return ()
+        handlers = {signum: signal.getsignal(signum) for signum in reversed(self.captured)}
+        handled = [signum for signum, handler in handlers.items() if handler is not signal.SIG_DFL]
+        if not all(is_pythons_own(handlers[signum]) for signum in handled):
+            if others:
+                return ()  # the last of them raises it
+            self._watchdog.close()  # the program decides how it ends
+            self._reset()
+            return handled
+        if not self._exit.clean:
+            self._exit.begin(left_to_program=False)
+            raise SystemExit(FORCED)
+        if not others:
+            self._exit.begin(left_to_program=bool(handled))
+            return handled
+        return ()
 
+    def _mend_handlers(self, others: Sequence[HookedServer]) -> None:
+        """Put the handlers right where servers do not end in the reverse order of their starts.
 
-def check_signal_handler(server: object) -> None:
-    """Say in the log if SIGTERM does not come to *server*. Call it once startup is over: what an
-    app's own code has put in the place of uvicorn's handler is there by then."""
-    if not handles(server, signal.SIGTERM):
-        log.caution(
-            "SIGTERM goes to %r, not to uvicorn: it begins no drain unless that sets "
-            "server.should_exit",
-            signal.getsignal(signal.SIGTERM),
-        )
+        Each puts back what it found when it started. One that started earlier and ends first takes
+        the handlers from those that go on; one that ends after it puts back those of the dead.
+        """
+        for signum in UVICORNS:
+            handler = signal.getsignal(signum)
+            owner = server_of(handler)
+            if owner is None:
+                self._handlers[signum] = handler
+            elif any(owner is other.server for other in others):
+                continue
+            wanted = others[-1].server.handle_exit if others else self._handlers.get(signum)
+            if wanted is not None and wanted != handler:
+                signal.signal(signum, wanted)
+
+    # In the watchdog's thread
+
+    def _look(self) -> None:
+        for server in self.servers():
+            if server.drainer.lifespan is None:  # in its startup nothing waits to be cancelled
+                server.drainer.stuck.report_if_blocked()
+        if self._exit is None:
+            return
+        if self._exit.begun:
+            self._exit.look()
+        elif not self.servers():
+            # `serve()` has ended, and uvicorn has raised nothing: the program takes the signals,
+            # as vLLM's does (its `capture_signals` does nothing), and decides how it ends.
+            self._reset()
+            self._watchdog.close()
+
+    def _log_final_report(self) -> None:
+        if self._exit is not None:
+            self._exit.log_final_report()
+            return
+        for server in self.servers():
+            if not server.finished:
+                moment: Moment = "interrupt" if self._interrupted_again else "hard deadline"
+                server.drainer.stuck.report_at_end(moment)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    import logging
     from collections.abc import Awaitable, Callable
+    from types import FrameType
 
 
 class Transport(Protocol):
@@ -53,6 +55,8 @@ class Lifespan(Protocol):
     """`config.lifespan_class`: on or off."""
 
     state: dict[str, Any]
+    logger: logging.Logger
+    """Of the lifespan that is on."""
     shutdown: Callable[[], Awaitable[None]]
 
 
@@ -71,7 +75,8 @@ class Config(Protocol):
 
 
 class Server(Protocol):
-    """`uvicorn.Server`. Wrapped on the instance: `shutdown`, `main_loop`, `_captured_signals`."""
+    """`uvicorn.Server`. Wrapped on the instance: `shutdown`, `main_loop`, `on_tick`,
+    `_captured_signals`."""
 
     config: Config
     server_state: ServerState
@@ -81,9 +86,10 @@ class Server(Protocol):
     force_exit: bool
     shutdown: Callable[..., Awaitable[None]]
     main_loop: Callable[[], Awaitable[None]]
+    on_tick: Callable[[int], Awaitable[bool]]
     _captured_signals: list[int]
 
-    async def on_tick(self, counter: int) -> bool: ...
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None: ...
 
 
 Sockets = list[socket.socket]

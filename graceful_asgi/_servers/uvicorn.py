@@ -1,37 +1,36 @@
 """Hooks one uvicorn `Server` instance: every way of stopping it becomes a drain.
 
 Wrapped on the instance are `shutdown` (which every way of stopping comes to), `main_loop` (where
-`serve()` is cancelled), its lifespan's `shutdown` (which may hang), and the list of captured
-signals (where a signal is first heard, and where uvicorn would die by it in the end). No class is
-patched, nothing outlives the server.
+`serve()` is cancelled), `on_tick` (which uvicorn calls every 0.1 s), its lifespan's `shutdown`
+(which may hang), and the list of captured signals. No class is patched, nothing outlives the
+server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
 import threading
-from functools import partial
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from .. import log
 from .._diagnostics.loop_monitor import LoopMonitor
-from .._diagnostics.trail import where
-from .._diagnostics.watchdog import MARGIN as MARGIN
-from .._diagnostics.watchdog import Watchdog
+from ..event_loop import running_asyncio_loop
 from ..phase import Phase
-from ..report import StuckWork
+from . import old_uvicorn
 from .adapter import UvicornAdapter
-from .quick_stops import QUICK_STOPS, QuickStops
-from .signals import CapturedSignals, check_signal_handler, handles
+from .lifespan import HookedLifespan
+from .signal_handlers import handles
+from .signal_watch import SignalWatch
+from .signals import CapturedSignals, HostProcess
 
 if TYPE_CHECKING:
     from .._core.runner import DrainRunner
-    from ..report import Moment
+    from ..phase import PhaseChange
     from ..types import Scope
     from .touchpoints import Server, Sockets
 
@@ -46,17 +45,19 @@ class UvicornHook:
 
     def __init__(self, server: Server, drainer: DrainRunner) -> None:
         self.drainer = drainer
-        self._server = server
+        self.server = server
+        self.in_main_thread = threading.current_thread() is threading.main_thread()
+        self.finished = False
         self._adapter = UvicornAdapter(server)
-        self._watchdog = Watchdog(self._log_final_report, look=drainer.stuck.report_if_blocked)
-        # A server in a thread of a larger program must not take the program with it.
-        self._owns_process = threading.current_thread() is threading.main_thread()
-        self._pid = os.getpid()
-        self._quick_stops = QuickStops()
-        self._has_hurried = False
-        self._interrupted_again = False
+        self._signal_watch = SignalWatch(server, in_main_thread=self.in_main_thread)
+        self._loop = asyncio.get_running_loop()
+        self._is_stopping = False
+        self._has_opened = False
+        self._startup_ends_at = 0.0
+        self._exits_by = 0.0
+        self._serve_task: asyncio.Task[Any] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
-        self._lifespan_task: asyncio.Task[Any] | None = None
+        self._ticking: asyncio.Task[None] | None = None
 
     @staticmethod
     def of(server: object) -> UvicornHook | None:
@@ -65,83 +66,129 @@ class UvicornHook:
 
     def install(self, scope: Scope) -> None:
         """Hook the server. From here on it drains, whichever way it is told to stop."""
-        server = self._server
+        server, drainer, starts = self.server, self.drainer, scope["type"] == "lifespan"
         setattr(server, _ATTRIBUTE, self)
         self._uvicorn_shutdown, server.shutdown = server.shutdown, self.shutdown
         self._uvicorn_main_loop, server.main_loop = server.main_loop, self._main_loop
-        self._uvicorn_cleanup, server.lifespan.shutdown = server.lifespan.shutdown, self._cleanup
+        self._uvicorn_on_tick, server.on_tick = server.on_tick, self._on_tick
+        self._lifespan = HookedLifespan(server, drainer, asyncio.current_task() if starts else None)
         captured = list(getattr(server, "_captured_signals", ()))
-        server._captured_signals = CapturedSignals(self, server)
-        if scope["type"] == "lifespan":
-            self._lifespan_task = asyncio.current_task()
+        server._captured_signals = CapturedSignals(self)
         log.follow("uvicorn.error")
         log.start()
-        drainer, name = self.drainer, f"{type(server).__module__}.{type(server).__qualname__}"
+        name = f"{type(server).__module__}.{type(server).__qualname__}"
         log.hooked(name, drainer.policy, drainer.context.origins)
         drainer.loop_monitor = LoopMonitor(drainer.now)
-        drainer.on_stop.append(self._on_stop)
-        drainer.on_failure.append(partial(setattr, drainer, "loop_monitor", None))
-        drainer.on_failure.append(partial(drainer.on_stop.remove, self._on_stop))
-        drainer.on_failure.append(log.stop)
-        if drainer.stopping:  # by whatever else has it
-            self._on_stop()
-        if self._lifespan_task is None:  # in a request: `main_loop` is under way
-            drainer.note_open()
-        for signum in captured:  # it was told to stop before it had got as far as this
+        drainer.server = self
+        drainer.server_events.append(self)
+        self._process = HostProcess.join(self)
+        if drainer.stopping:  # another server has this drainer, too
+            self.stop(drainer.reason)
+        if self.in_main_thread and not old_uvicorn.raises_signals_anew(server):
+            old_uvicorn.take_signals(self)
+        if not starts:  # found at a request: `main_loop` is under way
+            self._open()
+        for signum in captured:  # one came before the server was found
             server._captured_signals.append(signum)
 
-    # Triggers: a signal, or `shutdown`, which is where the others end up
+    # As told of what happens to the server
 
-    def on_signal(self, signum: int) -> None:
-        """Take a signal. Runs in the signal handler: no logging, no waiting, no plain lock."""
-        if os.getpid() != self._pid:  # a child that the app has forked has nothing to drain
-            signal.signal(signum, signal.SIG_DFL)
-            signal.raise_signal(signum)
+    def opened(self) -> None:
+        """Change nothing: this is who says so."""
+
+    def phase_changed(self, change: PhaseChange) -> None:
+        """Stop as well, if another server with the same drainer has been stopped."""
+        if self.drainer.stopping and not self._is_stopping:
+            self.stop(change.reason)
+
+    def closed(self) -> None:
+        """Let go of the drainer: the server has stopped, or has failed to start."""
+        self.drainer.server_events.remove(self)
+        self.drainer.server = self.drainer.loop_monitor = self.drainer.lifespan = None
+        log.stop()
+        if not self._has_opened:  # whoever has started it may go on, and start another
+            self._process.leave(self)
+
+    # A stop
+
+    def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> None:
+        """Have the server drain and end. Safe from any thread and in a signal handler. Idempotent.
+
+        Args:
+            reason: what the log and the report name as the cause.
+            lame_duck: False skips the lame duck.
+            failed: True where an exception that nobody handled is the cause.
+        """
+        # Nobody routes to a server that has not served yet. Under a reloader somebody has just
+        # saved a file.
+        lame_duck = lame_duck and self._has_opened and not self.server.config.reload
+        self.drainer.stop(reason, lame_duck=lame_duck, failed=failed)
+        if self._is_stopping:
             return
-        if signum not in QUICK_STOPS:
-            self.drainer.stop(signal.Signals(signum).name)
-        elif self._quick_stops.is_new(signum):
-            self._hurry(signal.Signals(signum).name)
-
-    def _hurry(self, reason: str) -> None:
-        if not self.drainer.stopping:
-            # Somebody is waiting, and there is no router that needs time to notice.
-            self.drainer.stop(reason, lame_duck=False)
-        elif not self._has_hurried:
-            self._has_hurried = True
-            self.drainer.abort()
-        else:
-            self._interrupted_again = True
-            self._watchdog.expire()
-
-    def _log_final_report(self) -> None:
-        moment: Moment = "interrupt" if self._interrupted_again else "hard deadline"
-        self.drainer.stuck.report_at_end(moment)
-
-    def _on_stop(self) -> None:
-        """See to it that the server ends, whoever has stopped the drainer, and wherever."""
+        self._is_stopping = True
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.expect()
-        if self._server.config.reload:  # somebody has just saved a file
-            self.drainer.end_lame_duck()
-        if self._owns_process:
-            self._watchdog.arm(self.drainer.whole_time_left() + MARGIN)
-        # Not in the midst of uvicorn's signal handler: it takes the flag for that of a stop before.
-        self.drainer.notifier.post(partial(setattr, self._server, "should_exit", True))
+        policy = self.drainer.policy
+        self._startup_ends_at = time.monotonic() + policy.cancel_period + policy.cleanup_period
+        self._process.set_deadline()
+        # Later, on the loop: `Server.handle_exit`, which may be running now, would take
+        # `should_exit` for the sign of a second Ctrl+C, and set `force_exit`.
+        self.drainer.notifier.post(self._end_main_loop)
+
+    def _end_main_loop(self) -> None:
+        self.server.should_exit = True
+        if self._process.lacks_deadline:
+            log.caution(
+                "no thread could be started for the hard deadline: the drain goes on without it"
+            )
+        on_loop = running_asyncio_loop() is self._loop  # else the loop is blocked: the watchdog
+        if on_loop and self._ticking is None and not self._has_opened:
+            # uvicorn does not tick yet, and the loop would be taken for blocked.
+            self._ticking = asyncio.ensure_future(self._tick_in_startup())
+
+    async def _tick_in_startup(self) -> None:
+        while not self._has_opened and self.drainer.loop_monitor is not None:
+            self.drainer.loop_monitor.beat()
+            await asyncio.sleep(TICK_PERIOD)
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the server has to be gone, once a stop has come."""
+        if self.finished:
+            return max(0.0, self._exits_by - time.monotonic())
+        if not self._has_opened:  # nothing is in flight that a lame duck or a grace period is for
+            return max(0.0, self._startup_ends_at - time.monotonic())
+        return self.drainer.whole_time_left()
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing of the server will run again."""
+        served = self._serve_task is not None and self._serve_task.done()
+        return self._loop.is_closed() or (self.finished and served)
+
+    # What uvicorn calls
 
     async def _main_loop(self) -> None:
-        if self._owns_process:
-            check_signal_handler(self._server)
+        self._serve_task = asyncio.current_task()
         self._adapter.start_listening()
-        self.drainer.note_open()
+        self._open()
+        self._signal_watch.look()
         try:
             await self._uvicorn_main_loop()
         except asyncio.CancelledError:
             # uvicorn would leave the listener open, and the lifespan without its shutdown.
-            self.drainer.stop("serve() cancelled", lame_duck=False)
+            self.stop("serve() cancelled", lame_duck=False)
             with anyio.CancelScope(shield=True):
                 await self.shutdown()
             raise
+
+    def _open(self) -> None:
+        self._has_opened = True
+        self._lifespan.opened()
+        self.drainer.server_opened()
+
+    async def _on_tick(self, counter: int) -> bool:
+        self._signal_watch.tick()
+        return await self._uvicorn_on_tick(counter)
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:
         """Drain, then let uvicorn shut down what is left. In place of `Server.shutdown`.
@@ -149,27 +196,41 @@ class UvicornHook:
         Re-entrant: a second caller waits for the one drain. A caller that is cancelled will not
         wait: what is in flight is cancelled, too.
         """
+        caller = asyncio.current_task()
+        if caller in self.server.server_state.tasks:
+            # A request that waits for the end of all requests would wait for itself.
+            self.stop("shutdown()")
+            return
         if self._shutdown_task is None:
+            self._serve_task = self._serve_task or caller
             self._shutdown_task = asyncio.ensure_future(self._shut_down(sockets))
         try:
             await asyncio.shield(self._shutdown_task)
         except asyncio.CancelledError:
-            if not self._shutdown_task.done():
+            # A caller that the drain itself cancels has to let go at once.
+            if not self._shutdown_task.done() and (
+                self.drainer.waiting or caller is self._serve_task
+            ):
                 self.drainer.abort()
                 with anyio.CancelScope(shield=True):
                     await asyncio.shield(self._shutdown_task)
             raise
+        if caller is self._serve_task and not old_uvicorn.raises_signals_anew(self.server):
+            old_uvicorn.end_serve(self)
 
     # The drain, and the end
 
     async def _shut_down(self, sockets: Sockets | None) -> None:
-        server = self._server
+        server = self.server
+        if not self._has_opened:  # stopped in its startup: `main_loop` was left out
+            self._open()
         if not self.drainer.stopping:
             code_asked = "should_exit" if server.should_exit else "shutdown()"
             limited = not server.should_exit and server.config.limit_max_requests is not None
-            self.drainer.stop("limit_max_requests" if limited else code_asked)
+            self.stop("limit_max_requests" if limited else code_asked)
+        self._process.set_deadline()
         if sockets is not None:
-            self._adapter.share_sockets(stopped_by_signal=bool(server._captured_signals))
+            self._adapter.share_sockets(stopped_by_signal=bool(self._process.captured))
         server.should_exit = True  # sse-starlette reads it; `on_tick` says less with it
         ticking = asyncio.ensure_future(self._tick())
         try:
@@ -179,19 +240,26 @@ class UvicornHook:
         finally:
             self._adapter.cut_connections()
         try:
+            self._process.work_is_over()
             await self._finish_uvicorn(sockets)
         finally:
+            self._exits_by = time.monotonic() + self.drainer.whole_time_left()
+            report = self.drainer.finish()
+            await self._process.finish(self, report.exit_code, ends_process=self._ends_process)
             ticking.cancel()
-            self.drainer.finish()
-            self.drainer.loop_monitor = None
-            self.drainer.on_stop.remove(self._on_stop)
-            log.stop()
-            if not server._captured_signals and not self._ends_by_failure():
-                self._watchdog.disarm()  # no signal has asked the process to end
+
+    @property
+    def _ends_process(self) -> bool:
+        """Whether the process ends with the server although no signal has come.
+
+        uvicorn calls `CapturedSignals` then as well, unless somebody else handles the signals.
+        """
+        failed = self.drainer.state.failed and self.in_main_thread
+        return failed and handles(self.server, signal.SIGTERM)
 
     async def _tick(self) -> None:
         """Go on with what uvicorn's main loop does, and look at the flags it looks at."""
-        server, drainer = self._server, self.drainer
+        server, drainer = self.server, self.drainer
         for counter in itertools.count():
             try:
                 await server.on_tick(counter)
@@ -208,7 +276,7 @@ class UvicornHook:
 
     async def _finish_uvicorn(self, sockets: Sockets | None) -> None:
         """Have uvicorn shut down a server that has nothing left: it runs lifespan.shutdown."""
-        server, state = self._server, self._server.server_state
+        server, state = self.server, self.server.server_state
         # What is still there has had its time: a handler that swallows its cancellation, silent
         # TLS handshakes (Python 3.12 and later wait for those), a connection that cannot close
         # (which uvicorn's loop over them does not survive).
@@ -220,40 +288,13 @@ class UvicornHook:
         finally:
             server.servers, state.connections, state.tasks = kept
 
-    async def _cleanup(self) -> None:
-        """Bound `lifespan.shutdown` by the cleanup period. In place of `LifespanOn.shutdown`."""
-        with anyio.move_on_after(self.drainer.time_left()) as cancel_scope:
-            await self._uvicorn_cleanup()
-        if cancel_scope.cancelled_caught:
-            task = self._lifespan_task
-            self.drainer.record.overran(
-                self.drainer.state,
-                StuckWork(
-                    kind="lifespan",
-                    method="",
-                    path="lifespan.shutdown",
-                    age=self.drainer.policy.cleanup_period,
-                    phase="running",
-                    where=where(None if task is None else task.get_coro()),
-                ),
-            )
+    # For the parent of a worker
 
     def exit_code(self) -> int | None:
         """Return what the process should exit with; None while the drain is not over."""
-        task = self._shutdown_task
-        if task is None or not task.done():
-            return None
-        return self.drainer.report().exit_code
+        return self.drainer.report().exit_code if self.finished else None
 
     @property
     def failed(self) -> bool:
         """Whether an exception that nobody handled has stopped the server."""
-        return self.drainer.report().failed
-
-    def _ends_by_failure(self) -> bool:
-        """Say whether the process is going to end by that: `CapturedSignals` sees to it."""
-        return self.failed and self._owns_process and handles(self._server, signal.SIGTERM)
-
-    def release(self) -> None:
-        """Let the process live: whoever handles its signals decides about it."""
-        self._watchdog.disarm()
+        return self.drainer.state.failed

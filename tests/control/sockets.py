@@ -87,5 +87,5 @@ def control(
     try:
         yield opened
     finally:
-        opened.socket.close()
+        opened.socket.closed()
         opened.directory.close()

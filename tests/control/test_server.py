@@ -135,7 +135,7 @@ async def test_who_waits_hears_how_it_came_out_before_the_server_has_gone(
             opened.drainer.record.of(opened.drainer.state).aborted += 1
         opened.drainer._add(Step.CLOSE)
         opened.drainer._add(Step.CLEAN_UP)
-        opened.socket.close()
+        opened.socket.closed()
         assert [json.loads(line) for line in lines][-1]["outcome"] == outcome
 
 
@@ -310,7 +310,7 @@ async def test_a_child_of_a_fork_has_nothing_of_it(tmp_path: Path) -> None:
 
         def look_and_close() -> int:
             count = listeners()
-            opened.socket.close()
+            opened.socket.closed()
             return count
 
         assert in_a_child(look_and_close) == 0
@@ -350,8 +350,8 @@ def serving_threads() -> int:
 async def test_it_can_be_closed_twice_and_leaves_no_thread(tmp_path: Path) -> None:
     with control(tmp_path / "c") as opened:
         assert serving_threads() == 1
-        opened.socket.close()
-        opened.socket.close()
+        opened.socket.closed()
+        opened.socket.closed()
         await eventually(lambda: os.listdir(tmp_path / "c") == [])
     await eventually(lambda: serving_threads() == 0)
 

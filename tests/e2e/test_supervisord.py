@@ -15,7 +15,7 @@ from support.ports import free_port
 from support.server import Server
 
 from graceful_asgi import DrainPolicy
-from graceful_asgi._servers.uvicorn import MARGIN
+from graceful_asgi._diagnostics.watchdog import MARGIN
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

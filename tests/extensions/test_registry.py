@@ -1,4 +1,4 @@
-"""Extensions get each phase of a drain, and are closed at the end."""
+"""Extensions are told what happens to a server, and closed at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.asgi import FakeAdapter
 
 from graceful_asgi import DrainPolicy
 from graceful_asgi._core.runner import DrainRunner
-from graceful_asgi._extensions.registry import start_extensions
+from graceful_asgi._extensions.registry import Extensions
 
 if TYPE_CHECKING:
     from graceful_asgi.phase import PhaseChange
@@ -26,11 +26,14 @@ class Noting:
         self.told: list[str] = []
         self._failure = failure
 
+    def opened(self) -> None:
+        self._note("opened")
+
     def phase_changed(self, change: PhaseChange) -> None:
         self._note(change.phase.value)
 
-    def close(self) -> None:
-        self._note("close")
+    def closed(self) -> None:
+        self._note("closed")
 
     def _note(self, what: str) -> None:
         self.told.append(what)
@@ -45,14 +48,14 @@ async def test_one_that_raises_keeps_no_other_from_its_phases_or_its_end(
 ) -> None:
     broken, sound = Noting(failure), Noting()
     drainer = DrainRunner(QUICK)
-    drainer.makers += [lambda drainer: broken, lambda drainer: sound]
+    drainer.server_events.append(Extensions(drainer, [broken, sound]))
     drainer.bind(anew=True)
-    await start_extensions(drainer)
+    drainer.server_opened()
     drainer.stop("test")
     await drainer.drain(FakeAdapter(drainer))
     drainer.finish()
     await anyio.lowlevel.checkpoint()
     assert broken.told == sound.told
-    assert sound.told == ["lame duck", "draining", "cleanup", "stopped", "close"]
-    assert caplog.text.count("failed; the drain goes on") == 5
-    assert drainer.notifier.hooks == []
+    assert sound.told == ["opened", "lame duck", "draining", "cleanup", "stopped", "closed"]
+    assert caplog.text.count("failed; the drain goes on") == 6
+    assert drainer.server_events == []

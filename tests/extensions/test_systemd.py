@@ -107,7 +107,7 @@ class Service:
         announcer = announce_server(self.drainer)
         assert announcer is not None
         self.announcer: ServerAnnouncer = announcer
-        as_drainer(self.drainer).add_hook(announcer.phase_changed)
+        self.drainer.server_events.append(announcer)
 
     async def work(self, seconds: float) -> None:
         with anyio.CancelScope(), self.drainer.track(f"{seconds} s"):
@@ -118,7 +118,6 @@ class Service:
             tasks.start_soon(listen, systemd)
             await self.drainer.drain(FakeAdapter(self.drainer))
             self.drainer.finish()
-            self.announcer.close()
             tasks.cancel_scope.cancel()
 
 
@@ -136,7 +135,7 @@ async def test_a_service_is_ready_when_it_listens_and_stopping_at_the_stop(
     service = Service()
     await anyio.sleep(1)
     assert systemd.heard() == []
-    service.drainer.note_open()
+    service.drainer.server_opened()
     assert systemd.heard() == ["READY=1", "STATUS=serving"]
     service.drainer.stop("SIGTERM")
     await service.drain(systemd)
@@ -298,7 +297,7 @@ async def test_a_socket_that_has_gone_shortens_no_drain(
     caplog.set_level(logging.INFO, logger="graceful_asgi")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
     service = Service()
-    service.drainer.note_open()
+    service.drainer.server_opened()
     service.drainer.stop("SIGTERM")
     await service.drainer.drain(FakeAdapter(service.drainer))
     service.drainer.finish()

@@ -43,9 +43,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.drainer = DrainRunner(POLICY)
-        self.drainer.on_stop.append(lambda: None)
+        self.drainer.server = self
         self.by_the_apps_own: list[object] = []
         self.attendant = stop_on_unhandled_exception(self.drainer)
+
+    def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> None:
+        self.drainer.stop(reason, lame_duck=lame_duck, failed=failed)
 
     @property
     def reason(self) -> str:
@@ -69,7 +72,7 @@ async def heard(former: list[object]) -> Any:
     heard = Heard()
     yield heard
     assert heard.attendant is not None
-    heard.attendant.close()
+    heard.attendant.closed()
 
 
 async def fails(exc: BaseException) -> None:
@@ -190,7 +193,7 @@ async def test_a_future_that_is_no_task_stops_nothing(heard: Heard, former: list
 @pytest.mark.anyio
 async def test_closed_it_has_left_everything_as_it_was(heard: Heard, former: list[object]) -> None:
     assert heard.attendant is not None
-    heard.attendant.close()
+    heard.attendant.closed()
     in_a_thread(raises(Boom()))
     asyncio.get_running_loop().call_soon(raises(Boom()))
     await anyio.sleep(0.01)
@@ -204,7 +207,7 @@ async def test_closed_it_leaves_alone_what_came_after_it(heard: Heard) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: later.append(context))
     threading.excepthook = later.append
     assert heard.attendant is not None
-    heard.attendant.close()
+    heard.attendant.closed()
     in_a_thread(raises(Boom()))
     asyncio.get_running_loop().call_soon(raises(Boom()))
     await anyio.sleep(0.01)
@@ -281,7 +284,7 @@ def test_the_default_handler_is_called_where_there_was_none(
         asyncio.get_running_loop().call_soon(raises(Boom("told")))
         await anyio.sleep(0.01)
         assert heard.attendant is not None
-        heard.attendant.close()
+        heard.attendant.closed()
         assert "told" in heard.reason
 
     loop = make_loop()
@@ -295,5 +298,5 @@ def test_without_a_loop_threads_are_heard(former: list[object]) -> None:
     drainer = DrainRunner(POLICY)
     attendant = UnhandledExceptions(drainer)
     in_a_thread(raises(Boom("no loop")))
-    attendant.close()
+    attendant.closed()
     assert "no loop" in drainer.reason

@@ -1,0 +1,50 @@
+"""Signals in a child that the app has forked: it inherits uvicorn's handler, but not its server."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import signal
+import time
+from typing import Final
+
+GROUP_PERIOD: Final = 0.3
+"""Seconds in which a signal for a whole group of processes reaches each of them."""
+
+_LOOK_PERIOD: Final = 0.01
+
+
+class DrainingFlag:
+    """Says in every child that is forked from now on whether the servers of the parent drain.
+
+    A byte of memory that the processes share: it can be read in a signal handler, and costs nothing
+    until a signal comes.
+    """
+
+    def __init__(self) -> None:
+        self._byte: mmap.mmap | bytearray = bytearray(1)
+        with contextlib.suppress(OSError, ValueError):  # no memory: then children know nothing
+            self._byte = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        """Note that the servers drain."""
+        self._byte[0] = 1
+
+    def clear(self) -> None:
+        """Note that nothing is in flight any more: what the children work at has an end now."""
+        self._byte[0] = 0
+
+    def end_child_unless_set(self, signum: int) -> None:
+        """Take a signal, in a forked child. In its signal handler.
+
+        A signal for the whole group (Ctrl+C in a terminal, `tini -g`) is the server's. What a
+        child of a pool works at belongs to a request, and the server's app ends the pool. A signal
+        for this child alone (`Process.terminate`) ends it as if no uvicorn were there.
+        """
+        until = time.monotonic() + GROUP_PERIOD
+        while not self._byte[0]:  # the parent may be about to get the same signal
+            if time.monotonic() >= until:
+                signal.signal(signum, signal.SIG_DFL)
+                signal.raise_signal(signum)
+                return
+            time.sleep(_LOOK_PERIOD)

@@ -1,0 +1,102 @@
+"""`HookedLifespan`: bounds a uvicorn server's lifespan, and knows what it waits at."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, ClassVar
+
+import anyio
+
+from .._core.stuck_report import stuck_work
+from .._core.work import Work
+
+if TYPE_CHECKING:
+    import asyncio
+    from typing import Any
+
+    from .._core.runner import DrainRunner
+    from ..report import Kind
+    from .touchpoints import Server
+
+
+class LifespanWork(Work):
+    """`lifespan.startup` or `lifespan.shutdown`, as the stuck report shows it. It is not counted
+    as in flight: no client waits for it."""
+
+    __slots__ = ("_path", "_progress")
+
+    kind: ClassVar[Kind] = "lifespan"
+
+    def __init__(self, drainer: DrainRunner, path: str, task: asyncio.Task[Any] | None) -> None:
+        super().__init__(drainer.in_flight)
+        self._path = path
+        self._progress = "running"
+        self.task = task
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def progress(self) -> str:
+        return self._progress
+
+    def fail(self) -> None:
+        """Note that the app has raised in it, or has said that it failed."""
+        self._progress = "failed"
+
+
+class HookedLifespan:
+    """The lifespan of one server. In place of `LifespanOn.shutdown`, on the server's loop.
+
+    Args:
+        server: the server.
+        drainer: its drain.
+        task: the one that the app's lifespan runs in; None where it is not known.
+    """
+
+    def __init__(
+        self, server: Server, drainer: DrainRunner, task: asyncio.Task[Any] | None
+    ) -> None:
+        self._server = server
+        self._drainer = drainer
+        self._task = task
+        self._uvicorn_shutdown = server.lifespan.shutdown
+        server.lifespan.shutdown = self.shutdown
+        if task is not None:
+            drainer.lifespan = LifespanWork(drainer, "lifespan.startup", task)
+
+    def opened(self) -> None:
+        """Take note that the startup is over."""
+        self._drainer.lifespan = None
+
+    async def shutdown(self) -> None:
+        """Run `lifespan.shutdown`, for as long as the cleanup period lasts."""
+        drainer, before = self._drainer, self._errors()
+        drainer.lifespan = work = LifespanWork(drainer, "lifespan.shutdown", self._task)
+        with anyio.move_on_after(drainer.time_left()) as cancel_scope:
+            await self._uvicorn_shutdown()
+        if cancel_scope.cancelled_caught:
+            drainer.record.overran(drainer.state, stuck_work(work, drainer.now()))
+            self._mute()
+        elif self._errors() != before:  # without a lifespan there has been one before
+            work.fail()
+            drainer.record.failed(drainer.state, stuck_work(work, drainer.now(), closely=False))
+        drainer.lifespan = None
+
+    def _errors(self) -> list[bool]:
+        # uvicorn has written the third one like the second from 0.41 on.
+        names = ("shutdown_failed", "error_occurred", "error_occured")
+        return [bool(getattr(self._server.lifespan, name, False)) for name in names]
+
+    def _mute(self) -> None:
+        """Have uvicorn say no more about a lifespan that was given up, and named.
+
+        As the loop ends, asyncio cancels the app's task; Starlette sends that as
+        `lifespan.shutdown.failed`, with a traceback of 40 lines for a message.
+        """
+        if hasattr(self._server.lifespan, "logger"):
+            self._server.lifespan.logger = _MUTE
+
+
+_MUTE = logging.Logger("graceful_asgi.mute", logging.CRITICAL + 1)

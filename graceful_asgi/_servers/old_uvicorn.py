@@ -1,0 +1,61 @@
+"""What uvicorn before 0.29 does not do for a drain, done here.
+
+Those releases have the event loop run their handler, at its next turn, and forget the signal: a
+blocked loop stops nothing, SIGINT is taken for SIGTERM, and the process exits with 0 whatever was
+cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from .. import log
+from .signal_handlers import callbacks_of, reaches
+from .signals import UVICORNS, CapturedSignals, HostProcess
+
+if TYPE_CHECKING:
+    from .signals import HookedServer
+    from .touchpoints import Server
+
+
+def raises_signals_anew(server: Server) -> bool:
+    """Return True if *server* is of a release that raises signals anew in the end (0.29)."""
+    return hasattr(server, "capture_signals")
+
+
+def take_signals(hook: HookedServer) -> None:
+    """Put plain handlers in the place of those that the event loop runs for *hook*'s server.
+
+    A program that handles its signals itself keeps its handlers.
+    """
+    loop, captured = asyncio.get_running_loop(), hook.server._captured_signals
+    version = getattr(sys.modules.get("uvicorn"), "__version__", "")
+    log.caution(
+        "uvicorn %s: graceful_asgi needs 0.29 for a program's own signal handlers to get their "
+        "signal after the drain",
+        version,
+    )
+    for signum in UVICORNS:
+        handler = signal.getsignal(signum)
+        if reaches(callbacks_of(signum, handler), hook.server):
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(signum)
+            assert isinstance(captured, CapturedSignals)
+            signal.signal(signum, captured.handle)
+
+
+def end_serve(hook: HookedServer) -> None:
+    """Give the process its exit code. Call it as `serve()` ends.
+
+    Raises:
+        SystemExit: the drain was forced, or an exception that nobody handled was the cause.
+    """
+    for signum in UVICORNS:
+        if getattr(signal.getsignal(signum), "__self__", None) is hook.server._captured_signals:
+            default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+            signal.signal(signum, default)
+    HostProcess.current().signals_to_raise(hook)  # those releases raise none

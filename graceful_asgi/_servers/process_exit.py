@@ -1,0 +1,178 @@
+"""`ProcessExit`: sees to it that a process whose servers have drained ends, and says what is in
+the way."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import log
+from .._diagnostics.exit_report import look_at_exit
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .._diagnostics.watchdog import Watchdog
+
+LINGER_PERIOD: Final = 1.0
+"""Seconds after which the log names what the process waits for."""
+
+REACTION_PERIOD: Final = 0.5
+"""Seconds in which a program has to show that the end of `serve()` means something to it."""
+
+
+class ProcessExit:
+    """The way of a process from the end of its drains to its own.
+
+    Args:
+        watchdog: is armed with what is left of the cleanup period.
+        clean: whether all drains were clean.
+    """
+
+    def __init__(self, watchdog: Watchdog, *, clean: bool) -> None:
+        self.clean = clean
+        self.begun = False
+        """Whether a `serve()` has come to its end."""
+        self.is_left_to_program = False
+        self._watchdog = watchdog
+        self._drained_at = self._lingers_since = time.monotonic()
+        self._allowance = watchdog.seconds_left()
+        self._has_reported = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main_task: asyncio.Task[Any] | None = None
+
+    def begin(self, *, left_to_program: bool) -> None:
+        """Take note that `serve()` is about to end. Call it in the task that it runs in.
+
+        Args:
+            left_to_program: True after a Ctrl+C that Python makes a KeyboardInterrupt of: the
+                program may go on then for as long as it likes, as it may without us.
+        """
+        self.begun = True
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        self._main_task, is_known = main_task(task)
+        # An exit that is raised in a task stops the loop at once. Whoever awaits the task may never
+        # get to see it, and asyncio would print it as "never retrieved".
+        if task is not None:
+            task.add_done_callback(_retrieve)
+        # A worker has no program of its own: its parent waits for it.
+        self.is_left_to_program = left_to_program and multiprocessing.parent_process() is None
+        if self.is_left_to_program:
+            return
+        _ignore_sigterm()
+        if self.clean and not left_to_program and is_known and self._main_task is not task:
+            waiter = getattr(self._main_task, "_fut_waiter", None)
+            self._loop.call_later(REACTION_PERIOD, self._end_program, waiter)
+
+    def _end_program(self, waiter: object) -> None:
+        """End a program in order for which the end of `serve()` changes nothing.
+
+        `gather(serve(), bot())` waits for the bot, for ever. SIGTERM would have ended it without
+        us. Raised here and not in a task, `SystemExit` leaves the loop, and `asyncio.run` cancels
+        every task.
+        """
+        main = self._main_task
+        if main is None or not (main.done() or getattr(main, "_fut_waiter", None) is not waiter):
+            raise SystemExit(0)
+
+    # In the watchdog's thread
+
+    def look(self) -> None:
+        """Log what the process waits for, once it has waited for it for a second."""
+        if self.is_left_to_program:
+            if self._program_runs():
+                self._lingers_since = time.monotonic()
+                self._watchdog.disarm()
+                return
+            if not self._watchdog.armed:
+                self._watchdog.arm(self._allowance)
+        lingers_for = time.monotonic() - self._lingers_since
+        if lingers_for >= LINGER_PERIOD and not self._has_reported:
+            self._has_reported = True
+            report = look_at_exit(self._loop)
+            log.lingering(
+                str(report), report.lines(), seconds=lingers_for, left=self._watchdog.seconds_left()
+            )
+
+    def log_final_report(self) -> None:
+        """Log what the process has waited for until its hard deadline."""
+        report, seconds = look_at_exit(self._loop), time.monotonic() - self._drained_at
+        log.exit_overdue(str(report), report.lines(), seconds=seconds)
+
+    def _program_runs(self) -> bool:
+        """Return True while the program's own code goes on; False while Python cleans up after it.
+
+        Python cleans up after the main task of `asyncio.run` (it cancels tasks, joins executors),
+        and after the main thread (it joins threads, and calls what `atexit` knows).
+        """
+        main, loop = self._main_task, self._loop
+        if main is not None and main.done() and loop is not None and not loop.is_closed():
+            return False
+        return threading.main_thread().is_alive()
+
+
+def main_task(task: asyncio.Task[Any] | None) -> tuple[asyncio.Task[Any] | None, bool]:
+    """Return the task that the caller of the event loop waits for, and whether that is certain.
+
+    None where the loop runs for ever; not certain where the loop is no Python code (uvloop without
+    a `Runner`). *task* is the one that runs now. Its caller stands further out on the stack: what
+    `run_until_complete` or `Runner.run` was given is in a variable there.
+    """
+    tasks = asyncio.all_tasks()
+    coroutines = {id(each.get_coro()): each for each in tasks}
+    frame: FrameType | None = sys._getframe()
+    outermost = None if task is None else getattr(task.get_coro(), "cr_frame", None)
+    while outermost is not None and frame is not None:
+        frame, passed = frame.f_back, frame
+        if passed is outermost:
+            break
+    runs_for_ever = False
+    while frame is not None:
+        for value in tuple(frame.f_locals.values()):
+            found = value if isinstance(value, asyncio.Task) else coroutines.get(id(value))
+            if found in tasks:
+                return found, True
+        runs_for_ever = runs_for_ever or frame.f_code.co_name == "run_forever"
+        frame = frame.f_back
+    return None, runs_for_ever
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _ignore_sigterm() -> None:
+    """Let no further SIGTERM kill a process that is ending: gunicorn repeats it every second.
+
+    A handler that does nothing, and not SIG_IGN, which processes that the program starts now would
+    inherit. Python takes handlers away as it finalizes; from then on it is SIG_IGN.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _do_nothing)
+        atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM in a process that is ending."""
+
+
+def shut_pools_down_first() -> None:
+    """Have a worker's process pools shut down before its children are joined.
+
+    multiprocessing ends a child by joining the child's own children first and its threads second,
+    the other way round than the interpreter does. The processes of a `ProcessPoolExecutor` wait for
+    one of those threads: such a worker would never end.
+    """
+    module = sys.modules.get("concurrent.futures.process")
+    if module is not None and multiprocessing.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, module._python_exit, exitpriority=100)

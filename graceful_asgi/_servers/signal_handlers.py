@@ -1,0 +1,154 @@
+"""Who handles a signal of this process: uvicorn, Python itself, or somebody else. It only looks."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import itertools
+import signal
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .touchpoints import Server
+
+DEPTH: Final = 8
+"""References that are followed from a handler to a server."""
+
+MOST: Final = 2_000
+"""Objects that are looked at on the way."""
+
+
+def server_of(handler: object) -> object | None:
+    """Return the uvicorn server whose own handler *handler* is (`Server.handle_exit`), or None."""
+    module = sys.modules.get("uvicorn.server")
+    owner = getattr(handler, "__self__", None)
+    return owner if module is not None and isinstance(owner, module.Server) else None
+
+
+def handles(server: object, signum: int) -> bool:
+    """Return True if *server* handles a signal of the process."""
+    return server_of(signal.getsignal(signum)) is server
+
+
+def is_pythons_own(handler: object) -> bool:
+    """Return True for the handler that raises KeyboardInterrupt, and for the one of asyncio.run.
+
+    The second cancels the main task, and `asyncio.run` raises KeyboardInterrupt in the end.
+    """
+    if handler is signal.default_int_handler:
+        return True
+    runner = getattr(asyncio, "Runner", None)  # from Python 3.11 on
+    method = getattr(handler, "func", None)
+    return runner is not None and isinstance(getattr(method, "__self__", None), runner)
+
+
+def name_handler(handler: object) -> str:
+    """Name a handler, and the place in the source where it stands."""
+    if handler is signal.SIG_DFL:
+        return "the default action, which ends the process"
+    if handler is signal.SIG_IGN:
+        return "nobody: the process ignores it"
+    if handler is None:
+        return "a handler that was not installed from Python"
+    function = handler.func if isinstance(handler, functools.partial) else handler
+    function = getattr(function, "__func__", function)
+    module = getattr(function, "__module__", None) or type(function).__module__
+    name = f"{module}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    code = getattr(function, "__code__", None)
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def callbacks_of(signum: int, handler: object) -> list[object]:
+    """Return what a signal calls in the end: the callback that an event loop runs for it, where
+    `loop.add_signal_handler` has put it there, else the *handler* itself.
+
+    asyncio puts a function that does nothing in the place of the handler, uvloop a method of its
+    loop. Both keep the callbacks in a dictionary by number, uvloop in one that only the garbage
+    collector shows.
+    """
+    loop = asyncio.get_running_loop()
+    noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", None)
+    if handler is None or not (handler is noop or getattr(handler, "__self__", None) is loop):
+        return [handler]
+    tables = [each for each in _referents(loop) if isinstance(each, dict)]
+    found = [table[signum] for table in tables if signum in table]
+    handles = [each for each in found if "Handle" in type(each).__name__]
+    return [callback for each in handles for callback in _callables_of(each)] or [handler]
+
+
+def _callables_of(handle: object) -> list[object]:
+    """Return the callback of an event loop's handle, and its arguments."""
+    callback = getattr(handle, "_callback", None)
+    if callback is not None:
+        return [callback, *(getattr(handle, "_args", None) or ())]
+    skipped = (asyncio.AbstractEventLoop, type, types.ModuleType)
+    return [each for each in _referents(handle) if not isinstance(each, skipped)]
+
+
+def reaches(callbacks: Iterable[object], server: Server) -> bool:
+    """Return True if *callbacks* have something to do with *server*, as far as references show.
+
+    A handler that chains holds the one it has replaced, in a closure, an attribute or a global that
+    it names. Others hold the server itself, to set `should_exit`, its task, to cancel that (vLLM),
+    or an event that a task with the server waits for.
+    """
+    level, seen = [each for each in callbacks if each is not None], set[int]()
+    for _ in range(DEPTH):
+        following: list[object] = []
+        for each in level:
+            if each is server or server_of(each) is server:
+                return True
+            if id(each) in seen or len(seen) > MOST:
+                continue
+            seen.add(id(each))
+            following.extend(_leads_to(each))
+        level = following
+    return False
+
+
+def _leads_to(value: object) -> Iterator[object]:
+    """Yield what a callable, or what it refers to, may act upon."""
+    if isinstance(value, types.MethodType):
+        yield from (value.__self__, value.__func__)
+    elif isinstance(value, types.FunctionType):
+        yield from _variables_of(value)
+    elif isinstance(value, types.CodeType | types.FrameType | types.ModuleType | type):
+        return
+    elif isinstance(value, asyncio.AbstractEventLoop):
+        return  # from a loop everything can be reached
+    elif isinstance(value, types.CoroutineType):
+        if value.cr_frame is not None:
+            yield from value.cr_frame.f_locals.values()
+        yield value.cr_await
+    elif isinstance(value, asyncio.Task):
+        yield value.get_coro()
+    else:
+        yield from itertools.islice(_referents(value), 100)
+
+
+def _variables_of(function: types.FunctionType) -> Iterator[object]:
+    """Yield what a function can name: its closure, its defaults, the globals in its code."""
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    codes: list[Any] = [function.__code__]
+    while codes:
+        code = codes.pop()
+        yield from (
+            function.__globals__[name] for name in code.co_names if name in function.__globals__
+        )
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+
+
+def _referents(value: object) -> Iterator[object]:
+    skipped = (type, types.ModuleType, str, bytes, int, float)
+    return (each for each in gc.get_referents(value) if not isinstance(each, skipped))

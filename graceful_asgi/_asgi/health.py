@@ -100,8 +100,6 @@ class Endpoints:
     def __post_init__(self) -> None:
         for name, each in ENDPOINT_OPTIONS.items():
             object.__setattr__(self, name, each.check(getattr(self, name)))
-        if self.ready is not None and not callable(self.ready):
-            raise PolicyError(f"ready={self.ready!r} is not allowed; allowed: a callable, or None")
         if self.drain_path is not None and self.drain_token is None:
             raise PolicyError(
                 f"drain_path={self.drain_path!r} is not allowed without drain_token; "
@@ -119,6 +117,11 @@ class Endpoints:
             if path is not None:
                 answers[path] = answer
         object.__setattr__(self, "_answers", answers)
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths that are answered."""
+        return tuple(self._answers)
 
     def __bool__(self) -> bool:
         """Return whether there is any path to answer."""

@@ -20,6 +20,7 @@ from ..phase import Phase
 from .exchange import SCOPE_KEY, SERVING, Exchange
 from .http import HTTPExchange
 from .options import COMMAND_LINE_KEY, CodeOptions, CommandLine, ServerSettings, resolve
+from .position import check_position
 from .server_record import STATE_KEY, ServerRecord
 from .websocket import WebSocketExchange
 
@@ -193,9 +194,19 @@ class GracefulMiddleware:
             await fail_start(settings.fault, receive, send)
         outer = state.get(STATE_KEY)
         if outer is not None and outer.drainer.phase is not Phase.STOPPED:
-            return await self.app(scope, receive, send)  # this middleware stands further out, too
+            # This middleware stands further out as well: there is one drain, and that one has it.
+            if unused := self._code.names:
+                log.caution(
+                    "GracefulMiddleware is in this app twice, and the inner one has no say: give "
+                    "%s to the outer one",
+                    ", ".join(unused),
+                )
+            return await self.app(scope, receive, send)
         if given is not None:
             given.is_taken = True
+        if self._code.ready is not None and settings.endpoints.readiness_path is None:
+            log.caution("ready= is given, and no readiness_path that would ask it")
+        check_position(scope, settings.endpoints.paths)
         async with self.serving(scope, settings) as record:
             if record.fault is not None:
                 await fail_start(record.fault, receive, send)

@@ -59,6 +59,8 @@ class ServerSettings:
 class CodeOptions:
     """The options that an app's code gives, each of them checked. Immutable."""
 
+    names: Sequence[str] = ()
+    """The keywords that were given."""
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)  # one is a secret
     ready: Any = None
     faults: Sequence[GracefulError] = ()
@@ -100,7 +102,6 @@ class CodeOptions:
             faults.append(
                 PolicyError(f"ready={ready!r} is not allowed; allowed: a callable, or None")
             )
-            ready = None
         values = {} if whole is None else {name: getattr(whole, name) for name in POLICY_OPTIONS}
         for name, value in given.items():
             if name not in OPTIONS:
@@ -118,7 +119,9 @@ class CodeOptions:
                     values[name] = OPTIONS[name].check(value)
                 except PolicyError as error:
                     faults.append(error)
-        return cls(values, ready, faults)
+        keywords = {"policy": policy, "drainer": drainer, "ready": ready, **given}
+        names = [f"{name}=" for name, value in keywords.items() if value is not None]
+        return cls(names, values, ready if callable(ready) else None, faults)
 
 
 def _unknown(name: str, value: object) -> GracefulError:

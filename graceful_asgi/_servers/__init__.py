@@ -71,6 +71,12 @@ async def attach(
     with _restored_on_failure(server, server.lifespan):
         hook.install(scope)
     _mind_parent(server, hook)
+    if scope["type"] != "lifespan" and server.config.lifespan != "off":
+        log.caution(
+            "found the server at its first request, because its lifespan does not reach "
+            "GracefulMiddleware: before that it would have stopped without a drain; put the "
+            "middleware around the outermost app"
+        )
     return hook
 
 

@@ -67,6 +67,7 @@ class Config(Protocol):
     ws_protocol_class: type | None
     ssl: Any
     reload: bool
+    lifespan: str
     workers: int
     fd: int | None
     limit_max_requests: int | None

@@ -12,6 +12,7 @@ import anyio.to_thread
 import pytest
 import uvicorn
 from support.client import get_in_loop
+from support.polling import eventually
 from support.server import RecordingApp, uvicorn_in_loop
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
@@ -103,7 +104,7 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     assert (drainer.server, drainer.server_events) == (None, [])
     assert drainer.loop_monitor is None
     assert threading.excepthook is heard
-    assert not list((tmp_path / "control").iterdir())
+    await eventually(lambda: not list((tmp_path / "control").iterdir()))
     async with uvicorn_in_loop(GracefulMiddleware(RecordingApp(), drainer=as_drainer(drainer))) as (
         _,
         port,

@@ -1,0 +1,171 @@
+"""What stands outside of the middleware is said where a person should change it, and else not."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import Mount
+from support.asgi import answer, serving, with_lifespan
+from support.client import get_in_loop
+from support.server import uvicorn_in_loop
+
+from graceful_asgi import DrainPolicy, GracefulMiddleware
+
+if TYPE_CHECKING:
+    from graceful_asgi.types import ASGIApp, Receive, Scope, Send
+
+QUICK = DrainPolicy(lame_duck_period=0, grace_period=1, cancel_period=0.2, cleanup_period=0.2)
+PATHS: Any = {"readiness_path": "/readyz", "liveness_path": "/livez"}
+
+
+class Outer:
+    """An app that has another app inside of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(dict(scope), receive, send)
+
+
+def tracing(app: ASGIApp) -> ASGIApp:
+    """Return what an instrumentation puts around everything, and nobody can move."""
+
+    class OpenTelemetryMiddleware(Outer):
+        __module__ = "opentelemetry.instrumentation.asgi"
+
+    return OpenTelemetryMiddleware(app)
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Any:
+    caplog.set_level(logging.WARNING, "graceful_asgi")
+    return lambda: [record.getMessage().partition("]: ")[2] for record in caplog.records]
+
+
+async def start_and_stop(app: ASGIApp) -> None:
+    async with serving(app) as server:
+        await server.shut_down()
+
+
+def add_authentication(app: Starlette) -> None:
+    async def authenticate(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=authenticate)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("framework", [FastAPI, Starlette])
+async def test_what_gets_the_platforms_requests_first_is_named(
+    framework: Any, warnings: Any
+) -> None:
+    app = framework()
+    app.add_middleware(GracefulMiddleware, **PATHS)
+    add_authentication(app)
+    app.add_middleware(CORSMiddleware)
+    app.add_middleware(TrustedHostMiddleware)
+    await start_and_stop(app)
+    assert warnings() == [
+        f"{__name__}.add_authentication.<locals>.authenticate, "
+        "starlette.middleware.trustedhost.TrustedHostMiddleware is outside of "
+        "GracefulMiddleware, and gets the requests for /readyz, /livez first: add "
+        "GracefulMiddleware last"
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("framework", [FastAPI, Starlette])
+async def test_nothing_is_said_where_nothing_should_be_changed(
+    framework: Any, warnings: Any
+) -> None:
+    app = framework()
+    add_authentication(app)
+    app.add_middleware(GracefulMiddleware, **PATHS)
+    app.add_middleware(CORSMiddleware)
+    await start_and_stop(app)
+    await start_and_stop(tracing(app))
+    await start_and_stop(GracefulMiddleware(Outer(with_lifespan(answer)), **PATHS))
+    without_paths = framework()
+    without_paths.add_middleware(GracefulMiddleware)
+    add_authentication(without_paths)
+    await start_and_stop(without_paths)
+    assert warnings() == []
+
+
+@pytest.mark.anyio
+async def test_a_larger_app_is_named(warnings: Any) -> None:
+    """As `socketio.ASGIApp(sio, app)` is, which answers what is meant for it."""
+    app = FastAPI()
+    app.add_middleware(GracefulMiddleware)
+
+    async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
+        await larger(scope, receive, send)
+
+    larger = Outer(app)
+    await start_and_stop(outermost)
+    await start_and_stop(Outer(GracefulMiddleware(with_lifespan(answer))))
+    assert warnings() == [
+        f"GracefulMiddleware is inside of {__name__}.Outer, {__name__}.outermost: requests that "
+        "are answered there do not pass it; put it around the outermost app",
+        f"GracefulMiddleware is inside of {__name__}.Outer: requests that are answered there do "
+        "not pass it; put it around the outermost app",
+    ]
+
+
+@pytest.mark.anyio
+async def test_twice_in_one_app_is_said_if_the_inner_one_was_given_anything(warnings: Any) -> None:
+    app = with_lifespan(answer)
+    await start_and_stop(GracefulMiddleware(GracefulMiddleware(app), **PATHS))
+    assert warnings() == []
+    inner = GracefulMiddleware(app, readiness_path="/readyz", policy=QUICK)
+    await start_and_stop(GracefulMiddleware(inner))
+    assert warnings() == [
+        "GracefulMiddleware is in this app twice, and the inner one has no say: give policy=, "
+        "readiness_path= to the outer one"
+    ]
+
+
+@pytest.mark.anyio
+async def test_ready_that_nobody_asks_is_said(warnings: Any) -> None:
+    await start_and_stop(GracefulMiddleware(with_lifespan(answer), ready=lambda: True))
+    assert warnings() == ["ready= is given, and no readiness_path that would ask it"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_mounted_app_whose_lifespan_nobody_runs_is_said(warnings: Any) -> None:
+    mounted = FastAPI()
+    mounted.add_middleware(GracefulMiddleware, policy=QUICK)
+    mounted.get("/")(lambda: "seen")
+    app = Starlette(routes=[Mount("/api", app=mounted)])
+    async with uvicorn_in_loop(app) as (_, port):
+        await get_in_loop(port, "/api/")
+        await get_in_loop(port, "/api/")
+    assert len(warnings()) == 1
+    assert "its lifespan does not reach GracefulMiddleware" in warnings()[0]
+
+
+@pytest.mark.anyio
+async def test_a_frame_that_cannot_be_looked_at_costs_no_start(
+    warnings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(dict[str, Any]):
+        def get(self, *key: object) -> Any:
+            raise LookupError
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        inner, scope = dict(scope), Odd(scope)
+        await app(inner, receive, send)
+
+    app = GracefulMiddleware(with_lifespan(answer))
+    async with serving(outer) as server:
+        assert server.sent == [{"type": "lifespan.startup.complete"}]
+    assert "cannot be found" in caplog.text

@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # loop takes it over from Python's own handler, and from no other.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, _interrupt)
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(hangup, _interrupt)
     try:
         code = group.main(arguments, prog_name="graceful-asgi", standalone_mode=False)
     except click.ClickException as error:

@@ -76,7 +76,7 @@ class DrainPolicy:
         default="serve",
         metadata=option(
             choice(NewRequests),
-            "`serve`: requests that arrive while draining get their answer. `reject`: they get 503 "
+            "What a request gets that arrives while draining: `serve`, its answer; `reject`, 503 "
             "with `Retry-After`.",
         ),
     )
@@ -84,27 +84,26 @@ class DrainPolicy:
         default="close",
         metadata=option(
             choice(WebSockets),
-            "`close`: each WebSocket is closed with 1012 at a message boundary, spread over the "
-            "lame duck. `finish`: they go on until they end, or get their 1012 as the grace "
-            "period ends.",
+            "When WebSockets are closed, with 1012: `close`, at a message boundary, spread over "
+            "the lame duck; `finish`, as the grace period ends, if they have not ended by then.",
         ),
     )
     event_streams: EventStreams = field(
         default="close",
         metadata=option(
             choice(EventStreams),
-            "`close`: event streams that a client reconnects to (a GET for `text/event-stream`) "
-            "are closed between two events, spread over the lame duck. `finish`: they go on until "
-            "they end, or are closed just before the grace period ends.",
+            "When event streams are closed that a client reconnects to (a GET for "
+            "`text/event-stream`): `close`, between two events, spread over the lame duck; "
+            "`finish`, just before the grace period ends, if they have not ended by then.",
         ),
     )
     drain_on_unhandled_exception: bool = field(
         default=False,
         metadata=option(
             FLAG,
-            "Stop the server when an exception is handled by nobody, in a thread, a task or a "
-            "callback of the loop: it drains, and the process exits with 1. Exceptions in requests "
-            "are handled.",
+            "Stop the server when nobody handles an exception, in a thread, a task or a callback "
+            "of the loop: it drains, and the process exits with 1. Exceptions in requests are "
+            "handled.",
         ),
     )
     termination_grace_period: float | None = field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
+        if sys.platform == "win32":
+            raise click.ClickException(f"`{cmd_name}` needs signals that Windows does not have")
         with needs(entry.extra, f"`{cmd_name}`"):
             module = importlib.import_module(entry.module)
         command: click.Command = module.command

@@ -49,7 +49,7 @@ def drain_options() -> list[click.Option]:
 
 
 def _option(option: Option) -> click.Option:
-    help_text = f"{option.summary}  [{option.variable}{_shown(option.default)}]"
+    help_text = f"{option.summary}  [{option.variable}; default: {_shown(option.default)}]"
     # The variable is read where the server starts. What click reads by itself are uvicorn's.
     if option.kind is FLAG:
         flags = f"{option.flag}/--no-{option.flag[2:]}"
@@ -66,7 +66,9 @@ def _option(option: Option) -> click.Option:
 
 
 def _shown(default: object) -> str:
+    """Return *default* as a command line takes it."""
     if default is None:
-        return ""
-    shown = "no" if default is False else f"{default:g}" if isinstance(default, float) else default
-    return f"; default: {shown}"
+        return "none"
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from .. import log
@@ -36,6 +37,10 @@ def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
         ControlError: the directory that was given is not one that can be used.
     """
     if path := os.environ.get(VARIABLE):
+        if not hasattr(socket, "AF_UNIX"):
+            raise ControlError(
+                f"{VARIABLE}={path!r} is not allowed: no UNIX sockets on this platform"
+            )
         return ControlSocket(drainer, ControlDirectory(path, create=True))
     try:
         return ControlSocket(drainer, open_private())

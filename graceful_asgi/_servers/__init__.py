@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -64,13 +65,16 @@ async def attach(
     if server is None:
         log.passive("no uvicorn server found here", origins)
         return None
+    if sys.platform == "win32":
+        log.passive("signals stop no server in order on Windows", origins)
+        return None
     if names := missing(server):
         log.passive(f"this uvicorn has no {', '.join(names)}", origins)
         return None
     hook = UvicornHook(server, drainer)
-    with _restored_on_failure(server, server.lifespan):
+    with _set_back_on_failure(server, drainer):
         hook.install(scope)
-    _mind_parent(server, hook)
+        _mind_parent(server, hook)
     if scope["type"] != "lifespan" and server.config.lifespan != "off":
         log.caution(
             "found the server at its first request, because its lifespan does not reach "
@@ -81,18 +85,18 @@ async def attach(
 
 
 @contextmanager
-def _restored_on_failure(*hooked: object) -> Iterator[None]:
-    """Give each object the attributes back that it had, if the block raises.
-
-    A server that is hooked by half would be worse than one that is not.
-    """
-    before = [(each, dict(vars(each))) for each in hooked]
+def _set_back_on_failure(server: Server, drainer: DrainRunner) -> Iterator[None]:
+    """Set both back to what they were if the block raises: no server is hooked by half."""
+    before = [(each, dict(vars(each))) for each in (server, server.lifespan)]
+    events = tuple(drainer.server_events)
     try:
         yield
     except BaseException:
         for each, attributes in before:
             vars(each).clear()
             vars(each).update(attributes)
+        drainer.server_events[:] = events
+        drainer.server = drainer.loop_monitor = None
         raise
 
 

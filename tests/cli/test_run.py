@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,10 +87,8 @@ print(json.dumps([param.opts[0] for param in main.params if param.opts[0].starts
         assert flag in listed
     words = " ".join(listed.split())
     for option in OPTIONS.values():
-        default = option.default
-        shown = "no" if default is False else f"{default:g}" if type(default) is float else default
-        said = f"[{option.variable}{f'; default: {shown}' if default is not None else ''}]"
-        assert said in words
+        (shown,) = re.findall(rf"\[{option.variable}; default: (\S+)\]", words)
+        assert option.parse(shown, called="the default") == option.default
         assert option.summary.replace(" ", "") in listed.replace("\n", "").replace(" ", "")
 
 

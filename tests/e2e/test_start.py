@@ -218,7 +218,7 @@ def test_the_command_line_wins_over_the_environment(tmp_path: Path, more: Any) -
 FAULTY = """
 import graceful_asgi._servers as servers
 
-def fails(*args):
+def fails(*args, **keywords):
     raise LookupError("an error of ours")
 
 servers.{} = fails
@@ -226,7 +226,7 @@ servers.{} = fails
 
 
 @pytest.mark.parametrize(
-    "broken", ["find_server", "missing", "UvicornHook.install", "UvicornHook.of", "attend"]
+    "broken", ["find_server", "missing", "UvicornHook.install", "start_extensions"]
 )
 @pytest.mark.parametrize("lifespan", ["on", "off"])
 def test_an_error_of_ours_is_logged_and_leaves_the_app_as_it_is(
@@ -247,17 +247,12 @@ def test_an_error_of_ours_is_logged_and_leaves_the_app_as_it_is(
         assert server.count("the app has ended") == (lifespan == "on")
 
 
-def test_a_server_that_is_hooked_by_half_is_set_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "broken", ["uvicorn.LoopMonitor", "uvicorn.HostProcess.join", "policy_check.check"]
+)
+def test_a_server_that_is_hooked_by_half_is_set_back(tmp_path: Path, broken: str) -> None:
     """It would stop by something that does not work."""
-    broken = """
-import graceful_asgi._servers.uvicorn as uvicorn_hook
-
-def fails(*args):
-    raise LookupError("an error of ours")
-
-uvicorn_hook.LoopMonitor = fails
-"""
-    app = program(tmp_path, broken, ADDED.format(""))
+    app = program(tmp_path, FAULTY.format(broken), ADDED.format(""))
     with uvicorn(tmp_path, app=app) as server:
         assert get(server.port, "/").status == 200
         server.signal(signal.SIGTERM)

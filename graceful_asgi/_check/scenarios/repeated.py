@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 NAME: Final = "repeated signal"
 SENT_AGAIN_AFTER: Final = (0.15, 0.4, 0.8)
 """Seconds from the first one."""
-URGENT: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
+URGENT: Final = frozenset({signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)})
 """Of these a second one asks for haste, and gets it by losing requests."""
 
 

@@ -1,4 +1,4 @@
-"""What a drain asks of a uvicorn server, done: close the listener, sweep, cut. Decides nothing."""
+"""Close, sweep and cut a uvicorn server as a drain asks for it. Decides nothing."""
 
 from __future__ import annotations
 
@@ -7,70 +7,118 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from .connections import Connections
-from .listener import close_listeners, end_deafness
-from .shared_sockets import SharedSockets, may_have_siblings
+from .descriptors import SpareDescriptors
+from .listener import accept_again, close_listeners
+from .shared_sockets import Markers, SharedSockets, may_have_siblings
 
 if TYPE_CHECKING:
     import socket
 
+    from .listener import Others
     from .touchpoints import Server
 
 HANDSHAKE_PERIOD: Final = 1.0
-"""Seconds for TLS handshakes that are under way as the listener closes. Nobody can see them:
-their connections appear when they are done."""
+"""Seconds for TLS handshakes that are under way as the listener closes, and a few round trips more.
+Nobody can see them: their connections appear when they are done."""
+
+HANDSHAKE_ROUND_TRIPS: Final = 4
+
+SPARE_DESCRIPTORS: Final = 4
+"""As many as a server has listeners, if they are not very many: `localhost` has two."""
 
 
 class UvicornAdapter:
-    """The `Edge` of one uvicorn server."""
+    """The `ServerAdapter` of one uvicorn server."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connections = Connections(server)
+        self._spare = SpareDescriptors()
+        self._markers: Markers | None = None
+        self._siblings: SharedSockets | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._taking: set[asyncio.Task[Any]] = set()
         self._settled_at = 0.0
-        self._siblings: SharedSockets | None = None
-        self._ends_deafness = False
         # A socket that came from somewhere may be going on elsewhere: sibling workers, the
         # successor in a socket activation.
         self._shared = server.config.fd is not None or server.config.reload
 
-    def start_listening(self) -> None:
-        """Note that the listeners are about to accept, where that can be known.
+    def put_aside(self, *, before_startup: bool) -> None:
+        """Open what a stop will need, while there are descriptors to be had."""
+        self._spare.put_aside(SPARE_DESCRIPTORS)
+        # A worker that is hooked by its first request could not be reached by one if the worker
+        # before it had left a listener that drops new connections. So such workers leave none.
+        if before_startup and may_have_siblings(self._server):
+            self._markers = Markers()
 
-        A worker before this one may have left them deaf.
+    def give_back(self) -> None:
+        """Close what was put aside and is not needed any more. Idempotent."""
+        self._spare.close()
+
+    def start_listening(self) -> None:
+        """Note that the server is about to accept. A worker before it may have limited that."""
+        if self._markers is not None:
+            accept_again(self._server.servers)
+
+    def note_signal(self) -> None:
+        """Let the siblings know that a signal stops this worker. Safe in a signal handler.
+
+        Workers that stop of their own accord, all at once even, are followed by others: their
+        siblings are to take them for ones that serve.
         """
-        if may_have_siblings(self._server):
-            self._ends_deafness = True
-            end_deafness(self._server.servers)
+        if self._markers is not None:
+            self._markers.set("stopping")
 
     def share_sockets(self, *, stopped_by_signal: bool) -> None:
         """Note that the server was started with sockets that somebody else has made."""
         self._shared = True
-        # Workers that stop of their own accord, all at once even, are followed by others. So may be
-        # those that are told to; without a lifespan these see no request before they can hear one.
-        if stopped_by_signal and self._ends_deafness:
+        if stopped_by_signal and self._markers is not None:
             listening = [each for server in self._server.servers for each in server.sockets]
             self._siblings = SharedSockets(listening)
-            self._siblings.leave_word()
 
-    def _is_last(self) -> bool:
-        """Say whether nobody else goes on with the listening sockets."""
+    def _others(self) -> Others:
+        """Return what other processes do with the listening sockets."""
+        # A parent of ours says when the whole service stops.
         if not self._shared or getattr(self._server, "service_stops", False):
-            return True  # a parent of ours says so
-        return self._siblings is not None and self._siblings.all_leave()
+            return "never"
+        if self._siblings is None:
+            return "serve"
+        if self._markers is not None:
+            self._markers.set("closed")
+        return self._siblings.others()
 
     async def close_listener(self) -> None:
-        """Close every listener, and take over what its queue holds."""
-        async for connection in close_listeners(self._server.servers, is_last=self._is_last):
-            task = asyncio.ensure_future(self._take(connection))
-            self._taking.add(task)
-            task.add_done_callback(self._taking.discard)
-        if self._server.config.ssl is not None:
-            self._settled_at = asyncio.get_running_loop().time() + HANDSHAKE_PERIOD
+        """Begin to close every listener. The server is not idle before that is done."""
+        self._closing = asyncio.ensure_future(self._close_listener())
+        await asyncio.sleep(0)
 
-    async def _take(self, connection: socket.socket) -> None:
+    async def _close_listener(self) -> None:
+        round_trip_time = self._connections.longest_round_trip()
+        if self._server.config.ssl is not None:
+            period = HANDSHAKE_PERIOD + HANDSHAKE_ROUND_TRIPS * round_trip_time
+            self._settled_at = asyncio.get_running_loop().time() + period
+        try:
+            async for connection in close_listeners(
+                self._server.servers,
+                self._spare,
+                others=self._others,
+                round_trip_time=round_trip_time,
+            ):
+                task = asyncio.ensure_future(self._take(connection, round_trip_time))
+                self._taking.add(task)
+                task.add_done_callback(self._taking.discard)
+        except OSError as exc:
+            log.caution("the listener is closed without its accept queue: %s", exc)
+        except Exception:
+            log.failed("the loss-free listener close failed: the listener is closed at once")
+        finally:
+            for server in self._server.servers:
+                server.close()
+
+    async def _take(self, connection: socket.socket, round_trip_time: float) -> None:
         server, config = self._server, self._server.config
         loop = asyncio.get_running_loop()
+        period = HANDSHAKE_PERIOD + HANDSHAKE_ROUND_TRIPS * round_trip_time
         try:
             await loop.connect_accepted_socket(
                 lambda: config.http_protocol_class(
@@ -81,18 +129,23 @@ class UvicornAdapter:
                 ),
                 connection,
                 ssl=config.ssl,
-                ssl_handshake_timeout=None if config.ssl is None else HANDSHAKE_PERIOD,
+                ssl_handshake_timeout=None if config.ssl is None else period,
             )
         except (OSError, asyncio.CancelledError) as exc:  # a failed handshake is an OSError
             log.detail("a connection from the accept queue has gone: %r", exc)
             connection.close()
 
-    def sweep(self) -> None:
-        """Close what has been idle long enough. Call it every 0.1 s or so."""
-        self._connections.sweep()
+    def sweep(self, time_left: float) -> None:
+        """Close what has been idle long enough. Call it every 0.1 s or so.
+
+        *time_left* are the seconds until the grace period ends.
+        """
+        self._connections.sweep(time_left)
 
     def is_idle(self) -> bool:
-        """Say whether no connection is open or under way, and no ASGI call running."""
+        """Return True if no connection is open or under way, and no ASGI call is running."""
+        if self._closing is not None and not self._closing.done():
+            return False
         if self._connections or self._taking or self._server.server_state.tasks:
             return False
         return asyncio.get_running_loop().time() >= self._settled_at
@@ -103,6 +156,9 @@ class UvicornAdapter:
 
     def cut_connections(self) -> None:
         """Reset whatever is left."""
+        if self._closing is not None:
+            self._closing.cancel()
         for task in self._taking:
             task.cancel()
         self._connections.cut()
+        self.give_back()

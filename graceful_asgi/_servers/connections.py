@@ -1,23 +1,20 @@
 """uvicorn's open connections: which of them may be closed when, and how to cut one.
 
 uvicorn closes whatever looks idle the moment it stops. A connection that has just been opened, or
-whose next request is already in the kernel, looks idle too.
+whose next request is already in the kernel or on its way, looks idle too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
-import socket
-import struct
-import sys
+import itertools
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .. import log
+from .tcp import has_unread_bytes, reset_on_close, round_trip_time, silent_for
 
 if TYPE_CHECKING:
-    from .touchpoints import Connection, Server, Transport
+    from .touchpoints import Connection, Http2Connection, Server
 
 State = Literal["busy", "new", "idle", "uploading", "streams", "closing"]
 
@@ -29,17 +26,27 @@ PATIENCE: Final[dict[State, float]] = {
     "idle": 0.2,
     # Closed under its upload, a client may not get to read the answer that it has been sent.
     "uploading": 1.0,
-    # HTTP/2: from then on new streams are refused, and the connection closes after the last one.
+    # HTTP/2 with open streams: from then on it is closed as soon as it has none.
     "streams": 1.0,
     # A peer that does not answer the close would hold the connection: TLS 30 s, a WebSocket 10 s.
     "closing": 1.0,
 }
-"""Seconds that a connection is left alone in a state before it is closed (or aborted)."""
+"""Seconds that a connection is left alone in a state before it is closed (or aborted), on a network
+that takes no time. Elsewhere it is left alone for some of its own round trips more."""
 
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+ROUND_TRIPS: Final = 4
+"""How many. Of a request of two segments that were both dropped the kernel sends the second again
+after two round trips, and the first after four (RFC 8985, tail loss probe)."""
 
-_LAST_DATA_RECV: Final = 52
-"""The offset of `tcpi_last_data_recv` in Linux' `struct tcp_info` (linux/tcp.h): milliseconds."""
+MEASURED: Final = 1000
+"""Connections that are looked at for the longest round trip. Each look is a system call."""
+
+GO_AWAY_PERIOD: Final = 2.0
+"""Seconds before the grace period ends at which HTTP/2 clients that always have a stream open are
+told to open new ones elsewhere."""
+
+HIGHEST_STREAM: Final = 2**31 - 1
+"""In a GOAWAY: all streams that are open are going to be served (RFC 9113, 6.8)."""
 
 
 class Connections:
@@ -48,14 +55,21 @@ class Connections:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._since: dict[Connection, tuple[object, float]] = {}
+        self._told_to_go_away: set[Connection] = set()
 
     def __bool__(self) -> bool:
         return bool(self._server.server_state.connections)
 
-    def sweep(self) -> None:
+    def longest_round_trip(self) -> float:
+        """Return the longest round trip that is seen now, in seconds; 0 where none is known."""
+        some = itertools.islice(self._server.server_state.connections, MEASURED)
+        return max((round_trip_time(connection.transport) for connection in some), default=0.0)
+
+    def sweep(self, time_left: float) -> None:
         """Close what has been idle long enough. Call it every 0.1 s or so.
 
-        Connections that appear late (TLS handshakes, upgrades) are met here as well.
+        Connections that appear late (TLS handshakes, upgrades) are met here as well. *time_left*
+        are the seconds until the grace period ends.
         """
         now = asyncio.get_running_loop().time()
         before, self._since = self._since, {}
@@ -67,12 +81,20 @@ class Connections:
             if known is not mark:
                 since = now
             self._since[connection] = (mark, since)
-            if now - since < PATIENCE[state]:
-                continue
-            if state == "closing":
-                connection.transport.abort()
-            elif not _has_unread_bytes(connection.transport):
-                _close(connection)
+            if now - since >= PATIENCE[state]:
+                patience = PATIENCE[state] + ROUND_TRIPS * round_trip_time(connection.transport)
+                if now - since >= patience:
+                    self._close(connection, state)
+            if state == "streams" and time_left <= GO_AWAY_PERIOD:
+                self._tell_to_go_away(connection)
+
+    def _close(self, connection: Connection, state: State) -> None:
+        if state == "closing":
+            connection.transport.abort()
+        elif state == "streams":
+            _close_when_idle(connection)
+        elif not has_unread_bytes(connection.transport):
+            _shut_down(connection)
 
     def _look(self, connection: Connection) -> tuple[State, object]:
         """Return the state of *connection*, and what stays the same while it is left alone."""
@@ -83,20 +105,30 @@ class Connections:
         if self._is_websocket(connection):
             # Its handler is the drain's business, until there is only the peer to wait for.
             return ("closing" if _has_sent_close(connection) else "busy"), connection
-        cycles: dict[int, Any] | None = getattr(connection, "cycles", None)
-        if cycles is not None:
-            return ("streams" if cycles else "idle"), connection
+        if hasattr(connection, "cycles"):
+            return _look_at_streams(connection)
         cycle = getattr(connection, "cycle", None)
         if cycle is None:
             return "new", connection
         if not cycle.response_complete:
             return "busy", cycle
         if cycle.more_body:  # answered early; uvicorn does not say when it has thrown the rest away
-            silent = _silent_for(transport) >= PATIENCE["uploading"]
+            silent = silent_for(transport) >= PATIENCE["uploading"]
             return ("uploading" if silent else "busy"), cycle
         # uvicorn stops the keep-alive timer as bytes come in: a request head is on its way.
         waiting = getattr(connection, "timeout_keep_alive_task", connection) is not None
         return ("idle" if waiting else "new"), cycle
+
+    def _tell_to_go_away(self, connection: Any) -> None:
+        """Send a GOAWAY that ends no stream: every stream that is open, or on its way, is served.
+
+        Not earlier than it has to be. RFC 9113 has clients go on with their open streams; `h2`, and
+        so httpx, fails them all.
+        """
+        if connection not in self._told_to_go_away:
+            self._told_to_go_away.add(connection)
+            connection.conn.close(0, HIGHEST_STREAM)  # NO_ERROR
+            connection.flush()
 
     def cut_answers(self) -> int:
         """Reset what has a part of its answer out; return how many were only being flushed."""
@@ -106,32 +138,64 @@ class Connections:
             if cycle is None or not cycle.response_started:
                 continue
             elif not cycle.response_complete:
-                _reset(connection.transport)
+                _reset(connection)
             elif connection.transport.get_write_buffer_size():
                 flushing += 1
-                _reset(connection.transport)
+                _reset(connection)
         return flushing
 
     def cut(self) -> None:
         """Reset every connection that is left; a WebSocket still gets its 1012."""
         for connection in tuple(self._server.server_state.connections):
             if self._is_websocket(connection):
-                _close(connection)
+                _shut_down(connection)
             else:
-                _reset(connection.transport)
+                _reset(connection)
 
     def _is_websocket(self, connection: Connection) -> bool:
         websocket_class = self._server.config.ws_protocol_class
         return websocket_class is not None and isinstance(connection, websocket_class)
 
 
+def _look_at_streams(connection: Any) -> tuple[State, object]:
+    """Return the same for HTTP/2."""
+    if not _is_idle(connection):
+        return "streams", connection
+    # uvicorn sets this timer anew whenever the last open stream has ended.
+    timer = connection.timeout_keep_alive_task
+    return ("new", connection) if timer is None else ("idle", timer)
+
+
+def _is_idle(connection: Http2Connection) -> bool:
+    """Return True if no stream is open, and no answer waits for its client to read it."""
+    return not connection.cycles and not connection.conn.has_pending_send()
+
+
+def _close_when_idle(connection: Any) -> None:
+    """Close an HTTP/2 connection in the first instant in which it has no stream. Idempotent.
+
+    A look every 0.1 s may never find that instant. uvicorn's own `shutdown()` would find it, but
+    from then on answers each new stream with 503 until it has come.
+    """
+    if "on_stream_closed" in vars(connection):
+        return
+    uvicorns = connection.on_stream_closed
+
+    def on_stream_closed() -> None:
+        uvicorns()
+        if _is_idle(connection):
+            _shut_down(connection)
+
+    connection.on_stream_closed = on_stream_closed
+
+
 def _has_sent_close(websocket: Any) -> bool:
-    """Say whether a WebSocket's close frame is out. websockets' legacy protocol has a state."""
+    """Return True once a WebSocket's close frame is out. The legacy protocol has a state."""
     state = getattr(websocket, "state", None)
     return bool(getattr(websocket, "close_sent", False)) or getattr(state, "name", "") == "CLOSING"
 
 
-def _close(connection: Connection) -> None:
+def _shut_down(connection: Connection) -> None:
     # One connection that cannot close must not stop the others: uvicorn 0.54 raises here for a
     # WebSocket whose peer has sent its close and reads nothing.
     try:
@@ -141,36 +205,6 @@ def _close(connection: Connection) -> None:
         connection.transport.abort()
 
 
-def _reset(transport: Transport) -> None:
-    """Abort with a reset: an end of file would make a body without a length look complete."""
-    with contextlib.suppress(OSError), _socket_of(transport) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    transport.abort()
-
-
-def _has_unread_bytes(transport: Transport) -> bool:
-    """Say whether the kernel holds bytes that the loop has not read: the next request."""
-    try:
-        with _socket_of(transport) as sock:
-            return bool(sock.recv(1, socket.MSG_PEEK))
-    except OSError:  # nothing to read (the socket does not block), or nothing to read from
-        return False
-
-
-def _silent_for(transport: Transport) -> float:
-    """Seconds since bytes came in last; infinite where the system does not say."""
-    if sys.platform != "linux":
-        return math.inf
-    try:
-        with _socket_of(transport) as sock:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV + 4)
-    except OSError:  # a UNIX socket
-        return math.inf
-    (milliseconds,) = struct.unpack_from("I", info, _LAST_DATA_RECV)
-    return float(milliseconds) / 1000
-
-
-def _socket_of(transport: Transport) -> socket.socket:
-    """Return a duplicate: asyncio and uvloop hand out stand-ins that can do too little."""
-    stand_in = transport.get_extra_info("socket")
-    return socket.fromfd(stand_in.fileno(), stand_in.family, stand_in.type)
+def _reset(connection: Connection) -> None:
+    reset_on_close(connection.transport)
+    connection.transport.abort()

@@ -1,82 +1,122 @@
 """The loss-free listener close: from accepting to not accepting, without losing a connection.
 
-A plain `close()` throws away every connection that the kernel has completed and nobody has
-accepted yet; under load that is a request or more at each stop. Here the listening descriptor is
-duplicated first, so that it outlives the server's close and its queue can be accepted to the end.
+A plain `close()` resets every connection that the kernel has completed and nobody has accepted yet,
+and every handshake that is under way; under load that is a request or more at each stop. Here the
+listening descriptor is duplicated first, so that it outlives the server's close. Then:
 
-What completes between the last `accept()` and the `close()` would still be lost, and so would
-handshakes that are on the wire. On Linux a listener can be made deaf to new ones first: packets
-that come with a TTL below `IP_MINTTL` are dropped, the last one of a handshake under way is not.
+1. The kernel is told to let nobody in any more (`tcp.refuse_new_connections`, Linux).
+2. Handshakes under way come to their end. How many there are the kernel says (`HandshakeTable`);
+   where it does not, they are given a few of the round trips that this server sees.
+3. The accept queue is emptied into the server, and the listener closed in the same instant.
+
+A socket that several processes share stays open when one of them closes its own. So the last one
+that accepts has to do this, and may do nothing that a process cannot undo: the parent that has the
+socket as well may start another worker on it. Without a privilege such a listener can only drop
+new connections, not refuse them (`tcp.drop_new_connections`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
-import sys
-from typing import TYPE_CHECKING, Final
+import time
+from typing import TYPE_CHECKING, Final, Literal
 
 from .. import log
+from .handshakes import HandshakeTable
+from .tcp import borrowed, can_be_undone, drop_new_connections, lift_limits, refuse_new_connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
-DEAF_PERIOD: Final = 0.25
-"""Seconds from deaf to closed: longer than the round trip of the handshakes under way."""
+    from .descriptors import SpareDescriptors
+
+Others = Literal["never", "none", "serve", "undecided"]
+"""What other processes do with the listening sockets: none of them will ever serve from them; none
+does, but one that does may be started; one does; or it is not decided yet, and until it is somebody
+has to accept."""
 
 POLL_PERIOD: Final = 0.01
-"""Seconds between two looks into the queue meanwhile."""
+"""Seconds between two looks into the queue, and from the first step of the close to the last."""
+
+LONGEST_HANDSHAKE: Final = 1.0
+"""Seconds that handshakes under way are waited for at the most. Then the kernel repeats its part of
+one that has had no answer: that client has gone, or its network loses packets."""
+
+ROUND_TRIPS: Final = 4
+"""How many round trips a handshake is given where the kernel does not tell whether it is over."""
+
+UNKNOWN_HANDSHAKE: Final = 0.25
+"""Seconds for the same where no round trip is known either."""
 
 MAX_ACCEPTED: Final = 10_000
 """Connections taken in one go at the most. A full queue holds about 2000."""
 
-_MIN_TTL: Final = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
-"""`IP_MINTTL` and `IPV6_MINHOPCOUNT` of Linux, which Python's socket module does not name."""
+_OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 
 async def close_listeners(
-    servers: Sequence[asyncio.base_events.Server], *, is_last: Callable[[], bool] = lambda: False
+    servers: Sequence[asyncio.base_events.Server],
+    spare: SpareDescriptors,
+    *,
+    others: Callable[[], Others] = lambda: "serve",
+    round_trip_time: float = 0.0,
 ) -> AsyncIterator[socket.socket]:
     """Close the listeners of *servers*; yield the connections that were still in their queues.
 
     Works on asyncio and uvloop, for TCP and UNIX sockets. The sockets are non-blocking and belong
-    to the caller. The listeners are closed when the last one has been yielded.
+    to the caller. The listeners are closed when the last one has been yielded, or the iterator.
 
     Args:
         servers: as `loop.create_server` returns them.
-        is_last: says whether no other process goes on serving from the same sockets. Only then are
-            they made deaf: that holds for every process that has them.
+        spare: the descriptors for the duplicates.
+        others: returns what other processes do with the sockets. Called until that is decided.
+        round_trip_time: the longest that this server sees, in seconds; 0 where none is known.
+
+    Raises:
+        OSError: there is no descriptor for a duplicate. Nothing has been closed.
     """
-    listeners = [
-        socket.fromfd(listening.fileno(), listening.family, listening.type)
-        for server in servers
-        for listening in server.sockets
-    ]
-    await _finish_accepting(servers)
-    for server in servers:
-        server.close()
+    sockets = [listening for server in servers for listening in server.sockets]
+    listeners = spare.duplicates(sockets)
     with contextlib.ExitStack() as stack:
         for listener in listeners:
             stack.enter_context(listener)
-        # No await between these two: whoever comes to the sockets later lets them hear again.
-        deaf = [each for each in listeners if _set_min_ttl(each, 255)] if is_last() else []
-        for _ in range(round(DEAF_PERIOD / POLL_PERIOD) if deaf else 0):
-            for connection in _accept_all(listeners):
+        await _finish_accepting(servers)
+        for server in servers:
+            server.close()
+        queue = _AcceptQueue(listeners)
+        while (decided := others()) == "undecided":
+            for connection in queue.take():
                 yield connection
             await asyncio.sleep(POLL_PERIOD)
+        if decided != "serve":
+            # No await between the answer and this: who comes to the sockets later lifts the limit.
+            kept_out = [each for each in listeners if _keep_out(each, for_good=decided == "never")]
+            handshakes = _Handshakes(kept_out, round_trip_time)
+            while handshakes.may_be_under_way() or queue.is_starved:
+                for connection in queue.take():
+                    yield connection
+                await asyncio.sleep(POLL_PERIOD)
         # No await from here to the close: what arrives in between waits in the queue.
-        last = _accept_all(listeners)
+        last = queue.take()
     for connection in last:
         yield connection
 
 
-def end_deafness(servers: Iterable[asyncio.base_events.Server]) -> None:
-    """Let the listeners of *servers* hear again, if whoever had them before has made them deaf."""
+def accept_again(servers: Iterable[asyncio.base_events.Server]) -> None:
+    """Undo what a process before this one has told the kernel about the listeners of *servers*."""
     for server in servers:
         for listening in server.sockets:
-            with socket.fromfd(listening.fileno(), listening.family, listening.type) as listener:
-                _set_min_ttl(listener, 0)
+            with borrowed(listening) as listener:
+                lift_limits(listener)
+
+
+def _keep_out(listener: socket.socket, *, for_good: bool) -> bool:
+    """Have the kernel let nobody in any more; return False where it cannot."""
+    may_refuse = for_good or can_be_undone(listener)
+    return (may_refuse and refuse_new_connections(listener)) or drop_new_connections(listener)
 
 
 async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> None:
@@ -95,41 +135,77 @@ async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> No
     await asyncio.sleep(0)
 
 
-def _accept_all(listeners: Iterable[socket.socket]) -> list[socket.socket]:
-    """Empty the queues of *listeners*."""
-    accepted: list[socket.socket] = []
-    for listener in listeners:
-        listener.setblocking(False)
-        while True:
-            if len(accepted) >= MAX_ACCEPTED:
-                log.caution("connections come faster than they are accepted: some are lost")
-                break
-            try:
-                connection, _ = listener.accept()
-            except BlockingIOError:
-                break
-            except ConnectionAbortedError:
-                continue  # the client has left the queue
-            except OSError as exc:  # out of descriptors: what is left in the queue is lost
+class _AcceptQueue:
+    """What the kernel holds of connections that nobody has accepted."""
+
+    def __init__(self, listeners: Sequence[socket.socket]) -> None:
+        self._listeners = listeners
+        self.is_starved = False
+        """True while connections wait for a descriptor: requests that end give some back."""
+        for listener in listeners:
+            listener.setblocking(False)
+
+    def take(self) -> list[socket.socket]:
+        """Accept what there is."""
+        accepted: list[socket.socket] = []
+        was_starved, self.is_starved = self.is_starved, False
+        for listener in self._listeners:
+            while self._accept(listener, accepted):
+                pass
+        if self.is_starved and not was_starved:
+            log.caution("no descriptor is free for the connections in the accept queue: they wait")
+        return accepted
+
+    def _accept(self, listener: socket.socket, accepted: list[socket.socket]) -> bool:
+        """Accept one; return False if there is no other."""
+        if len(accepted) >= MAX_ACCEPTED:
+            log.caution("connections come faster than they are accepted: some are lost")
+            return False
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return False
+        except ConnectionAbortedError:
+            return True  # that client has left the queue
+        except OSError as exc:
+            self.is_starved |= exc.errno in _OUT_OF_DESCRIPTORS
+            if not self.is_starved:
                 log.caution("accepting at the listener close failed: %s", exc)
-                break
-            connection.setblocking(False)
-            # Inherited from a deaf listener: without this the client would not be heard either.
-            _set_min_ttl(connection, 0)
-            accepted.append(connection)
-    return accepted
+            return False
+        connection.setblocking(False)
+        lift_limits(connection)  # it may have inherited those of its listener
+        accepted.append(connection)
+        return True
 
 
-def _set_min_ttl(sock: socket.socket, ttl: int) -> bool:
-    """Set the TTL below which packets are dropped; say whether *sock* takes one.
+class _Handshakes:
+    """Those that were under way when nobody was let in any more.
 
-    It needs no privilege. An IPv6 socket takes both: it may carry IPv4 as well.
+    Args:
+        listeners: those that let nobody in.
+        round_trip_time: as for `close_listeners`.
     """
-    if sys.platform != "linux":
-        return False
-    taken = False
-    for level, option in _MIN_TTL:
-        with contextlib.suppress(OSError):  # the other family, or not TCP at all
-            sock.setsockopt(level, option, ttl)
-            taken = True
-    return taken
+
+    def __init__(self, listeners: Sequence[socket.socket], round_trip_time: float) -> None:
+        self._listeners = [each for each in listeners if each.family != socket.AF_UNIX]
+        self._round_trip_time = round_trip_time
+        self._began = time.monotonic()
+
+    def may_be_under_way(self) -> bool:
+        """Return True if one of them may still become a connection."""
+        if not self._listeners:
+            return False
+        elapsed = time.monotonic() - self._began
+        # A packet that is being worked on by another processor may have found the listener before.
+        if elapsed < POLL_PERIOD:
+            return True
+        return elapsed < LONGEST_HANDSHAKE and self._is_expected(elapsed)
+
+    def _is_expected(self, elapsed: float) -> bool:
+        try:
+            with HandshakeTable() as table:
+                return any(
+                    table.any_under_way(each, for_at_least=elapsed) for each in self._listeners
+                )
+        except OSError:
+            return elapsed < (ROUND_TRIPS * self._round_trip_time or UNKNOWN_HANDSHAKE)

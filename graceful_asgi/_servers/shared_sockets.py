@@ -1,8 +1,17 @@
-"""Whether another process still serves from a listening socket that several have.
+"""Tells a worker that closes its listeners what its siblings do with the same sockets. Linux only.
 
 A worker of `uvicorn --workers` or of gunicorn is not told whether it alone is to stop, or all of
-them. But each that stops can leave word, and the kernel says who has the socket. Linux only; where
-anything is unclear the answer is that somebody serves.
+them. If a sibling goes on serving, that one takes what waits in the accept queue. If none does, the
+last worker that accepts must lose nothing. Two sources say which it is:
+
+* A worker that is told to stop binds an abstract UNIX socket as a marker, and another one when it
+  accepts no more. The kernel says which process has bound it, and for which user.
+* Of a worker without markers /proc says whether it has the sockets, and whether it waits for
+  connections: then one of them is registered in an epoll (proc_pid_fdinfo(5)).
+
+What cannot be found out counts as a sibling that serves: then this worker stops as it would on
+plain uvicorn. What is only not decided yet (a sibling that is just starting, or that stops as well
+but still accepts) costs no connection: until it is decided this worker goes on accepting.
 """
 
 from __future__ import annotations
@@ -13,23 +22,38 @@ import os
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Final
+import time
+from typing import TYPE_CHECKING, Final, Literal
 
 from .gunicorn import shares_sockets_with_siblings_only, worker_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from .listener import Others
     from .touchpoints import Server
 
 MOST_SIBLINGS: Final = 128
+"""Siblings that can look at a marker: each leaves one connection in its queue."""
+
+START_PERIOD: Final = 60.0
+"""Seconds after its start for which a process that does not accept may be a worker that will. A
+parent may have other children that inherited the sockets, and those never do."""
+
+LOOK_PERIOD: Final = 0.05
+"""Seconds between two looks at the siblings."""
+
+Marker = Literal["stopping", "closed"]
+MARKERS: Final[tuple[Marker, ...]] = ("stopping", "closed")
 
 
 def may_have_siblings(server: Server) -> bool:
-    """Say whether *server* is a worker of a parent which made the sockets itself.
+    """Return True if *server* is a worker of a parent which made the sockets itself.
 
-    Only then is everybody who has them to be seen: not with a socket that came from outside.
+    Only then can all who have them be found: not with a socket that came from outside.
     """
+    if sys.platform != "linux":
+        return False
     if (worker := worker_of(server)) is not None:
         return shares_sockets_with_siblings_only(worker)
     config = server.config
@@ -37,77 +61,159 @@ def may_have_siblings(server: Server) -> bool:
     return parent is not None and config.fd is None and config.workers > 1 and not config.reload
 
 
+class Markers:
+    """The markers of this process. Its descriptors are opened here, before a stop needs them."""
+
+    def __init__(self) -> None:
+        self._unbound: dict[Marker, socket.socket] = {}
+        self._bound: list[socket.socket] = []
+        with contextlib.suppress(OSError):  # then the siblings look into /proc
+            for marker in MARKERS:
+                self._unbound[marker] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._process = Process(os.getpid())
+
+    def set(self, marker: Marker) -> None:
+        """Let the siblings see *marker* until this process ends. Idempotent, signal-safe."""
+        unbound = self._unbound.pop(marker, None)  # one step: a signal handler may come in between
+        if unbound is None:
+            return
+        try:
+            unbound.bind(self._process.name_of(marker))
+            unbound.listen(MOST_SIBLINGS)
+        except OSError:  # somebody else has that name: the siblings look into /proc
+            unbound.close()
+        else:
+            self._bound.append(unbound)
+
+    def close(self) -> None:
+        """Remove them, from a process that goes on."""
+        for each in (*self._unbound.values(), *self._bound):
+            each.close()
+        self._unbound.clear()
+        self._bound.clear()
+
+
 class SharedSockets:
-    """The workers of one parent, as one of them sees them that is stopping.
+    """Listening sockets that a worker shares with its siblings, for the time of its close.
 
     Args:
-        sockets: the listening sockets that they share.
-        parent: its process id, by default that of the process that this one is a worker of.
+        sockets: the listening sockets.
+        parent: whose children the siblings are, by default this process's parent.
     """
 
     def __init__(self, sockets: Iterable[socket.socket], *, parent: int | None = None) -> None:
         self._parent = os.getppid() if parent is None else parent
-        self._inodes = [os.fstat(each.fileno()).st_ino for each in sockets]
-        self._words: list[socket.socket] = []
+        self._inodes = frozenset(os.fstat(each.fileno()).st_ino for each in sockets)
+        self._known: dict[int, Process] = {}
+        self._look_at = -1.0
+        self._others: Others = "undecided"
 
-    def leave_word(self) -> None:
-        """Let the others see that this worker is stopping. Forgotten with the process."""
-        if sys.platform != "linux":
-            return
-        for inode in self._inodes:
-            word = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def others(self) -> Others:
+        """Return what the siblings do with the sockets now."""
+        now = time.monotonic()
+        if self._others == "undecided" and now >= self._look_at:
+            self._look_at = now + LOOK_PERIOD
             try:
-                word.bind(_name(inode, os.getpid()))
-                word.listen(MOST_SIBLINGS)
-            except OSError:  # then the others take it for one that serves
-                word.close()
-            else:
-                self._words.append(word)
+                self._others = self._look()
+            except OSError:  # /proc does not say who the siblings are
+                self._others = "serve"
+        return self._others
 
-    def all_leave(self) -> bool:
-        """Say whether every worker that has one of the sockets has left word."""
-        if sys.platform != "linux":
-            return False
+    def _look(self) -> Others:
+        siblings = set(_children(self._parent)) - {os.getpid()}
+        answers = {
+            self._known.setdefault(pid, Process(pid)).use_of(self._inodes) for pid in siblings
+        }
+        if "serve" in answers:
+            return "serve"
+        return "undecided" if "undecided" in answers else "none"
+
+
+class Process:
+    """One worker, seen from another."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._seen: set[Marker] = set()
+        self._started = _start_time(pid)
+
+    def name_of(self, marker: Marker) -> bytes:
+        """Return the abstract name of *marker*: of this process and of no later one of its pid."""
+        return b"\0graceful_asgi.%s.%d.%d" % (marker.encode(), self._pid, self._started)
+
+    def use_of(self, inodes: frozenset[int]) -> Others:
+        """Return what the process does with the sockets that have these inodes."""
+        if self._has_set("closed"):
+            return "none"
+        stops = self._has_set("stopping")
         try:
-            return all(self._leaves(pid) for pid in _children(self._parent))
-        except OSError:
-            return False
+            holds, waits = self._look_at_descriptors(inodes)
+        except PermissionError:  # it has changed its user, as gunicorn's workers may
+            return "undecided" if stops else "serve"
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            return "none"
+        if stops:
+            return "undecided" if holds else "none"
+        if holds and waits:  # a registration outlives the descriptor that it was made with
+            return "serve"
+        return "undecided" if holds and self._age() < START_PERIOD else "none"
 
-    def _leaves(self, pid: int) -> bool:
-        if all(_has_left_word(inode, pid) for inode in self._inodes):
-            return True
-        return _sockets_of(pid).isdisjoint(self._inodes)
+    def _has_set(self, marker: Marker) -> bool:
+        if marker not in self._seen and self._is_bound(marker):
+            self._seen.add(marker)
+        return marker in self._seen
 
+    def _is_bound(self, marker: Marker) -> bool:
+        """Ask the kernel for *marker*, and whether this very process has bound it, as this user."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.setblocking(False)
+            try:
+                asking.connect(self.name_of(marker))
+            except OSError:
+                return False
+            size = struct.calcsize("3i")
+            pid, uid, _ = struct.unpack(
+                "3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            )
+            return bool(pid == self._pid and uid == os.geteuid())
 
-def _name(inode: int, pid: int) -> bytes:
-    return b"\0graceful_asgi.stopping.%d.%d" % (inode, pid)
+    def _look_at_descriptors(self, inodes: frozenset[int]) -> tuple[bool, bool]:
+        """Return whether it has one of the sockets open, and whether it waits for connections."""
+        holds = waits = False
+        links = {f"socket:[{inode}]" for inode in inodes}
+        # A loop has its epoll before its connections, so the low numbers are looked at first.
+        for descriptor in sorted(map(int, os.listdir(f"/proc/{self._pid}/fd"))):
+            with contextlib.suppress(FileNotFoundError):
+                link = os.readlink(f"/proc/{self._pid}/fd/{descriptor}")
+                holds = holds or link in links
+                if link == "anon_inode:[eventpoll]":
+                    waits = waits or not inodes.isdisjoint(self._registered(descriptor))
+            if holds and waits:
+                break
+        return holds, waits
 
+    def _registered(self, epoll: int) -> Iterator[int]:
+        """Yield the inodes of what is registered in one of its epolls."""
+        with open(f"/proc/{self._pid}/fdinfo/{epoll}", "rb") as file:
+            for line in file:
+                _, found, inode = line.partition(b" ino:")
+                if found:
+                    yield int(inode.split()[0], 16)
 
-def _has_left_word(inode: int, pid: int) -> bool:
-    """Ask the kernel, and whether it was that very process which left it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.setblocking(False)
-        try:
-            asking.connect(_name(inode, pid))
-        except OSError:
-            return False
-        size = struct.calcsize("3i")
-        credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        return bool(struct.unpack("3i", credentials)[0] == pid)
+    def _age(self) -> float:
+        ticks = os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self._started / ticks
 
 
 def _children(pid: int) -> Iterator[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+    with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
         yield from map(int, file.read().split())
 
 
-def _sockets_of(pid: int) -> set[int]:
-    """Return the inodes of the sockets that a process has open. One that has gone has none."""
-    inodes = set()
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                link = os.readlink(f"/proc/{pid}/fd/{fd}")
-                if link.startswith("socket:["):
-                    inodes.add(int(link[8:-1]))
-    return inodes
+def _start_time(pid: int) -> int:
+    """Return when a process started, in ticks since the boot; 0 where that is not to be read."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return 0

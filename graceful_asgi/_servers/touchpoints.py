@@ -43,6 +43,28 @@ class Connection(Protocol):
     def shutdown(self) -> None: ...
 
 
+class Http2Codec(Protocol):
+    """zttp's `H2Connection`: frames in and out."""
+
+    def has_pending_send(self) -> bool:
+        """Return True while an answer waits for its client to read more."""
+
+    def close(self, error_code: int, last_stream_id: int, /) -> None:
+        """Queue a GOAWAY. Streams that are open, and new ones, work on."""
+
+
+class Http2Connection(Connection, Protocol):
+    """A `Connection` of HTTP/2. `on_stream_closed` is wrapped on the instance."""
+
+    conn: Http2Codec
+    cycles: dict[int, Cycle]
+    timeout_keep_alive_task: asyncio.TimerHandle | None
+    on_stream_closed: Callable[[], None]
+
+    def flush(self) -> None:
+        """Write out what `conn` has queued."""
+
+
 class ServerState(Protocol):
     """What a server shares with its connections. The sets are never changed from here: uvicorn
     removes what it added. Empty ones stand in for them in its last step."""

@@ -74,6 +74,7 @@ class UvicornHook:
         self._lifespan = HookedLifespan(server, drainer, asyncio.current_task() if starts else None)
         captured = list(getattr(server, "_captured_signals", ()))
         server._captured_signals = CapturedSignals(self)
+        self._adapter.put_aside(before_startup=starts)
         log.follow("uvicorn.error")
         log.start()
         name = f"{type(server).__module__}.{type(server).__qualname__}"
@@ -103,6 +104,7 @@ class UvicornHook:
 
     def closed(self) -> None:
         """Let go of the drainer: the server has stopped, or has failed to start."""
+        self._adapter.give_back()
         self.drainer.server_events.remove(self)
         self.drainer.server = self.drainer.loop_monitor = self.drainer.lifespan = None
         log.stop()
@@ -123,6 +125,8 @@ class UvicornHook:
         # saved a file.
         lame_duck = lame_duck and self._has_opened and not self.server.config.reload
         self.drainer.stop(reason, lame_duck=lame_duck, failed=failed)
+        if HostProcess.current().captured:
+            self._adapter.note_signal()
         if self._is_stopping:
             return
         self._is_stopping = True
@@ -268,7 +272,7 @@ class UvicornHook:
             if server.force_exit and drainer.waiting:
                 drainer.abort()
             if drainer.phase is not Phase.LAME_DUCK:
-                self._adapter.sweep()
+                self._adapter.sweep(drainer.time_left())
             if drainer.loop_monitor is not None:
                 drainer.loop_monitor.beat()
             drainer.notifier.wake()

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 HTTP = ["h11", "httptools", "zttp"]
+NONE = -10.0
+"""Seconds of patience, less than the round trips of any connection here."""
+FAR = 3600.0
+"""Seconds: the grace period ends some other time."""
 
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> dict[module.State, float]:
-    """Periods that never pass, to be shortened one by one."""
+    """Periods that never pass, to be shortened one by one. `NONE` is over at the first look."""
     periods = dict.fromkeys(module.PATIENCE, 3600.0)
     monkeypatch.setattr(module, "PATIENCE", periods)
     return periods
@@ -40,7 +44,7 @@ async def sweeping(server: uvicorn.Server) -> AsyncIterator[Connections]:
 
     async def sweep() -> None:
         while True:
-            swept.sweep()
+            swept.sweep(FAR)
             await asyncio.sleep(0.02)
 
     task = asyncio.ensure_future(sweep())
@@ -71,7 +75,7 @@ async def test_a_new_connection_is_closed_when_its_period_has_passed(
     async with uvicorn_in_loop(RecordingApp(), http=http) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await eventually(lambda: server.server_state.connections)
-        patience["idle"] = 0
+        patience["idle"] = NONE
         async with sweeping(server):
             assert not await is_closed(reader)
             patience["new"] = 0.05
@@ -86,7 +90,7 @@ async def test_an_idle_connection_is_closed_when_its_period_has_passed(
     async with uvicorn_in_loop(RecordingApp(), http=http) as (server, port):
         reader, writer = await open_request(port)
         await answered(reader)
-        patience["new"] = 0
+        patience["new"] = NONE
         async with sweeping(server):
             assert not await is_closed(reader)
             patience["idle"] = 0.05
@@ -102,7 +106,7 @@ async def test_a_busy_connection_is_left_alone(
     async with uvicorn_in_loop(app, http=http) as (server, port):
         reader, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
-        patience.update({"new": 0, "idle": 0.2, "closing": 0})
+        patience.update({"new": NONE, "idle": 0.2, "closing": NONE})
         async with sweeping(server):
             assert not await is_closed(reader)
             app.release.set()
@@ -120,7 +124,7 @@ async def test_half_a_head_on_an_idle_connection_counts_as_nothing_yet(
         writer.write(b"GET / HTTP/1.1\r\n")
         (connection,) = server.server_state.connections
         await eventually(lambda: connection.timeout_keep_alive_task is None)  # type: ignore[union-attr]
-        patience["idle"] = 0
+        patience["idle"] = NONE
         async with sweeping(server):
             assert not await is_closed(reader)
             writer.write(b"Host: localhost\r\n\r\n")
@@ -153,10 +157,10 @@ async def test_unread_bytes_keep_an_idle_connection_open(
         connection.transport.pause_reading()
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.sleep(0.05)
-        patience["idle"] = 0
+        patience["idle"] = NONE
         swept = Connections(server)  # type: ignore[arg-type]
         for _ in range(5):
-            swept.sweep()
+            swept.sweep(FAR)
         assert not connection.transport.is_closing()
         connection.transport.resume_reading()
         await answered(reader)
@@ -176,9 +180,9 @@ async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
             raise RuntimeError("as asked")
 
         bad.shutdown = shutdown  # type: ignore[method-assign]
-        patience["new"] = 0
+        patience["new"] = NONE
         with caplog.at_level(logging.WARNING, "graceful_asgi"):
-            Connections(server).sweep()  # type: ignore[arg-type]
+            Connections(server).sweep(FAR)  # type: ignore[arg-type]
         for reader, writer in pairs:
             with contextlib.suppress(ConnectionError):
                 assert await is_closed(reader, within=5)
@@ -206,16 +210,19 @@ async def test_a_connection_that_closes_for_too_long_is_aborted(
             def get_write_buffer_size(self) -> int:
                 return 0
 
+            def get_extra_info(self, name: str) -> None:
+                return None
+
             def abort(self) -> None:
                 self.aborted = True
 
         transport, connection.transport = connection.transport, Closing()  # type: ignore[assignment]
         swept = Connections(server)  # type: ignore[arg-type]
-        swept.sweep()
+        swept.sweep(FAR)
         closing: Any = connection.transport
         assert not closing.aborted
-        patience["closing"] = 0
-        swept.sweep()
+        patience["closing"] = NONE
+        swept.sweep(FAR)
         assert closing.aborted
         connection.transport = transport
         writer.close()
@@ -229,7 +236,7 @@ async def test_a_websocket_is_left_alone_until_all_is_cut_and_then_closed_with_1
 ) -> None:
     from websockets.asyncio.client import connect
 
-    patience.update({"new": 0, "idle": 0})
+    patience.update({"new": NONE, "idle": NONE})
     async with (
         uvicorn_in_loop(RecordingApp(), ws=ws) as (server, port),
         connect(f"ws://127.0.0.1:{port}/", proxy=None, close_timeout=1) as websocket,

@@ -1,17 +1,21 @@
-"""Who else serves from a listening socket: never mistaken for nobody."""
+"""What siblings do with the sockets: one that serves, or will, is never taken for none."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.polling import PATIENCE
+from support.need import need_program
+from support.network import UNPRIVILEGED
+from support.polling import PATIENCE, wait_until
 
-from graceful_asgi._servers.shared_sockets import SharedSockets
+from graceful_asgi._servers import shared_sockets as module
+from graceful_asgi._servers.shared_sockets import Markers, Process, SharedSockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,30 +25,39 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
 
 WORKER = """
-import os, socket, sys
-from graceful_asgi._servers import shared_sockets
-fd, pid = map(int, sys.argv[1:])
+import os, select, socket, sys
+from graceful_asgi._servers.shared_sockets import Markers, Process
+fd = int(sys.argv[1])
 held = [] if fd < 0 else [socket.socket(fileno=os.dup(fd))]
+if fd >= 0:
+    os.close(fd)
+markers, epoll = Markers(), select.epoll()
 print("there", flush=True)
 for order in sys.stdin:
-    if held:
-        kept = shared_sockets.SharedSockets(held)
-        kept.leave_word()
-    else:  # lies: in the name of another process
-        word = socket.socket(socket.AF_UNIX)
-        word.bind(shared_sockets._name(int(order), pid))
-        word.listen()
-    print("left word", flush=True)
+    verb, *arguments = order.split()
+    if verb == "accept":
+        epoll.register(held[0], select.EPOLLIN)
+    elif verb == "close":
+        held.pop().close()
+    elif verb == "set":
+        markers.set(arguments[0])
+    elif verb == "forge":
+        forged = socket.socket(socket.AF_UNIX)
+        forged.bind(Process(int(arguments[1])).name_of(arguments[0]))
+        forged.listen()
+    elif verb == "become":
+        os.setgroups([]), os.setgid(65534), os.setuid(65534)
+    print("done", flush=True)
 """
 
 
 class Worker:
-    """A process that has the listening socket, or has not, and leaves word when it is told to."""
+    """A process that has the listening socket, or has not, and does what it is told."""
 
-    def __init__(self, listener: socket.socket | None, *, as_pid: int = 0) -> None:
+    def __init__(self, listener: socket.socket | None) -> None:
         fds = () if listener is None else (listener.fileno(),)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(fds[0] if fds else -1), str(as_pid)],
+            [sys.executable, "-c", WORKER, str(fds[0] if fds else -1)],
             pass_fds=fds,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -64,13 +77,15 @@ class Worker:
         self._process.kill()
         self._process.communicate(timeout=PATIENCE)
 
-    def leave_word(self, inode: int = 0) -> None:
+    def does(self, order: str) -> Self:
+        """Have it do *order*, and wait until it has."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(f"{inode}\n")
+        process.stdin.write(f"{order}\n")
         process.stdin.flush()
-        assert process.stdout.readline() == "left word\n"
+        assert process.stdout.readline() == "done\n"
+        return self
 
 
 @pytest.fixture
@@ -79,32 +94,86 @@ def listener() -> Iterator[socket.socket]:
         yield made
 
 
-def seen(listener: socket.socket) -> SharedSockets:
-    return SharedSockets([listener], parent=os.getpid())
+def seen(listener: socket.socket) -> str:
+    return SharedSockets([listener], parent=os.getpid()).others()
 
 
-def test_all_leave_once_each_that_has_the_socket_has_left_word(listener: socket.socket) -> None:
-    with Worker(listener) as one, Worker(listener) as other:
-        assert not seen(listener).all_leave()
-        one.leave_word()
-        assert not seen(listener).all_leave()
-        other.leave_word()
-        assert seen(listener).all_leave()
+def test_a_sibling_that_waits_for_connections_serves(listener: socket.socket) -> None:
+    with Worker(listener) as one, Worker(listener):
+        assert seen(listener) == "undecided", "both have just been started"
+        one.does("accept")
+        assert seen(listener) == "serve"
+
+
+def test_one_that_stops_is_waited_for_until_it_accepts_no_more(listener: socket.socket) -> None:
+    with Worker(listener) as one:
+        one.does("accept").does("set stopping")
+        assert seen(listener) == "undecided"
+        one.does("set closed")
+        assert seen(listener) == "none"
+
+
+def test_one_that_closes_the_socket_without_a_marker_has_it_no_more(
+    listener: socket.socket,
+) -> None:
+    """Somebody else may have the name of its marker."""
+    with Worker(listener) as one, Worker(None) as squatter:
+        squatter.does(f"forge closed {one.pid}")
+        one.does("accept").does("set closed")
+        assert seen(listener) == "serve"
+        one.does("close")
+        assert seen(listener) == "none"
 
 
 def test_one_that_has_gone_or_never_had_the_socket_does_not_count(listener: socket.socket) -> None:
-    with Worker(listener) as one, Worker(None):
-        with Worker(listener):
-            one.leave_word()
-            assert not seen(listener).all_leave()
-        assert seen(listener).all_leave()
+    with Worker(None):
+        assert seen(listener) == "none"
+        with Worker(listener) as gone:
+            gone.does("accept")
+            assert seen(listener) == "serve"
+        assert seen(listener) == "none"
 
 
-def test_a_word_that_another_process_has_left_does_not_count(listener: socket.socket) -> None:
-    inode = os.fstat(listener.fileno()).st_ino
-    with Worker(listener) as serving, Worker(None, as_pid=serving.pid) as liar:
-        liar.leave_word(inode)
-        assert not seen(listener).all_leave()
+def test_a_child_of_the_parent_that_never_accepts_is_no_worker_that_starts(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Worker(listener):
+        monkeypatch.setattr(module, "START_PERIOD", 0.0)
+        assert seen(listener) == "none"
+
+
+def test_an_answer_is_looked_for_until_it_is_decided(listener: socket.socket) -> None:
+    with Worker(listener) as one:
+        shared = SharedSockets([listener], parent=os.getpid())
+        assert shared.others() == "undecided"
+        one.does("accept")
+        wait_until(lambda: shared.others() == "serve", "the worker that has started")
+        one.does("set closed")
+        assert shared.others() == "serve", "who has been told that somebody serves has left"
+
+
+@pytest.mark.parametrize("marker", ["stopping", "closed"])
+def test_a_marker_that_another_process_has_bound_does_not_count(
+    listener: socket.socket, marker: str
+) -> None:
+    with Worker(listener) as serving, Worker(None) as liar:
+        liar.does(f"forge {marker} {serving.pid}")
+        serving.does("accept")
+        assert seen(listener) == "serve"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+def test_a_marker_of_another_user_does_not_count(listener: socket.socket) -> None:
+    """Not even with the right pid, which the system gives to another process one day."""
+    with Worker(listener) as one:
+        one.does("accept").does("become").does("set closed")
+        assert seen(listener) == "serve"
+
+
+def test_the_pid_of_a_process_that_has_gone_brings_no_marker_along() -> None:
+    now, before = Process(os.getpid()), Process(os.getpid())
+    before._started -= 1
+    assert now.name_of("closed") != before.name_of("closed")
 
 
 def test_a_parent_that_is_not_to_be_seen_means_that_somebody_serves(
@@ -112,4 +181,73 @@ def test_a_parent_that_is_not_to_be_seen_means_that_somebody_serves(
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait(PATIENCE)
-    assert not SharedSockets([listener], parent=gone.pid).all_leave()
+    assert SharedSockets([listener], parent=gone.pid).others() == "serve"
+
+
+SIBLING_OF_ANOTHER_USER = """
+import os, socket, subprocess, sys, time
+from graceful_asgi._servers.shared_sockets import SharedSockets, Markers
+listener = socket.create_server(("127.0.0.1", 0))
+orders, answers = os.pipe(), os.pipe()
+sibling = os.fork()
+os.setgroups([]), os.setgid(65534), os.setuid(65534)  # as gunicorn's workers do
+if sibling == 0:
+    os.close(orders[1])
+    markers = Markers()
+    while order := os.read(orders[0], 1):
+        markers.set({b"s": "stopping", b"c": "closed"}[order])
+        os.write(answers[1], b".")
+    os._exit(0)
+print(SharedSockets([listener], parent=os.getpid()).others())
+for order in b"sc":
+    os.write(orders[1], bytes([order]))
+    os.read(answers[0], 1)
+    print(SharedSockets([listener], parent=os.getpid()).others())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+def test_the_markers_are_enough_where_proc_tells_nothing() -> None:
+    """The kernel lets nobody look into a process that has changed its user."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SIBLING_OF_ANOTHER_USER],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert ran.stdout.split() == ["serve", "undecided", "none"]
+
+
+def test_a_marker_is_set_in_a_signal_handler_and_only_once() -> None:
+    markers = Markers()
+    signal.signal(signal.SIGUSR1, lambda number, frame: markers.set("stopping"))
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
+        assert Process(os.getpid())._has_set("stopping")
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        markers.close()
+    assert not Process(os.getpid())._has_set("stopping")
+
+
+def test_no_privilege_is_needed(listener: socket.socket) -> None:
+    need_program("setpriv")
+    if os.geteuid() != 0:
+        pytest.skip("has none to give up")
+    program = (
+        "import socket, sys; from graceful_asgi._servers.shared_sockets import SharedSockets; "
+        "print(SharedSockets([socket.socket(fileno=int(sys.argv[1]))]).others())"
+    )
+    with Worker(listener) as one:
+        one.does("accept")
+        ran = subprocess.run(
+            [*UNPRIVILEGED, sys.executable, "-c", program, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+    assert ran.stdout == "serve\n"

@@ -16,17 +16,17 @@ def need(*modules: str) -> None:
     """Skip the test without these modules; in CI, where all have to be there, fail it."""
     for name in modules:
         if importlib.util.find_spec(name) is None:
-            _missing(name)
+            missing(f"{name} is not installed")
 
 
 def need_program(name: str) -> str:
     """Return the path of a program beside Python or in PATH. Without it skip; in CI fail."""
     beside = shutil.which(name, path=str(Path(sys.executable).parent))
-    return beside or shutil.which(name) or _missing(name)
+    return beside or shutil.which(name) or missing(f"{name} is not installed")
 
 
-def _missing(name: str) -> NoReturn:
-    reason = f"{name} is not installed"
+def missing(reason: str) -> NoReturn:
+    """Skip the test for *reason*; in CI, where nothing may be missing, fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and CI tests everything")
     pytest.skip(reason)

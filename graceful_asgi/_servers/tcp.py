@@ -1,0 +1,179 @@
+"""What the kernel knows of a socket, and what it is told about it.
+
+Nothing here opens a descriptor: a process that has none left still has to close its connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .touchpoints import Transport
+
+_LAST_DATA_RECV: Final = 52
+"""The offset of `tcpi_last_data_recv` in Linux' `struct tcp_info` (linux/tcp.h): milliseconds."""
+
+_RTT: Final = 68
+"""The offset of `tcpi_rtt` in it: microseconds, smoothed."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""`struct linger`: switched on, zero seconds."""
+
+_SO_BINDTOIFINDEX: Final = 62
+"""Linux 5.1 (asm-generic/socket.h). Python's socket module does not name it."""
+
+_NO_INTERFACE: Final = 2**31 - 1
+"""An interface's number that no interface has."""
+
+_MIN_TTL: Final = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
+"""`IP_MINTTL` and `IPV6_MINHOPCOUNT` of Linux, which Python's socket module does not name."""
+
+
+@contextlib.contextmanager
+def borrowed(stand_in: socket.socket | None) -> Iterator[socket.socket]:
+    """Return a whole `socket.socket` for the length of a block. The descriptor stays the loop's.
+
+    asyncio and uvloop hand out objects that can do less: asyncio's has no `recv`, uvloop's can only
+    tell its descriptor.
+
+    Raises:
+        OSError: there is none, or it is closed.
+    """
+    if stand_in is None or (descriptor := stand_in.fileno()) < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    sock = socket.socket(stand_in.family, stand_in.type, stand_in.proto, fileno=descriptor)
+    try:
+        yield sock
+    finally:
+        sock.detach()
+
+
+def _socket_of(transport: Transport) -> contextlib.AbstractContextManager[socket.socket]:
+    return borrowed(transport.get_extra_info("socket"))
+
+
+def reset_on_close(transport: Transport) -> None:
+    """Have the kernel send a reset in place of an end of file when *transport* is closed.
+
+    An end of file would make a body without a length look complete.
+    """
+    with contextlib.suppress(OSError), _socket_of(transport) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def has_unread_bytes(transport: Transport) -> bool:
+    """Return True if the kernel holds bytes that the loop has not read: the next request."""
+    try:
+        with _socket_of(transport) as sock:
+            return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:  # nothing to read (the socket does not block), or nothing to read from
+        return False
+
+
+def silent_for(transport: Transport) -> float:
+    """Return the seconds since bytes came in last; infinite where the system does not say."""
+    milliseconds = _tcp_info(transport, _LAST_DATA_RECV)
+    return math.inf if milliseconds is None else milliseconds / 1000
+
+
+def round_trip_time(transport: Transport) -> float:
+    """Return the seconds that a packet and its answer take; 0 where the system does not say."""
+    microseconds = _tcp_info(transport, _RTT)
+    return 0.0 if microseconds is None else microseconds / 1_000_000
+
+
+def _tcp_info(transport: Transport, offset: int) -> int | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        with _socket_of(transport) as sock:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, offset + 4)
+    except OSError:  # a UNIX socket
+        return None
+    value: int = struct.unpack_from("I", info, offset)[0]
+    return value
+
+
+def refuse_new_connections(listener: socket.socket) -> bool:
+    """Have the kernel refuse who connects from now on; return False where it cannot.
+
+    A client gets what it would get from a closed port, at once. Connections in the accept queue and
+    handshakes that are under way are not touched. Idempotent.
+
+    TCP: the listener is bound to an interface that does not exist. The kernel compares a listener's
+    interface when it looks one up for a new handshake (`compute_score` in inet_hashtables.c); a
+    handshake under way has noted its own (`ireq->ir_iif`), and so has the connection that comes of
+    it. No privilege is needed for a socket that is bound to no interface yet (Linux 5.7).
+
+    UNIX: `connect()` is refused by a listener that is shut down for reading (`unix_stream_connect`
+    in af_unix.c); `accept()` still returns what is in the queue. That cannot be undone.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        if listener.family == socket.AF_UNIX:
+            listener.shutdown(socket.SHUT_RD)
+        # The second of two workers may not bind it again, but need not.
+        elif listener.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) != _NO_INTERFACE:
+            listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+    except OSError:  # an older kernel, or a listener that is bound to an interface
+        return False
+    return True
+
+
+def can_be_undone(listener: socket.socket) -> bool:
+    """Return True if this process could undo `refuse_new_connections`, and so its successor can.
+
+    That takes CAP_NET_RAW over the network, which a container's root has by default.
+    """
+    if listener.family == socket.AF_UNIX:
+        return False
+    try:
+        with socket.socket(listener.family, listener.type) as probe:
+            for interface in (_NO_INTERFACE, 0):
+                probe.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, interface)
+    except OSError:
+        return False
+    return True
+
+
+def drop_new_connections(listener: socket.socket) -> bool:
+    """Have the kernel drop the packets of who connects from now on; return False where it cannot.
+
+    The last packet of a handshake under way is not dropped (`tcp_v4_rcv` looks at the TTL after
+    it). But the connection that comes of it inherits the limit, and `lift_limits` has to lift it.
+    Needs no privilege, and is undone without one.
+    """
+    return _set_min_ttl(listener, 255)
+
+
+def lift_limits(sock: socket.socket) -> None:
+    """Undo the two above, for a listener or for a connection that was accepted from one."""
+    _set_min_ttl(sock, 0)
+    with contextlib.suppress(OSError):
+        if sock.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) == _NO_INTERFACE:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, 0)
+
+
+def _set_min_ttl(sock: socket.socket, ttl: int) -> bool:
+    """Set the TTL below which packets are dropped; return False if *sock* takes none.
+
+    An IPv6 socket takes both options: it may carry IPv4 as well.
+    """
+    if sys.platform != "linux" or sock.family == socket.AF_UNIX:
+        return False
+    taken = False
+    for level, option in _MIN_TTL:
+        with contextlib.suppress(OSError):  # the other family
+            sock.setsockopt(level, option, ttl)
+            taken = True
+    return taken

@@ -1,0 +1,112 @@
+"""Servers behind a network with a delay, stopped in the midst of traffic. For tests and bench."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+from support.network import SERVER, SERVER_IPV6, UNPRIVILEGED
+from support.polling import PATIENCE
+from support.server import Server
+from support.traffic import Counted, Traffic, TrafficPlan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.network import Network
+
+PORT = 8000
+"""Each network is its own: nobody else has this port there."""
+
+Program = Literal["uvicorn", "run", "plain uvicorn"]
+Stop = Literal["SIGTERM", "SIGINT", "drain, SIGTERM"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One server, and how it is stopped."""
+
+    program: Program = "uvicorn"
+    workers: int = 1
+    lame_duck: float = 0.0
+    stop: Stop = "SIGTERM"
+    loop: str = "asyncio"
+    privileged: bool = True
+    ipv6: bool = False
+    plan: TrafficPlan = field(default_factory=lambda: TrafficPlan(keep_alive=20, fresh=150))
+
+    def __str__(self) -> str:
+        workers = f" --workers {self.workers}" if self.workers > 1 else ""
+        named = {"run": "graceful-asgi run"}.get(self.program, self.program)
+        rest = [f"lame duck {self.lame_duck:g}", self.stop, self.loop]
+        rest += ["IPv6"] if self.ipv6 else []
+        rest += [] if self.privileged else ["unprivileged"]
+        return f"{named}{workers}, {', '.join(rest)}"
+
+    def server(self, directory: Path) -> Server:
+        """Return the server, not started."""
+        program = ["graceful_asgi", "run"] if self.program == "run" else ["uvicorn"]
+        app = "e2e.app:app" if self.program == "uvicorn" else "e2e.app:bare"
+        workers = ["--workers", str(self.workers)] if self.workers > 1 else []
+        return Server(
+            [
+                *(() if self.privileged else UNPRIVILEGED),
+                *(sys.executable, "-m", *program, app, *workers, "--no-access-log"),
+                *("--host", self.host, "--port", str(PORT), "--loop", self.loop),
+            ],
+            directory,
+            port=PORT,
+            ready="Application startup complete",
+            periods={"lame_duck": self.lame_duck, "grace": 10, "cancel": 1, "cleanup": 2},
+            env={"GRACEFUL_CONTROL_DIR": str(directory / "control")},
+        )
+
+    @property
+    def host(self) -> str:
+        return SERVER_IPV6 if self.ipv6 else SERVER
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How it went."""
+
+    counted: Counted
+    exit_code: int
+    seconds: float
+
+
+def stop_under_traffic(case: Case, network: Network, directory: Path) -> Stopped:
+    """Start the server, stop it in the midst of traffic, and count."""
+    server = case.server(directory)
+    with network.on_server(), server:
+        server.wait_for("Application startup complete", count=case.workers)
+        with network.on_client():
+            counted = anyio.run(_stop, case, server)
+        assert server.exit_code is not None
+        return Stopped(counted, server.exit_code, server.seconds_since_signal())
+
+
+async def _stop(case: Case, server: Server) -> Counted:
+    plan = TrafficPlan(
+        keep_alive=case.plan.keep_alive,
+        fresh=case.plan.fresh,
+        think=case.plan.think,
+        posts=case.plan.posts,
+        hosts=(case.host,),
+    )
+    async with Traffic(plan, PORT).flowing() as traffic:
+        await anyio.sleep(0.6 + random.random() * 0.1)  # at any moment of uvicorn's tick
+        traffic.mark()
+        if case.stop == "drain, SIGTERM":
+            await anyio.run_process(
+                [sys.executable, "-m", "graceful_asgi", "drain", "--resume-after", "30"],
+                env=server.env,
+            )
+        server.signal(signal.SIGINT if case.stop == "SIGINT" else signal.SIGTERM)
+        with anyio.fail_after(PATIENCE + case.lame_duck):
+            await server.wait_exit()
+    return traffic.counted

@@ -1,0 +1,167 @@
+"""What the kernel is told about a socket, and what it tells."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.need import need_program
+from support.network import CLIENT, SERVER, SERVER_IPV6, UNPRIVILEGED, Network, network
+from support.polling import PATIENCE
+
+from graceful_asgi._servers.handshakes import HandshakeTable
+from graceful_asgi._servers.tcp import (
+    can_be_undone,
+    drop_new_connections,
+    lift_limits,
+    refuse_new_connections,
+    round_trip_time,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other kernel can")
+
+DELAY = 0.1
+
+
+class Transport:
+    """The one method of a transport that is used here."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def get_extra_info(self, name: str) -> Any:
+        return self._socket
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Network]:
+    with network(DELAY) as made:
+        yield made
+
+
+def listening(host: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family, dualstack_ipv6=False)
+    listener.settimeout(5)
+    return listener
+
+
+@contextlib.contextmanager
+def connecting(net: Network, listener: socket.socket) -> Iterator[socket.socket]:
+    """Have a client's first packet arrive, and its second one under way for a while."""
+    with net.on_client(), socket.socket(listener.family) as client:
+        client.setblocking(False)
+        client.connect_ex(listener.getsockname()[:2])
+        time.sleep(1.5 * DELAY)
+        yield client
+
+
+@pytest.mark.parametrize("host", [SERVER, SERVER_IPV6])
+def test_a_handshake_under_way_survives_the_refusal_and_a_new_one_does_not_begin(
+    slow: Network, host: str
+) -> None:
+    with slow.on_server(), listening(host) as listener, connecting(slow, listener) as client:
+        assert refuse_new_connections(listener)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(listener.getsockname()[:2], 5)
+        accepted, _ = listener.accept()
+        client.send(b"heard")
+        accepted.settimeout(5)
+        assert accepted.recv(10) == b"heard"
+        accepted.close()
+
+
+@pytest.mark.parametrize("host", [SERVER, SERVER_IPV6])
+def test_a_connection_made_from_a_listener_that_drops_packets_has_its_limit_lifted(
+    slow: Network, host: str
+) -> None:
+    with slow.on_server(), listening(host) as listener, connecting(slow, listener) as client:
+        assert drop_new_connections(listener)
+        accepted, _ = listener.accept()
+        client.send(b"repeated until somebody hears it")
+        accepted.settimeout(2 * DELAY)
+        with pytest.raises(TimeoutError):
+            accepted.recv(100)
+        lift_limits(accepted)
+        accepted.settimeout(5)
+        assert accepted.recv(100) == b"repeated until somebody hears it"
+        accepted.close()
+
+
+@pytest.mark.parametrize("host", [SERVER, SERVER_IPV6])
+def test_a_handshake_is_in_the_kernels_table_until_it_is_over(slow: Network, host: str) -> None:
+    with (
+        slow.on_server(),
+        listening(host) as listener,
+        listening(host) as other,
+        HandshakeTable() as table,
+    ):
+        assert not table.any_under_way(listener, for_at_least=0)
+        with connecting(slow, listener):
+            assert table.any_under_way(listener, for_at_least=0)
+            assert not table.any_under_way(listener, for_at_least=0.5), "it has just begun"
+            assert not table.any_under_way(other, for_at_least=0)
+            listener.accept()[0].close()
+            assert not table.any_under_way(listener, for_at_least=0)
+
+
+def test_the_round_trip_is_that_of_the_network(slow: Network) -> None:
+    with slow.on_server(), listening(SERVER) as listener, connecting(slow, listener):
+        accepted, _ = listener.accept()
+        assert 2 * DELAY <= round_trip_time(Transport(accepted)) < 4 * DELAY  # type: ignore[arg-type]
+        assert accepted.getpeername()[0] == CLIENT
+        accepted.close()
+
+
+def test_a_unix_socket_has_no_round_trip_and_none_that_is_closed() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert round_trip_time(Transport(one)) == 0  # type: ignore[arg-type]
+    assert round_trip_time(Transport(one)) == 0  # type: ignore[arg-type]
+
+
+WITHOUT_PRIVILEGE = """
+import socket
+from graceful_asgi._servers.tcp import *
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print(can_be_undone(listener), drop_new_connections(listener))
+    lift_limits(listener)
+    socket.create_connection(listener.getsockname(), 5).close()
+    print(refuse_new_connections(listener), refuse_new_connections(listener))
+    try:
+        socket.create_connection(listener.getsockname(), 5)
+    except ConnectionRefusedError:
+        print("refused")
+"""
+
+
+def test_without_a_privilege_a_refusal_is_for_good() -> None:
+    need_program("setpriv")
+    if os.geteuid() != 0:
+        pytest.skip("has none to give up")
+    ran = subprocess.run(
+        [*UNPRIVILEGED, sys.executable, "-c", WITHOUT_PRIVILEGE],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert ran.stdout.splitlines() == ["False True", "True True", "refused"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_NET_RAW")
+def test_with_the_privilege_it_is_undone() -> None:
+    with listening("127.0.0.1") as listener:
+        assert can_be_undone(listener)
+        assert refuse_new_connections(listener)
+        lift_limits(listener)
+        socket.create_connection(listener.getsockname(), 5).close()

@@ -1,0 +1,140 @@
+"""A network with a delay: two namespaces and a relay between them, for as long as a test runs.
+
+Needs root, `ip netns` (iproute2) and /dev/net/tun. Where they are missing a test is skipped with
+the reason; in CI it fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from support.need import missing, need_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DELAYS: Final = (0.0, 0.005, 0.02, 0.08, 0.15)
+"""Seconds one way: one machine, one region, one country, an ocean, a phone across an ocean."""
+
+CLIENT: Final = "10.99.0.1"
+SERVER: Final = "10.99.0.2"
+SERVER_IPV6: Final = "fd99::2"
+
+UNPRIVILEGED: Final = (
+    "setpriv",
+    "--no-new-privs",
+    "--bounding-set=-all",
+    "--inh-caps=-all",
+    "--ambient-caps=-all",
+)
+"""Runs a command without a capability, as a container of a careful operator does."""
+
+_numbers = itertools.count()
+
+
+class Network:
+    """Two namespaces that reach each other; a thread that enters one makes its sockets there."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+        name = f"drain-{os.getpid()}-{next(_numbers)}"
+        self._client, self._server = f"{name}-c", f"{name}-s"
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[Network]:
+        """Set the network up for the length of a block."""
+        with contextlib.ExitStack() as stack:
+            for name in (self._client, self._server):
+                _ip("netns", "add", name)
+                stack.callback(_ip, "netns", "del", name)
+                _ip("-n", name, "link", "set", "lo", "up")
+            stack.enter_context(self._relay())
+            for name, number in ((self._client, 1), (self._server, 2)):
+                _ip("-n", name, "addr", "add", f"10.99.0.{number}/24", "dev", "tun0")
+                _ip("-n", name, "addr", "add", f"fd99::{number}/64", "dev", "tun0", "nodad")
+                _ip("-n", name, "link", "set", "tun0", "up")
+            yield self
+
+    @contextlib.contextmanager
+    def _relay(self) -> Iterator[None]:
+        program = Path(__file__).with_name("relay.py")
+        command = [sys.executable, "-I", "-S", str(program)]
+        with subprocess.Popen(
+            [*command, self._client, self._server, str(self.delay)], stdout=subprocess.PIPE
+        ) as relay:
+            assert relay.stdout is not None
+            try:
+                assert relay.stdout.readline() == b"ready\n"
+                yield
+            finally:
+                relay.kill()
+
+    def on_client(self) -> contextlib.AbstractContextManager[None]:
+        """Have what this thread does in a block happen on the client's machine."""
+        return _entered(self._client)
+
+    def on_server(self) -> contextlib.AbstractContextManager[None]:
+        """Have what this thread does in a block happen on the server's machine.
+
+        A process that it starts stays there.
+        """
+        return _entered(self._server)
+
+
+@contextlib.contextmanager
+def network(delay: float) -> Iterator[Network]:
+    """Set up a network whose packets take *delay* seconds one way. Skip the test without root."""
+    need_program("ip")
+    need_program("setpriv")
+    if os.geteuid() != 0:
+        missing("network namespaces need root")
+    if not os.path.exists("/dev/net/tun"):
+        missing("the kernel has no /dev/net/tun")
+    if (refused := _refused()) is not None:
+        missing(f"network namespaces are not to be had: {refused}")
+    with Network(delay).up() as made:
+        yield made
+
+
+def _refused() -> str | None:
+    """Return why no namespace can be made, as in a container without privileges."""
+    name = f"drain-{os.getpid()}-{next(_numbers)}-probe"
+    tried = subprocess.run(
+        ["ip", "netns", "add", name], capture_output=True, text=True, check=False
+    )
+    if tried.returncode != 0:
+        return tried.stderr.strip()
+    _ip("netns", "del", name)
+    return None
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def _entered(name: str) -> Iterator[None]:
+    home = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
+    there = os.open(f"/var/run/netns/{name}", os.O_RDONLY)
+    try:
+        _set_namespace(there)
+        yield
+    finally:
+        _set_namespace(home)
+        os.close(there)
+        os.close(home)
+
+
+def _set_namespace(descriptor: int) -> None:
+    # `os.setns` is there from Python 3.12 on.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, 0) != 0:
+        raise OSError(ctypes.get_errno(), "setns")

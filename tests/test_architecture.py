@@ -40,13 +40,8 @@ ENTRY_POINTS = {"command"}
 """What each module of a room has to have, so that another room finds it there."""
 
 KNOWN: dict[str, str] = {
-    "name: progress in _cli.control_display, log": "the same",
-    "name: describe in _check.result.finding, _control.status": "the same",
     "name: judge in _check.result.verdict, _check.scenarios.repeated": "the same",
-    "name: Connection in _check.load.client, _control.connection, _servers.touchpoints": (
-        "the control socket's and the check's are to be named so"
-    ),
-    "name: Request in _check.load.request, _control.protocol": "the second is of the protocol",
+    "name: Connection in _check.load.client, _servers.touchpoints": "the first is of the check",
     "name: EventStream in _asgi.event_stream, _check.scenarios.event_stream": (
         "the second is a scenario"
     ),

@@ -36,16 +36,16 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "status": Entry(
         "graceful_asgi._cli.status",
         "control",
-        "Show the processes of a server: phase, what is in flight, seconds left.",
+        "Show the processes of a server: state, what is in flight, the time left.",
     ),
     "drain": Entry(
         "graceful_asgi._cli.drain",
         "control",
-        "Drain a server that goes on running; for a preStop hook.",
+        "Drain a server that keeps running; for a preStop hook.",
     ),
     "resume": Entry(
         "graceful_asgi._cli.resume",
         "control",
-        "Call a drain off: the server serves as before.",
+        "End a drain: the server serves again.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Processes and their drains on a console: a table and bars on a terminal, else plain lines."""
+"""Shows processes and their drains: a table and bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,48 +17,55 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from .._control.client import Answer, Heard
+    from .._control.client import Answer, OnAnswer
     from .._control.directory import SocketName
 
-_COLUMNS: Final = ("server", "process", "phase", "in flight", "oldest request", "seconds left")
+_COLUMNS: Final = ("server", "process", "state", "in flight", "oldest request", "time")
 
-_STYLES: Final = {"serving": "green", "lame duck": "yellow", "draining": "yellow"}
+_STYLES: Final = {"serving": "green", "lame duck": "yellow", "drained": "yellow"}
 
 
-def table(answers: Sequence[Answer]) -> Table:
+def status_table(answers: Sequence[Answer]) -> Table:
     """Return a row for each process."""
     shown = Table()
     for name in _COLUMNS:
         shown.add_column(name, overflow="fold", justify="right" if name == "in flight" else "left")
     for answer in answers:
-        cells = row(answer, answers)
-        style = _STYLES.get(cells[2].partition(",")[0], "bold red")
+        cells = status_cells(answer, answers)
+        style = _STYLES.get(cells[2], "bold red")
         shown.add_row(*(Text(cell, style if at == 2 else "") for at, cell in enumerate(cells)))
     return shown
 
 
-def lines(answers: Sequence[Answer]) -> list[str]:
+def status_lines(answers: Sequence[Answer]) -> list[str]:
     """Return a line for each process, for a log."""
     found = []
     for answer in answers:
-        server, pid, phase, in_flight, oldest, left = row(answer, answers)
-        parts = [f"server {server}", f"process {pid}: {phase}"]
+        server, pid, state, in_flight, oldest, time = status_cells(answer, answers)
+        parts = [f"server {server}", f"process {pid}: {state}"]
         parts += [f"{in_flight} in flight"] if in_flight else []
-        parts += [f"oldest {oldest}"] if oldest else []
-        parts += [left if not left[:1].isdigit() else f"{left} s left"] if left else []
+        parts += [f"oldest: {oldest}"] if oldest else []
+        parts += [time] if time else []
         found.append(", ".join(parts))
     return found
 
 
-def row(answer: Answer, among: Sequence[Answer]) -> tuple[str, ...]:
-    """Return the cells of one process."""
+def status_cells(answer: Answer, among: Sequence[Answer]) -> tuple[str, ...]:
+    """Return the cells of one process, in the order of the columns."""
     servers = servers_of([each.name for each in among])
     named = label(answer.name.server, servers), str(answer.name.pid)
     process = answer.process
     if answer.state != "answered":
         return (*named, answer.error, "", "", "")
-    phase = f"{_text(process, 'phase')}{', drained' if process.get('drained') else ''}"
-    return (*named, phase, _text(process, "in_flight"), _oldest(process), _left(process))
+    in_flight = "" if process.get("drained") else _text(process, "in_flight")
+    return (*named, _state(process), in_flight, _oldest(process), _time(process))
+
+
+def _state(process: dict[str, Any]) -> str:
+    phase = _text(process, "phase")
+    if process.get("stopping"):
+        return f"stopping ({phase})"
+    return "drained" if process.get("drained") else phase
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
@@ -69,30 +76,35 @@ def _oldest(process: dict[str, Any]) -> str:
     oldest = process.get("oldest")
     if not isinstance(oldest, dict):
         return ""
-    name = " ".join(filter(None, (_text(oldest, "method") or "", _text(oldest, "path")[:60])))
-    return f"{name or _text(oldest, 'kind')} {seconds(oldest.get('age'))} s"
+    name = " ".join(filter(None, (_text(oldest, "method"), _text(oldest, "path")[:60])))
+    return f"{name or _text(oldest, 'kind')} for {_seconds(oldest.get('age'))} s"
 
 
-def _left(process: dict[str, Any]) -> str:
-    if (undone := seconds(process.get("undone_in"))) and process.get("drained"):
-        return f"undone in {undone} s"
-    if process.get("drained") and not process.get("stopping"):
-        return "until a stop"
+def _time(process: dict[str, Any]) -> str:
+    """Return how long the state lasts, and what comes then."""
+    left = _seconds(process.get("time_left"))
+    if process.get("stopping"):
+        cancels = process.get("phase") in ("lame duck", "draining")
+        then = "until work is cancelled" if cancels else "left"
+        return f"{left} s {then}" if left else ""
+    if process.get("drained"):
+        undone = _seconds(process.get("undone_in"))
+        return f"undone in {undone} s without a stop" if undone else "waiting for a stop"
     if process.get("gives_up_in") == 0:
         return "past the grace period"
-    return seconds(process.get("time_left")) or seconds(process.get("gives_up_in"))
+    gives_up = _seconds(process.get("gives_up_in"))
+    return f"{gives_up} s until it counts as forced" if gives_up else ""
 
 
-def seconds(value: object) -> str:
-    """Return a number of seconds as text; empty for none."""
+def _seconds(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, (int, float)) else ""
 
 
 @contextmanager
-def progress(console: Console, names: Sequence[SocketName]) -> Iterator[Heard]:
-    """Show how the drains of *names* go on; give what is to hear of it."""
+def show_progress(console: Console, names: Sequence[SocketName]) -> Iterator[OnAnswer]:
+    """Show how the drains of *names* go on; give the function to call with each answer."""
     if not console.is_terminal:
-        yield _Log(console).hear
+        yield _Lines(console).add
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
     with Progress(*columns, console=console) as bars:
@@ -105,39 +117,45 @@ def progress(console: Console, names: Sequence[SocketName]) -> Iterator[Heard]:
 def _move(bars: Progress, task: TaskID, answer: Answer) -> None:
     elapsed, left = (answer.process.get(name) for name in ("elapsed", "gives_up_in"))
     total = elapsed + left if isinstance(elapsed, float) and isinstance(left, float) else None
-    over = bool(answer.outcome) or answer.state != "answered"
+    over = _is_over(answer)
     bars.update(
         task,
         total=1.0 if over else total,
         completed=1.0 if over else elapsed or 0.0,
-        state=Text(state_of(answer)).markup,
+        state=Text(drain_text(answer)).markup,
     )
 
 
-class _Log:
-    """A line when a drain begins, and one when it has come out; what lies between is no news."""
+class _Lines:
+    """Prints a line when a drain begins, and one for its outcome."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._begun: set[SocketName] = set()
 
-    def hear(self, answer: Answer) -> None:
-        over = bool(answer.outcome) or answer.state != "answered"
-        if over or answer.name not in self._begun:
+    def add(self, answer: Answer) -> None:
+        if _is_over(answer) or answer.name not in self._begun:
             self._begun.add(answer.name)
-            text = f"process {answer.name.pid}: {state_of(answer)}"
+            text = f"process {answer.name.pid}: {drain_text(answer)}"
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def state_of(answer: Answer) -> str:
-    """Return how one drain stands, in words."""
+def _is_over(answer: Answer) -> bool:
+    return bool(answer.outcome) or answer.state != "answered"
+
+
+def drain_text(answer: Answer) -> str:
+    """Return the state of one drain, or its outcome, in words."""
     if answer.state != "answered":
         return answer.error
-    in_flight = f"{_text(answer.process, 'in_flight')} in flight"
-    if answer.outcome == "clean":
-        return "drained"
-    if answer.outcome:
-        return f"{printable(answer.outcome)}, {in_flight}"
+    count = _text(answer.process, "in_flight")
+    match answer.outcome:
+        case "clean":
+            return "drained"
+        case "forced":
+            return f"not drained in time, {count} still in flight"
+        case "resumed":
+            return f"resumed by somebody else, {count} in flight"
     if answer.reply is not None and answer.reply.fields.get("began") is False:
-        return f"draining already, {in_flight}"
-    return f"{_text(answer.process, 'phase')}, {in_flight}"
+        return f"was draining already, {count} in flight"
+    return f"draining, {count} in flight"

@@ -1,4 +1,4 @@
-"""What ``status``, ``drain`` and ``resume`` have in common: where to look, and for whom."""
+"""Options of ``status``, ``drain`` and ``resume``: the directory, and the server in it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _OPTIONS: Final = (
         "--control-dir",
         envvar=VARIABLE,
         metavar="DIRECTORY",
-        help=f"Where the server's processes have their control sockets.  [{VARIABLE}]",
+        help=f"The directory with the control sockets of the server.  [{VARIABLE}]",
     ),
     click.option(
         "--server",
         metavar="PID",
-        help="Which server, where the directory has more than one: the pid of the workers' parent, "
-        "or of the one process.",
+        help="The server, if the directory has more than one: the pid of the workers' parent, or "
+        "of the only process.",
     ),
 )
 
 
 def control_options(function: _F) -> _F:
-    """Decorate a function with them."""
+    """Decorate a command with `--control-dir` and `--server`."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -46,11 +46,11 @@ def control_options(function: _F) -> _F:
 def opened(
     control_dir: str | None, server: str | None, *, one: bool
 ) -> Iterator[tuple[ControlDirectory, list[SocketName]]]:
-    """The directory, and the sockets in it that are meant; those of the dead are taken away.
+    """Give the directory and the selected sockets in it. Removes sockets of processes that ended.
 
     Raises:
-        click.ClickException: it cannot be used, or nobody is there, or it is not clear who is
-            meant.
+        click.ClickException: the directory cannot be used, no process is there, or it is not clear
+            which server is meant.
     """
     if not control_dir:
         raise click.UsageError(f"give --control-dir, or set {VARIABLE}")
@@ -62,7 +62,7 @@ def opened(
 
 
 def look(directory: ControlDirectory, server: str | None, *, one: bool) -> list[SocketName]:
-    """Return the sockets that are there now. Raises `ControlError` as `select` does."""
+    """Return the selected sockets that are there now. Raises `ControlError` as `select` does."""
     directory.clean_up()
     try:
         return select(directory.names(), server, one=one)
@@ -71,7 +71,7 @@ def look(directory: ControlDirectory, server: str | None, *, one: bool) -> list[
 
 
 def refuse_if_all_did(answers: list[Answer]) -> None:
-    """Raise `click.ClickException` where no process has done what it was asked for, for sure."""
+    """Raise `click.ClickException` if it is certain that no process has done what was asked."""
     if all(answer.state == "refused" or _was_gone(answer) for answer in answers):
         why = {f"process {answer.name.pid}: {answer.error}" for answer in answers}
         raise click.ClickException("; ".join(sorted(why)))

@@ -1,4 +1,4 @@
-"""``graceful-asgi drain``: what a preStop hook runs. Begins in all processes, waits for each."""
+"""``graceful-asgi drain``: drains all processes of a server, and waits. For a preStop hook."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import click
 from rich.console import Console
 
 from .._control.client import ask
-from .._control.protocol import MAX_PERIOD, Request
-from .control_display import progress
+from .._control.protocol import MAX_PERIOD, ControlRequest
+from .control_display import show_progress
 from .control_options import control_options, opened, refuse_if_all_did
 from .values import SECONDS
 
 REASON: Final = "graceful-asgi drain"
 
 HELP: Final = """\
-Drain a server that goes on running: begin in all of its processes, return when all are drained.
+Drain all processes of a server, and return when all are drained. The server keeps running.
 
-Readiness says 503 from here on, every response says Connection: close, and requests are served all
-the same, until the server is told to stop or `graceful-asgi resume` is run.
+Readiness says 503 from now on, every response says Connection: close, and requests are still
+served: until the server gets SIGTERM, or until `graceful-asgi resume`.
 
 Exit code: 0 every process is drained, 1 work was still in flight at the end of the grace period, or
-a process has gone, was resumed, or does not answer, 2 nothing was begun.
+a process has ended, was resumed, or does not answer, 2 no drain was begun.
 """
 
 
@@ -40,9 +40,9 @@ def command(control_dir: str | None, server: str | None, resume_after: float | N
     """Drain a server; return the exit code."""
     if resume_after is not None and resume_after > MAX_PERIOD:
         raise click.UsageError(f"--resume-after: {MAX_PERIOD:.0f} s at the most")
-    request = Request(command="drain", reason=REASON, wait=True, resume_after=resume_after)
+    request = ControlRequest(command="drain", reason=REASON, wait=True, resume_after=resume_after)
     with opened(control_dir, server, one=True) as (directory, names):
-        with progress(Console(), names) as heard:
-            answers = anyio.run(partial(ask, directory, names, request, heard))
+        with show_progress(Console(), names) as on_answer:
+            answers = anyio.run(partial(ask, directory, names, request, on_answer))
         refuse_if_all_did(answers)
     return 0 if all(answer.outcome == "clean" for answer in answers) else 1

@@ -21,7 +21,7 @@ class MissingExtraError(click.ClickException):
 
 @contextmanager
 def needs(extra: str, who: str) -> Iterator[None]:
-    """A block that imports what `extra` installs. Raises `MissingExtraError` where it does not."""
+    """Import in a block what *extra* installs. Raises `MissingExtraError` if it is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -37,7 +37,7 @@ class LazyGroup(click.Group):
     """A group that knows its commands by name, and imports none to list them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
+        """Return the names, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -65,4 +65,4 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="graceful-asgi")
 def group() -> None:
-    """The root of all commands."""
+    """Be the root of all commands."""

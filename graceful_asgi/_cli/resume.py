@@ -1,4 +1,4 @@
-"""``graceful-asgi resume``: calls a drain off in all processes of a server."""
+"""``graceful-asgi resume``: resumes all processes of a server from their drain."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import anyio
 import click
 
 from .._control.client import Answer, ask
-from .._control.protocol import Request
+from .._control.protocol import ControlRequest
 from ..report import printable
 from .control_options import control_options, opened, refuse_if_all_did
 
 HELP: Final = """\
-Call a drain off: all processes of the server serve as before.
+End a drain: all processes of the server serve again.
 
-A process that has been told to stop goes on with that.
+A process that has got a stop (SIGTERM) goes on stopping.
 
-Exit code: 0 every process serves, 1 one does not, or does not answer, 2 there is nobody to ask.
+Exit code: 0 every process serves, 1 a process is stopping or does not answer, 2 no process is there
+to ask.
 """
 
 
@@ -28,7 +29,7 @@ Exit code: 0 every process serves, 1 one does not, or does not answer, 2 there i
 def command(control_dir: str | None, server: str | None) -> int:
     """Resume a server; return the exit code."""
     with opened(control_dir, server, one=True) as (directory, names):
-        answers = anyio.run(partial(ask, directory, names, Request(command="resume")))
+        answers = anyio.run(partial(ask, directory, names, ControlRequest(command="resume")))
         refuse_if_all_did(answers)
     for answer in answers:
         sys.stdout.write(f"process {answer.name.pid}: {_state(answer)}\n")
@@ -43,6 +44,6 @@ def _state(answer: Answer) -> str:
     if answer.state != "answered":
         return answer.error
     if not _serves(answer):
-        return f"{printable(str(answer.process.get('phase')))}, it has been told to stop"
+        return f"stopping ({printable(str(answer.process.get('phase')))}), not resumed"
     resumed = answer.reply is not None and answer.reply.fields.get("resumed")
-    return "serving again" if resumed else "serving as before"
+    return "serving again" if resumed else "was serving already"

@@ -1,4 +1,4 @@
-"""``graceful-asgi status``: how the processes of a server stand, asked by their control sockets."""
+"""``graceful-asgi status``: shows the state of each process of a server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.live import Live
 
 from .._control.client import Answer, ask
-from .._control.protocol import Request
+from .._control.protocol import ControlRequest
 from ..errors import ControlError
-from .control_display import lines, table
+from .control_display import status_lines, status_table
 from .control_options import control_options, look, opened, refuse_if_all_did
 
 if TYPE_CHECKING:
@@ -25,21 +25,25 @@ if TYPE_CHECKING:
     Show = Callable[[list[Answer]], None]
 
 WATCH_PERIOD: Final = 1.0
-"""Seconds between two looks."""
+"""Seconds between two rounds of questions."""
 
 HELP: Final = """\
-Show the processes of a server: their phase, what is in flight, the seconds left.
+Show the processes of a server: their state, what is in flight, the time that is left.
 
-Shows all servers of the directory, unless --server says which. A process that does not answer is
-shown as such, and holds up no other.
+Shows all servers of the directory, or the one that --server names. A process that does not answer
+is shown as such, and delays no other.
 
-Exit code: 0 every process has answered, 1 one has not, 2 there is nobody to ask.
+Exit code: 0 every process has answered, 1 a process has not, 2 no process is there to ask.
 """
 
 
 @click.command("status", help=HELP)
 @control_options
-@click.option("--watch", is_flag=True, help="Go on until interrupted, or until all have gone.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Show them again every second, until interrupted or until all have ended.",
+)
 @click.option(
     "--json",
     "as_json",
@@ -59,7 +63,7 @@ def command(control_dir: str | None, server: str | None, watch: bool, as_json: b
 
 
 async def _ask(directory: ControlDirectory, names: list[SocketName]) -> list[Answer]:
-    answers = await ask(directory, names, Request(command="status"))
+    answers = await ask(directory, names, ControlRequest(command="status"))
     return [answer for answer in answers if answer.state != "gone"]
 
 
@@ -70,7 +74,7 @@ async def _watch(directory: ControlDirectory, server: str | None, as_json: bool)
         return
     with Live(console=console, auto_refresh=False) as live:
         await _look_again(
-            directory, server, lambda answers: live.update(table(answers), refresh=True)
+            directory, server, lambda answers: live.update(status_table(answers), refresh=True)
         )
 
 
@@ -78,7 +82,7 @@ async def _look_again(directory: ControlDirectory, server: str | None, show: Sho
     while True:
         try:
             names = look(directory, server, one=False)
-        except ControlError:  # all have gone, where there were some
+        except ControlError:  # all of them have ended
             return
         show(await _ask(directory, names))
         await anyio.sleep(WATCH_PERIOD)
@@ -89,8 +93,8 @@ def _show(as_json: bool) -> Show:
         return _write_json
     console = Console(highlight=False)
     if console.is_terminal:
-        return lambda answers: console.print(table(answers))
-    return lambda answers: _write("\n".join(lines(answers)))
+        return lambda answers: console.print(status_table(answers))
+    return lambda answers: _write("\n".join(status_lines(answers)))
 
 
 def _write_json(answers: list[Answer]) -> None:

@@ -1,4 +1,4 @@
-"""Asking the processes behind control sockets: all at once, so that none holds up the others."""
+"""Asks the processes behind control sockets, all at once: a slow one delays no other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import anyio
 
 from .line_stream import connected
-from .protocol import ProtocolError, Request, build_request, parse_reply
+from .protocol import ControlRequest, ProtocolError, build_request, parse_reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,65 +18,66 @@ if TYPE_CHECKING:
     from .protocol import Reply
 
 ANSWER_PERIOD: Final = 2.0
-"""Seconds for a process to answer. One whose threads cannot run (the GIL is held) does not."""
+"""Seconds for a process to answer. A process whose threads cannot run (the GIL is held) cannot."""
 WAIT_MARGIN: Final = 2.0
-"""Seconds past the time at which a process would give up, until it is given up on."""
+"""Seconds beyond the time that a process itself has for the outcome."""
 STOP_PERIOD: Final = 3600.0
-"""Seconds for a drain with a stop behind it. The process itself sees to it that it is less."""
+"""Seconds for a drain that a stop ends. The process has a hard deadline of its own."""
 
 State = Literal["answered", "refused", "silent", "gone"]
-"""`refused`: it will not do it, or not for this user. `silent`: it lives, and says nothing.
-`gone`: it has ended, before or meanwhile."""
+"""`refused`: it does not do this, or not for this user. `silent`: it is alive and does not answer.
+`gone`: it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of asking one process."""
+    """The answer of one process, or the reason why there is none."""
 
     name: SocketName
     state: State
     reply: Reply | None = None
-    """The last line it has said."""
+    """The last line that it has sent."""
     error: str = ""
 
     @property
     def process(self) -> dict[str, Any]:
-        """What the process says of itself; empty where it says nothing."""
+        """The status that it has sent last; empty where there is none."""
         process = None if self.reply is None else self.reply.fields.get("process")
         return process if isinstance(process, dict) else {}
 
     @property
     def outcome(self) -> str:
-        """How its drain has come out; empty while that is open."""
+        """The outcome of its drain; empty while that is open."""
         return "" if self.reply is None else str(self.reply.fields.get("outcome", ""))
 
 
-Heard = Callable[[Answer], None]
+OnAnswer = Callable[[Answer], None]
 
 
 async def ask(
     directory: ControlDirectory,
     names: Sequence[SocketName],
-    request: Request,
-    heard: Heard = lambda answer: None,
+    request: ControlRequest,
+    on_answer: OnAnswer = lambda answer: None,
 ) -> list[Answer]:
-    """Ask all of them at once; return their last words, in the order of *names*.
+    """Send *request* to all of them at once; return the last answer of each, in that order.
 
-    Returns when each has answered, or has had its time; with `request.wait`, when each drain has
-    come out. Never raises for what a process does. A socket whose process has gone is removed.
+    Returns when each has answered, or its time is over; with `request.wait`, when the outcome of
+    each drain is known. Raises nothing for what a process does. The socket of a process that is
+    gone is removed.
 
     Args:
         directory: where the sockets are.
-        names: which of them to ask.
-        request: what for.
-        heard: told of each line, as it comes.
+        names: the sockets to ask.
+        request: what to ask for.
+        on_answer: called with each line as it comes.
     """
     answers = [Answer(name, "silent") for name in names]
 
     async def one(place: int) -> None:
         def note(answer: Answer) -> None:
             answers[place] = answer
-            heard(answer)
+            on_answer(answer)
 
         await _ask(directory, names[place], request, note)
 
@@ -87,39 +88,39 @@ async def ask(
 
 
 async def _ask(
-    directory: ControlDirectory, name: SocketName, request: Request, heard: Heard
+    directory: ControlDirectory, name: SocketName, request: ControlRequest, on_answer: OnAnswer
 ) -> None:
     last: Reply | None = None
     try:
-        with anyio.fail_after(ANSWER_PERIOD) as patience:
-            async with connected(directory.address(name)) as line:
-                await line.send(build_request(request))
+        with anyio.fail_after(ANSWER_PERIOD) as timeout:
+            async with connected(directory.address(name)) as stream:
+                await stream.send(build_request(request))
                 while last is None or _goes_on(last, request):
-                    last = parse_reply(await line.receive())
+                    last = parse_reply(await stream.receive())
                     state: State = "refused" if last.kind == "error" else "answered"
-                    heard(Answer(name, state, last, str(last.fields.get("error", ""))))
-                    patience.deadline = anyio.current_time() + _patience_with(last)
+                    on_answer(Answer(name, state, last, str(last.fields.get("error", ""))))
+                    timeout.deadline = anyio.current_time() + _time_for(last)
     except TimeoutError:
-        heard(Answer(name, "silent", last, "it does not answer"))
+        on_answer(Answer(name, "silent", last, "does not answer"))
     except (FileNotFoundError, ConnectionRefusedError):
         directory.remove(name)
-        heard(Answer(name, "gone", last, "it has gone"))
+        on_answer(Answer(name, "gone", last, "is gone"))
     except PermissionError as error:
-        heard(Answer(name, "refused", last, str(error)))
+        on_answer(Answer(name, "refused", last, str(error)))
     except ConnectionError:
-        heard(Answer(name, "gone", last, "it has gone without an answer"))
+        on_answer(Answer(name, "gone", last, "has ended without an answer"))
     except ProtocolError as error:
-        heard(Answer(name, "silent", last, f"its answer makes no sense: {error}"))
+        on_answer(Answer(name, "silent", last, f"sends an answer that is not understood: {error}"))
     except OSError as error:
-        heard(Answer(name, "silent", last, f"it cannot be asked: {error}"))
+        on_answer(Answer(name, "silent", last, f"cannot be asked: {error}"))
 
 
-def _goes_on(reply: Reply, request: Request) -> bool:
+def _goes_on(reply: Reply, request: ControlRequest) -> bool:
     return request.wait and reply.kind in ("drain", "progress")
 
 
-def _patience_with(reply: Reply) -> float:
-    """Return how long the outcome may take, by what the process says itself."""
+def _time_for(reply: Reply) -> float:
+    """Return the seconds that the outcome may take, by the status that the process sends."""
     process = reply.fields.get("process")
     left = process.get("gives_up_in") if isinstance(process, dict) else None
     return WAIT_MARGIN + (left if isinstance(left, (int, float)) else STOP_PERIOD)

@@ -1,66 +1,77 @@
-"""One connection to a control socket, from the server's side. Nothing in it waits.
+"""`ControlConnection`: one connection to a control socket, on the server's side. It never waits.
 
-It reads a line, is answered, and closes. What the peer does not take is kept, up to a limit, and
-given up after a while; so is a peer that says nothing.
+The peer sends one line, gets its reply, and the connection closes. Output that the peer does not
+read is kept, up to a limit. A peer that sends nothing, or reads nothing, is closed after a while.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
+import socket
+import struct
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 from .protocol import MAX_REPLY, MAX_REQUEST
 
 if TYPE_CHECKING:
-    import socket
-
     from .._core.begun_drain import BegunDrain
 
 IDLE_PERIOD: Final = 10.0
-"""Seconds for a peer to say what it wants, or to take what it has been told."""
+"""Seconds for a peer to send its request, or to read its reply."""
 
 MAX_UNREAD: Final = 2 * MAX_REPLY
 _RECEIVE: Final = 65536
 
+_LINUX: Final = struct.Struct("3i")
+"""`struct ucred`: pid, uid, gid."""
+_DARWIN: Final = struct.Struct("IIh")
+"""The beginning of `struct xucred`: version, uid, number of groups."""
+_SOL_LOCAL: Final = 0
+_LOCAL_PEERCRED: Final = 1
 
-class Connection:
-    """A peer, what it has said and what it is still to be told."""
+
+class ControlConnection:
+    """A peer: the part of its request that has come, and the part of the reply that has not gone.
+
+    `begun` is the drain whose outcome the peer waits for; None where it waits for none. Once
+    `closed` is True there is nothing more to do, and the owner closes the connection.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.socket = sock
         self.begun: BegunDrain | None = None
-        """What the peer waits for, if it does."""
         self.progress_due = 0.0
         self.closed = False
-        """Whether there is nothing more to do here. Its owner closes it then."""
         self._incoming = bytearray()
         self._outgoing = bytearray()
-        self._last = False
-        self._heard = False
-        self._active = time.monotonic()
+        self._has_request = False
+        self._has_last_line = False
+        self._active_at = time.monotonic()
 
     @property
     def events(self) -> int:
-        """What to wait for, for a selector; 0 for nothing."""
-        read = selectors.EVENT_READ if not self._heard else 0
+        """The events that a selector has to wait for; 0 for none."""
+        read = 0 if self._has_request else selectors.EVENT_READ
         return read | (selectors.EVENT_WRITE if self._outgoing else 0)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the peer waits for a drain, and has taken all that it has been told."""
+        """True while the peer waits for a drain, and has read everything up to now."""
         return self.begun is not None and not self._outgoing
 
     def idle_left(self) -> float:
-        """Seconds until the peer has had its time; a peer that waits has all it wants."""
+        """Return the seconds until the peer has used its time up; infinite while it waits."""
         if self.is_waiting:
             return float("inf")
-        return self._active + IDLE_PERIOD - time.monotonic()
+        return self._active_at + IDLE_PERIOD - time.monotonic()
 
     def read(self) -> bytes | None:
-        """Read what there is; return the request once it is there."""
+        """Read what has come; return the request once it is whole."""
         try:
             data = self.socket.recv(_RECEIVE)
         except (BlockingIOError, InterruptedError):
@@ -70,41 +81,66 @@ class Connection:
         if not (data or self._incoming):
             self.closed = True
         elif end or not data or len(line) > MAX_REQUEST:
-            self._heard = True
+            self._has_request = True
             return bytes(line)
         return None
 
-    def say(self, line: bytes, *, last: bool = False) -> None:
-        """Tell the peer, now or as it reads. After the last line the connection closes."""
-        if self._last:
+    def send(self, line: bytes, *, last: bool = False) -> None:
+        """Send *line*, now or as the peer reads. The connection closes after the *last* one."""
+        if self._has_last_line:
             return
         if len(self._outgoing) + len(line) > MAX_UNREAD:
             self.closed = True
             return
         self._outgoing += line
-        self._last = last
+        self._has_last_line = last
         self.write()
 
     def write(self) -> None:
-        """Write what the peer takes."""
+        """Write as much as the socket takes."""
         if self.closed:
             return
         try:
             sent = self.socket.send(self._outgoing) if self._outgoing else 0
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:  # it has gone: it wanted to know no more
+        except OSError:  # the peer is gone
             self.closed = True
             return
         if sent:
             del self._outgoing[:sent]
-            self._active = time.monotonic()
-        if self._last and not self._outgoing:
+            self._active_at = time.monotonic()
+        if self._has_last_line and not self._outgoing:
             self.closed = True
 
     def close(self) -> None:
-        """Close it. Idempotent."""
+        """Close the socket. Idempotent."""
         self.closed = True
-        with contextlib.suppress(OSError):  # what is unread would cost the peer our last line
+        # The close of a UNIX socket with unread bytes makes the peer's `recv` fail with ECONNRESET
+        # before it has read our last line (`unix_release_sock` in Linux). So let no more bytes in,
+        # then read those that are there.
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)
             self.socket.recv(_RECEIVE)
         self.socket.close()
+
+
+def peer_uid(connection: socket.socket) -> int | None:
+    """Return the user id of the peer of a UNIX socket; None where the system does not tell it."""
+    if hasattr(socket, "SO_PEERCRED"):
+        data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _LINUX.size)
+        uid: int = _LINUX.unpack(data)[1]
+        return uid & 0xFFFFFFFF
+    if sys.platform == "darwin":
+        data = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 128)
+        return int(_DARWIN.unpack_from(data)[1])
+    return None
+
+
+def is_trusted(connection: socket.socket) -> bool:
+    """Return True if the peer runs as this process's user, or as root.
+
+    Where the system does not tell, the mode of the directory alone keeps others out.
+    """
+    uid = peer_uid(connection)
+    return uid is None or uid in (0, os.geteuid())

@@ -1,8 +1,8 @@
-"""The directory of control sockets: whose it is, what is in it, and how a socket comes and goes.
+"""The directory of control sockets: who may use it, what is in it, how a socket is added.
 
-A socket is bound under a name that nobody looks at, and gets its own once it listens. That name is
-never used again. So a socket that refuses a connection is one whose process has gone: whoever sees
-that may remove it, and takes nobody else's away.
+A socket is bound under a name that nobody looks for, and renamed once it listens. A name is never
+used again. So a socket that refuses a connection belongs to a process that is gone: everybody may
+remove it, and cannot remove another one by mistake.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import secrets
 import socket
 import stat
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,8 @@ from .._core.server_context import ServerId
 from ..errors import ControlError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from typing_extensions import Self
 
 VARIABLE: Final = "GRACEFUL_CONTROL_DIR"
@@ -33,12 +36,12 @@ MAX_ADDRESS: Final = 100
 _NAME: Final = re.compile(r"(\d+)-(\d+)-([0-9a-z]+)-([0-9a-f]{8})\.sock")
 _UNFINISHED: Final = ".new-"
 _UNFINISHED_PERIOD: Final = 60.0
-"""Seconds after which a socket that has not got its name belongs to nobody any more."""
+"""Seconds after which a socket that was not renamed counts as left behind."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class SocketName:
-    """The name of a socket: which server's, which process's."""
+    """The name of a socket: the server and the process that it belongs to."""
 
     server: ServerId
     pid: int
@@ -62,10 +65,10 @@ class ControlDirectory:
 
     Args:
         path: where it is.
-        source: what to call it in an error: the variable or option that says so.
-        create: make it where it is missing, and keep it from being cleaned away. For servers: it
-            has to be their own. Without it root may look into the one of another user.
-        follow: whether it may be a symbolic link.
+        source: the variable or the option that gives the path, for errors.
+        create: make it where it is missing, and keep it from being cleaned away. For servers, which
+            need a directory of their own user. Without it root may look into that of another user.
+        follow: True if it may be a symbolic link.
 
     Raises:
         ControlError: it is not there, not a directory, another user's, or open to others.
@@ -100,7 +103,10 @@ class ControlDirectory:
             raise self._error(f"its mode is {mode:04o}")
 
     def _keep(self) -> None:
-        """Have systemd-tmpfiles pass it by (tmpfiles.d(5)): it knows no socket that was renamed."""
+        """Keep systemd-tmpfiles from removing sockets: it respects locks (tmpfiles.d(5)).
+
+        It asks the kernel for sockets in use by the name that they were bound under.
+        """
         import fcntl  # not everywhere where this package can be imported
 
         with contextlib.suppress(OSError):  # a file system without locks
@@ -139,10 +145,10 @@ class ControlDirectory:
         return sorted(name for name in found if name is not None)
 
     def address(self, name: object) -> str:
-        """Return what to bind or connect to. A path may be longer than an address: then by the fd.
+        """Return the address to bind or connect to. A path that is too long goes by the descriptor.
 
         Raises:
-            ControlError: it is longer, and there is no `/proc`.
+            ControlError: it is too long, and there is no `/proc`.
         """
         path = os.path.join(self.path, str(name))
         if len(os.fsencode(path)) <= MAX_ADDRESS:
@@ -183,7 +189,7 @@ class ControlDirectory:
             os.unlink(name, dir_fd=self._fd)
 
     def clean_up(self) -> None:
-        """Remove the sockets of processes that have gone without."""
+        """Remove the sockets of processes that are gone and have not removed them."""
         for name in self.names():
             if self._is_stale(str(name)):
                 self.remove(name)
@@ -193,7 +199,7 @@ class ControlDirectory:
 
     def _is_stale(self, name: str) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)  # a socket whose queue is full is one that lives
+            probe.setblocking(False)  # EAGAIN: its queue is full, so its process is alive
             try:
                 probe.connect(self.address(name))
             except ConnectionRefusedError:
@@ -207,3 +213,33 @@ class ControlDirectory:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
             return time.time() - status.st_mtime > _UNFINISHED_PERIOD
         return False
+
+
+def open_private(environ: Mapping[str, str] | None = None) -> ControlDirectory:
+    """Open the user's own runtime directory for control sockets; make it where it is missing.
+
+    It is `$XDG_RUNTIME_DIR/graceful-asgi`, else `graceful-asgi-<uid>` in the directory for
+    temporary files. Everybody may write to the latter: a directory that another user has made there
+    is refused.
+
+    Raises:
+        ControlError: neither can be used.
+    """
+    faults = []
+    for path in _candidates(os.environ if environ is None else environ):
+        try:
+            return ControlDirectory(path, source="runtime directory", create=True, follow=False)
+        except ControlError as error:
+            faults.append(str(error))
+    raise ControlError("; ".join(faults))
+
+
+def _candidates(environ: Mapping[str, str]) -> Iterator[str]:
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isabs(runtime):
+        yield os.path.join(runtime, "graceful-asgi")
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError:  # there is none that can be written to
+        return
+    yield os.path.join(temporary, f"graceful-asgi-{os.geteuid()}")

@@ -1,4 +1,4 @@
-"""Opens a process's control socket where one is asked for, and takes it away in the end."""
+"""`ControlSocket`: opens the control socket of a process, and removes it at the end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from .. import log
 from ..errors import ControlError
 from ..event_loop import in_event_loop
-from .directory import VARIABLE, ControlDirectory, SocketName
-from .peers import ControlSiblings, NoSiblings
-from .runtime import open_private
+from .directory import VARIABLE, ControlDirectory, SocketName, open_private
+from .peers import ControlPeers, UnreachablePeers
 from .server import ControlServer
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def wants_control_socket(drainer: DrainRunner) -> bool:
-    """Return whether the environment, or a drain endpoint, asks for a control socket."""
+    """Return True if the environment or a drain endpoint asks for a control socket."""
     return bool(os.environ.get(VARIABLE)) or (
         drainer.context.has_endpoint and drainer.context.is_worker
     )
@@ -34,7 +33,7 @@ def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
     endpoint find each other in the user's runtime directory.
 
     Raises:
-        ControlError: the directory that was given is not one that can be used.
+        ControlError: the directory that was given cannot be used.
     """
     if path := os.environ.get(VARIABLE):
         if not hasattr(socket, "AF_UNIX"):
@@ -51,7 +50,7 @@ def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
             error,
             VARIABLE,
         )
-        drainer.peers = NoSiblings(str(error))
+        drainer.peers = UnreachablePeers(str(error))
         return None
 
 
@@ -71,18 +70,18 @@ class ControlSocket:
             raise
         self._server = ControlServer(drainer, listener, on_end=self._remove)
         self._server.start()
-        drainer.peers = ControlSiblings(directory, self._name)
+        drainer.peers = ControlPeers(directory, self._name)
         atexit.register(self.closed)
 
     def opened(self) -> None:
         """Change nothing: the socket answers while the server starts, too."""
 
     def phase_changed(self, change: PhaseChange) -> None:
-        """Change nothing: each phase change wakes the control thread itself."""
+        """Change nothing: every phase change wakes the control thread by itself."""
 
     def closed(self) -> None:
-        """Remove the socket, and tell those who wait how the drain came out. Idempotent."""
-        if os.getpid() != self._pid:  # a child that the app has forked: it is its parent's
+        """Remove the socket, and send the outcome to every peer that waits. Idempotent."""
+        if os.getpid() != self._pid:  # a forked child: the socket is its parent's
             return
         self._drainer.peers = None
         self._server.close()

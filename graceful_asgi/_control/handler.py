@@ -1,4 +1,4 @@
-"""What a process does when it is asked on its control socket, and what it says. It never waits."""
+"""`RequestHandler`: does what a peer of the control socket asks, and replies. It never waits."""
 
 from __future__ import annotations
 
@@ -7,65 +7,81 @@ from typing import TYPE_CHECKING, Final
 
 from .._core.begun_drain import BegunDrain
 from ..phase import Phase
-from .protocol import ProtocolError, Request, build_reply, parse_request
-from .status import describe
+from .protocol import ControlRequest, ProtocolError, build_reply, parse_request
+from .status import process_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from .._core.runner import DrainRunner
-    from .connection import Connection
+    from .connection import ControlConnection
 
 PROGRESS_PERIOD: Final = 0.5
 """Seconds between two lines of progress, at the longest."""
 
+MAX_WAITING: Final = 64
+"""Connections that may wait for the outcome of a drain, at the same time."""
 
-class Desk:
-    """Answers for one drainer. Used by one thread at a time, whichever that is."""
 
-    def __init__(self, drainer: DrainRunner) -> None:
+class RequestHandler:
+    """Handles the requests for one drainer. For one thread at a time, whichever that is.
+
+    Args:
+        drainer: the drain of this process.
+        connections: the open connections; kept up to date by the caller.
+    """
+
+    def __init__(self, drainer: DrainRunner, connections: Collection[ControlConnection]) -> None:
         self._drainer = drainer
+        self._connections = connections
 
-    def answer(self, connection: Connection, line: bytes) -> None:
-        """Do what *line* asks for, and say so."""
+    def handle(self, connection: ControlConnection, line: bytes) -> None:
+        """Do what *line* asks for, and reply."""
         try:
             request = parse_request(line)
         except ProtocolError as error:
-            connection.say(build_reply("error", error=str(error)), last=True)
+            connection.send(build_reply("error", error=str(error)), last=True)
             return
         if request.command == "drain":
             self._drain(connection, request)
         elif request.command == "resume":
             drainer = self._drainer
             resumed = drainer.phase is not Phase.SERVING and drainer.resume()
-            state = describe(drainer)
-            connection.say(build_reply("resume", resumed=resumed, process=state), last=True)
+            state = process_status(drainer)
+            connection.send(build_reply("resume", resumed=resumed, process=state), last=True)
         else:
-            connection.say(build_reply("status", process=describe(self._drainer)), last=True)
+            state = process_status(self._drainer)
+            connection.send(build_reply("status", process=state), last=True)
 
-    def _drain(self, connection: Connection, request: Request) -> None:
+    def _drain(self, connection: ControlConnection, request: ControlRequest) -> None:
         drainer = self._drainer
+        waiting = sum(each.begun is not None for each in self._connections)
+        if request.wait and waiting >= MAX_WAITING:
+            why = f"{waiting} clients wait for a drain already"
+            connection.send(build_reply("error", error=why), last=True)
+            return
         began = drainer.begin(request.reason, resume_after=request.resume_after)
         begun = BegunDrain(drainer)
-        line = build_reply("drain", began=began, process=describe(drainer))
-        connection.say(line, last=not request.wait)
+        line = build_reply("drain", began=began, process=process_status(drainer))
+        connection.send(line, last=not request.wait)
         if request.wait:
             connection.begun = begun
             connection.progress_due = time.monotonic() + PROGRESS_PERIOD
 
-    def tell_outcomes(self, connections: Iterable[Connection]) -> None:
-        """Tell those who wait for a drain that has come out."""
-        for connection in connections:
+    def send_outcomes(self) -> None:
+        """Reply to every peer whose drain has its outcome."""
+        for connection in self._connections:
             if connection.begun is not None and (outcome := connection.begun.outcome()):
                 connection.begun = None
-                state = describe(self._drainer)
-                connection.say(build_reply("outcome", outcome=outcome, process=state), last=True)
+                state = process_status(self._drainer)
+                connection.send(build_reply("outcome", outcome=outcome, process=state), last=True)
 
-    def tell_progress(self, connections: Iterable[Connection]) -> None:
-        """Tell those who wait how it goes on, every now and then."""
+    def send_progress(self) -> None:
+        """Send a line of progress to every peer that waits and has had none for a while."""
         now = time.monotonic()
-        for connection in connections:
+        for connection in self._connections:
             if connection.begun is not None and now >= connection.progress_due:
                 connection.progress_due = now + PROGRESS_PERIOD
-                if connection.is_waiting:  # a peer that does not read misses some
-                    connection.say(build_reply("progress", process=describe(self._drainer)))
+                if connection.is_waiting:  # a peer that does not read misses some lines
+                    state = process_status(self._drainer)
+                    connection.send(build_reply("progress", process=state))

@@ -1,7 +1,7 @@
-"""A connection to a control socket, from the client's side: lines, on any event loop.
+"""`LineStream`: a connection to a control socket on the client's side, on any event loop.
 
-Not by `anyio.connect_unix`: a connect to a socket whose queue is full fails at once with EAGAIN,
-which asyncio takes for one that is under way, and then for one that has worked.
+`anyio.connect_unix` is not used. A `connect` to a UNIX socket whose queue is full fails with EAGAIN
+at once; asyncio takes this for a connection in progress, and then for one that is established.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 FULL_PERIOD: Final = 0.02
-"""Seconds until the next try where the queue is full. Nobody says when it no longer is."""
+"""Seconds until the next try where the queue is full: no event tells when it has room."""
 
 
-class Line:
-    """Speaks in lines on a connected, non-blocking socket."""
+class LineStream:
+    """Sends and receives lines on a connected, non-blocking socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._incoming = bytearray()
 
     async def send(self, line: bytes) -> None:
-        """Send *line*: it is short, and the socket's buffer is empty. Raises `OSError`."""
+        """Send *line*. It is short, and the buffer of the socket is empty. Raises `OSError`."""
         await anyio.lowlevel.checkpoint()
-        with contextlib.suppress(BrokenPipeError):  # it has left, and may have said why
+        with contextlib.suppress(BrokenPipeError):  # the peer has closed, perhaps with a reply
             self._socket.send(line)
 
     async def receive(self) -> bytes:
@@ -56,14 +56,14 @@ class Line:
 
 
 def _readable(sock: socket.socket) -> Any:
-    # Of anyio 4.7; the older name warns since.
+    # anyio has it from 4.7 on, and the older name warns since then.
     wait = getattr(anyio, "wait_readable", None) or anyio.wait_socket_readable
     return wait(sock)
 
 
 @asynccontextmanager
-async def connected(address: str) -> AsyncIterator[Line]:
-    """A connection to *address*, for a block. Raises `OSError` where there is none to be had."""
+async def connected(address: str) -> AsyncIterator[LineStream]:
+    """Give a connection to *address* for a block. Raises `OSError` where nothing listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         while True:
@@ -72,4 +72,4 @@ async def connected(address: str) -> AsyncIterator[Line]:
                 break
             except BlockingIOError:
                 await anyio.sleep(FULL_PERIOD)
-        yield Line(sock)
+        yield LineStream(sock)

@@ -1,6 +1,6 @@
-"""The lines that are spoken on a control socket: JSON, versioned, of limited size. Pure.
+"""The protocol of the control socket: lines of JSON, with a version, of limited size. Pure.
 
-A connection carries one request, a line, and its reply, one line or more.
+A connection carries one request, which is a line, and its reply, which is one line or more.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ MAX_REPLY: Final = 65536
 MAX_REASON: Final = 200
 """Characters of a reason."""
 MAX_PERIOD: Final = 7 * 24 * 3600.0
-"""Seconds that a drain may be asked to undo itself after."""
+"""Seconds after which a drain may be asked to be undone, at the longest."""
 
 Command = Literal["status", "drain", "resume"]
 Kind = Literal["status", "drain", "progress", "outcome", "resume", "error"]
-"""What a line of a reply says; its key `reply`."""
+"""The kind of a line of a reply; its key `reply`."""
 
 Fields: TypeAlias = "dict[str, Any]"
 
 
 class ProtocolError(GracefulError, ValueError):
-    """A line that is not allowed; the message says what it is and what is allowed."""
+    """A line that is not allowed; the message tells what it is and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a process is asked for."""
+class ControlRequest:
+    """A request to one process."""
 
     command: Command
     reason: str = "control socket"
-    """Of a drain: what the log and the report name as its cause."""
+    """Of a drain: the cause that the log and the report name."""
     wait: bool = False
-    """Of a drain: whether the connection stays until it has come out."""
+    """Of a drain: True keeps the connection until its outcome is known."""
     resume_after: float | None = None
-    """Of a drain: seconds after which it is called off if no stop has come."""
+    """Of a drain: seconds after which it may be undone if no stop has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Reply:
     fields: Fields
 
 
-def build_request(request: Request) -> bytes:
+def build_request(request: ControlRequest) -> bytes:
     """Return *request* as a line."""
     fields: Fields = {"v": VERSION, "command": request.command}
     if request.command == "drain":
@@ -63,11 +63,11 @@ def build_request(request: Request) -> bytes:
     return _line(fields)
 
 
-def parse_request(line: bytes) -> Request:
+def parse_request(line: bytes) -> ControlRequest:
     """Return the request that *line* is.
 
     Raises:
-        ProtocolError: it is none; the message is for whoever has sent it.
+        ProtocolError: it is no request; the message is for the sender.
     """
     if len(line) > MAX_REQUEST:
         raise ProtocolError(f"more than {MAX_REQUEST} bytes in a request")
@@ -84,7 +84,7 @@ def parse_request(line: bytes) -> Request:
         accepts, what = allowed[name]
         if not accepts(value):
             raise _not_allowed(name, value, what)
-    return Request(command=cast("Command", command), **fields)
+    return ControlRequest(command=cast("Command", command), **fields)
 
 
 def build_reply(kind: Kind, **fields: object) -> bytes:
@@ -96,7 +96,7 @@ def parse_reply(line: bytes) -> Reply:
     """Return the reply that *line* is, fields of later versions included.
 
     Raises:
-        ProtocolError: it is none that is known here.
+        ProtocolError: it is no reply that is known here.
     """
     fields = _object(line)
     _check_version(fields.pop("v", None))

@@ -1,4 +1,4 @@
-"""Which processes of a directory a command means. Pure."""
+"""Selects the processes of a directory that a command is for. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def label(server: ServerId, among: Sequence[ServerId]) -> str:
-    """Return what to call *server*: its pid, unless another one has the same."""
+    """Return the name of *server* for a user: its pid, unless another server has the same."""
     same = [other for other in among if other.pid == server.pid]
     return str(server.pid) if len(same) < 2 else str(server)
 
 
 def servers_of(names: Sequence[SocketName]) -> list[ServerId]:
-    """Return the servers that *names* are of, each once."""
+    """Return the servers that *names* belong to, each once, sorted."""
     return sorted({name.server for name in names})
 
 
@@ -28,12 +28,12 @@ def select(names: Sequence[SocketName], server: str | None, *, one: bool) -> lis
     """Return those of *names* that belong to *server*, by pid or label; with None all.
 
     Args:
-        names: what is in the directory.
-        server: which server is meant.
-        one: whether more than one server is an error.
+        names: the names in the directory.
+        server: the pid or the label that the user gave.
+        one: True if more than one server is an error.
 
     Raises:
-        ControlError: there are none, or of more than one server where it has to be *one*.
+        ControlError: there is no process, or there is more than one server and it has to be *one*.
     """
     servers = servers_of(names)
     if not servers:

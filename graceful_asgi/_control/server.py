@@ -1,7 +1,7 @@
-"""The control socket's server: a thread of its own, to answer when the event loop does not.
+"""`ControlServer`: a thread that serves the control socket, also while the event loop is blocked.
 
-One selector, no thread per connection. Each step is short and never blocks: a peer that does not
-read, or says nothing, holds up nobody.
+It has one selector, and no thread per connection. Each step is short and never blocks: a peer that
+does not read, or sends nothing, delays nobody.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from .. import log
-from .connection import Connection
-from .credentials import is_trusted
+from .connection import ControlConnection, is_trusted
 from .directory import BACKLOG
-from .handler import Desk
+from .handler import MAX_WAITING, RequestHandler
 from .protocol import build_reply
 
 if TYPE_CHECKING:
@@ -30,36 +29,43 @@ if TYPE_CHECKING:
 
     Ready = list[tuple[selectors.SelectorKey, int]]
 
-MAX_CONNECTIONS: Final = 64
-DEAF_PERIOD: Final = 1.0
-"""Seconds without accepting, where the process has no descriptor left for it."""
+MAX_CONNECTIONS: Final = MAX_WAITING + 16
+"""More than may wait for a drain: `status` and `resume` always find room. A connection that has
+sent no request yet is closed for a new one."""
+ACCEPT_PAUSE: Final = 1.0
+"""Seconds without accepting where the process has no descriptor left for a connection."""
 CLOSE_PERIOD: Final = 0.5
-"""Seconds that closing waits for a step that is under way."""
+"""Seconds that closing waits for the current step of the thread."""
 
 
 class ControlServer:
     """Serves one drainer's control socket, on *listener*, until it is closed.
 
     The methods are safe from any thread; `wake` in a signal handler, too.
+
+    Args:
+        drainer: the drain of this process.
+        listener: the listening socket; closed here.
+        on_end: called in the thread when it ends.
     """
 
     def __init__(
         self, drainer: DrainRunner, listener: socket.socket, *, on_end: Callable[[], object]
     ) -> None:
         self._on_end = on_end
-        """Called in the thread when it ends."""
-        self._bulletin = drainer.notifier
-        self._desk = Desk(drainer)
+        self._notifier = drainer.notifier
+        self._connections: set[ControlConnection] = set()
+        self._handler = RequestHandler(drainer, self._connections)
         self._listener = listener
         self._selector = selectors.DefaultSelector()
-        self._ear, self._mouth = socket.socketpair()
-        self._ear.setblocking(False)
-        self._mouth.setblocking(False)
-        self._connections: set[Connection] = set()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
         self._lock = threading.Lock()
         self._closed = False
-        self._deaf_until = 0.0
-        self._selector.register(self._ear, selectors.EVENT_READ, self._hear)
+        self._accepts_again_at = 0.0
+        """When a pause in accepting ends; 0 where there is none."""
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._take_wakes)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._thread = threading.Thread(
             target=self._run, name="graceful_asgi control socket", daemon=True
@@ -67,27 +73,28 @@ class ControlServer:
 
     def start(self) -> None:
         """Begin to serve."""
-        # A child of this process has the descriptors, and not the thread.
+        # A forked child has copies of the descriptors, but not the thread.
         forget = weakref.WeakMethod(self._forget)
         os.register_at_fork(after_in_child=lambda: (found := forget()) and found())
-        self._bulletin.wakers.add(self)
+        self._notifier.wakers.add(self)
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the thread look at the drain."""
-        with contextlib.suppress(OSError):  # full: it will wake; closed: it will not
-            self._mouth.send(b"\0")
+        """Make the thread look at the drain."""
+        # A full buffer wakes the thread anyway; a closed socket has no thread any more.
+        with contextlib.suppress(OSError):
+            self._wake_writer.send(b"\0")
 
     def close(self) -> None:
-        """Tell those who wait how it came out, and serve no more. Idempotent."""
-        self._bulletin.wakers.discard(self)
-        # A step takes no time, unless the process is frozen as a whole.
+        """Send the outcome to every peer that waits for one, and serve no more. Idempotent."""
+        self._notifier.wakers.discard(self)
+        # A step takes no time, unless the whole process is suspended.
         locked = self._lock.acquire(timeout=CLOSE_PERIOD)
         try:
             if self._closed:
                 return
             self._closed = True
-            self._desk.tell_outcomes(self._connections)
+            self._handler.send_outcomes()
             self._listener.close()
             for connection in self._connections:
                 connection.close()
@@ -97,7 +104,7 @@ class ControlServer:
         self.wake()
 
     def join(self) -> None:
-        """Wait until the thread has ended, for `CLOSE_PERIOD` at the most."""
+        """Wait until the thread has ended, for `CLOSE_PERIOD` at the longest."""
         self._thread.join(CLOSE_PERIOD)
 
     def _forget(self) -> None:
@@ -105,7 +112,7 @@ class ControlServer:
         for connection in self._connections:
             connection.socket.close()
         self._selector.close()
-        for each in (self._listener, self._ear, self._mouth):
+        for each in (self._listener, self._wake_reader, self._wake_writer):
             each.close()
 
     # The thread
@@ -113,14 +120,14 @@ class ControlServer:
     def _run(self) -> None:
         try:
             while not self._closed:
-                ready = self._selector.select(self._patience())
+                ready = self._selector.select(self._timeout())
                 with self._lock:
                     if not self._closed:
                         self._try_step(ready)
         finally:
             self._selector.close()
-            self._ear.close()
-            self._mouth.close()
+            self._wake_reader.close()
+            self._wake_writer.close()
             self._on_end()
 
     def _try_step(self, ready: Ready) -> None:
@@ -129,41 +136,41 @@ class ControlServer:
         except Exception:
             log.failed("the control socket failed; it goes on without those connected to it")
             for connection in tuple(self._connections):
-                self._let_go(connection)
+                self._drop(connection)
 
     def _step(self, ready: Ready) -> None:
         for key, events in ready:
             act: Callable[[int], None] = key.data
             act(events)
-        if self._deaf_until and time.monotonic() >= self._deaf_until:
-            self._deaf_until = 0.0
+        if self._accepts_again_at and time.monotonic() >= self._accepts_again_at:
+            self._accepts_again_at = 0.0
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._desk.tell_outcomes(self._connections)
-        self._desk.tell_progress(self._connections)
+        self._handler.send_outcomes()
+        self._handler.send_progress()
         for connection in tuple(self._connections):
             if connection.closed or connection.idle_left() <= 0:
-                self._let_go(connection)
+                self._drop(connection)
             else:
-                self._listen(connection)
+                self._wait_for(connection)
 
-    def _patience(self) -> float | None:
-        """Return how long nothing is to be done, if nothing happens."""
+    def _timeout(self) -> float | None:
+        """Return the seconds until something is due although nothing happens; None for never."""
         now = time.monotonic()
         ends = [connection.idle_left() for connection in self._connections]
         for connection in self._connections:
             if connection.begun is not None:
                 ends += (connection.begun.changes_in(), connection.progress_due - now)
-        if self._deaf_until:
-            ends.append(self._deaf_until - now)
+        if self._accepts_again_at:
+            ends.append(self._accepts_again_at - now)
         left = min(ends, default=float("inf"))
         return None if left == float("inf") else max(0.0, left)
 
-    def _hear(self, _: int) -> None:
+    def _take_wakes(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):
-            self._ear.recv(4096)
+            self._wake_reader.recv(4096)
 
     def _accept(self, _: int) -> None:
-        # More than one: a peer whose connect meets a full queue is told to try again, not to wait.
+        # More than one: a `connect` that meets a full queue fails at once, and has to be repeated.
         with contextlib.suppress(BlockingIOError, InterruptedError, ConnectionError):
             for _ in range(BACKLOG):
                 self._accept_one()
@@ -173,39 +180,36 @@ class ControlServer:
             sock, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionError):
             raise
-        except OSError as error:  # no descriptors: the listener stays readable, so look away
+        except OSError as error:
+            # No descriptor is left. The listener stays readable: without a pause this would spin.
             log.caution("the control socket cannot accept: %s", error)
             self._selector.unregister(self._listener)
-            self._deaf_until = time.monotonic() + DEAF_PERIOD
+            self._accepts_again_at = time.monotonic() + ACCEPT_PAUSE
             raise BlockingIOError from error
         try:
-            self._receive(sock)
+            self._admit(sock)
         except BaseException:
             sock.close()
             raise
 
-    def _receive(self, sock: socket.socket) -> None:
-        connection = Connection(sock)
+    def _admit(self, sock: socket.socket) -> None:
+        connection = ControlConnection(sock)
         if not is_trusted(sock):
             self._fail(connection, "refused: this is for the server's own user, and for root")
             connection.close()
-        elif not self._make_room():
-            self._fail(connection, f"{MAX_CONNECTIONS} connections are waiting already")
-            connection.close()
         else:
+            self._make_room()
             self._connections.add(connection)
 
-    def _make_room(self) -> bool:
-        """Let the peer go that has said nothing for longest, where there are too many."""
-        if len(self._connections) < MAX_CONNECTIONS:
-            return True
-        idle = [each for each in self._connections if each.begun is None]
-        if idle:
-            self._let_go(min(idle, key=Connection.idle_left))
-        return bool(idle)
+    def _make_room(self) -> None:
+        """Drop the peer that has been silent for longest, where there are too many connections."""
+        if len(self._connections) >= MAX_CONNECTIONS:
+            # There is one: fewer than all of them may wait for a drain.
+            silent = [each for each in self._connections if each.begun is None]
+            self._drop(min(silent, key=ControlConnection.idle_left))
 
-    def _listen(self, connection: Connection) -> None:
-        """Wait for what the connection waits for now."""
+    def _wait_for(self, connection: ControlConnection) -> None:
+        """Register the events in the selector that the connection waits for now."""
         registered = self._selector.get_map().get(connection.socket)
         if registered is None:
             if connection.events:
@@ -216,26 +220,26 @@ class ControlServer:
         elif registered.events != connection.events:
             self._selector.modify(connection.socket, connection.events, registered.data)
 
-    def _let_go(self, connection: Connection) -> None:
-        # Out of the selector first: a descriptor that is closed comes back as another one.
+    def _drop(self, connection: ControlConnection) -> None:
+        # Out of the selector first: the number of a closed descriptor is used again.
         self._connections.discard(connection)
         if self._selector.get_map().get(connection.socket) is not None:
             self._selector.unregister(connection.socket)
         connection.close()
 
-    def _serve(self, connection: Connection, events: int) -> None:
+    def _serve(self, connection: ControlConnection, events: int) -> None:
         if connection.closed:
             return
         try:
             if events & selectors.EVENT_WRITE:
                 connection.write()
             if events & selectors.EVENT_READ and (line := connection.read()) is not None:
-                self._desk.answer(connection, line)
+                self._handler.handle(connection, line)
         except ConnectionError:
             connection.closed = True
         except Exception:
             log.failed("a request on the control socket failed; it goes on")
             self._fail(connection, "this request failed: the server's log says why")
 
-    def _fail(self, connection: Connection, why: str) -> None:
-        connection.say(build_reply("error", error=why), last=True)
+    def _fail(self, connection: ControlConnection, why: str) -> None:
+        connection.send(build_reply("error", error=why), last=True)

@@ -1,4 +1,4 @@
-"""What a process says of itself on its control socket."""
+"""The state of one process, as its control socket reports it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_TEXT: Final = 500
 """Characters of a path, which a client chose, and of a reason."""
 
 
-def describe(drainer: DrainRunner) -> dict[str, Any]:
-    """Return the state of this moment, as JSON has it; infinite numbers are for it to replace.
+def process_status(drainer: DrainRunner) -> dict[str, Any]:
+    """Return the state of this moment, for JSON. The protocol replaces infinite numbers.
 
     Safe from any thread, with the event loop in any state.
     """
     statistics = drainer.statistics()
-    ducking = statistics.phase is Phase.LAME_DUCK
-    held = ducking and not drainer.stopping
+    is_lame_duck = statistics.phase is Phase.LAME_DUCK
+    held = is_lame_duck and not drainer.stopping
     return {
         "pid": os.getpid(),
         "server": drainer.context.pid,
@@ -39,7 +39,7 @@ def describe(drainer: DrainRunner) -> dict[str, Any]:
         "rejected": statistics.rejected,
         "elapsed": statistics.elapsed,
         "time_left": statistics.time_left,
-        "lame_duck_left": drainer.state.lame_duck_left(drainer.now()) if ducking else None,
+        "lame_duck_left": drainer.state.lame_duck_left(drainer.now()) if is_lame_duck else None,
         "gives_up_in": BegunDrain(drainer).gives_up_in() if held else None,
         "undone_in": drainer.undo_in(),
     }

@@ -18,8 +18,8 @@ from graceful_asgi._control import client
 from graceful_asgi._control.client import Answer, ask
 from graceful_asgi._control.directory import ControlDirectory, SocketName
 from graceful_asgi._control.line_stream import connected
-from graceful_asgi._control.peers import ControlSiblings, NoSiblings
-from graceful_asgi._control.protocol import MAX_REPLY, Request, build_reply, parse_reply
+from graceful_asgi._control.peers import ControlPeers, UnreachablePeers
+from graceful_asgi._control.protocol import MAX_REPLY, ControlRequest, build_reply, parse_reply
 from graceful_asgi._core.server_context import ServerId
 
 from .sockets import QUICK, control
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.anyio
 
 SERVER = ServerId(7, "x")
 OTHER = ServerId(8, "x")
-STATUS = Request(command="status")
-DRAIN = Request(command="drain", wait=True)
+STATUS = ControlRequest(command="status")
+DRAIN = ControlRequest(command="drain", wait=True)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ async def test_one_that_does_not_answer_holds_up_no_other(tmp_path: Path) -> Non
     ):
         answers = await ask(one.directory, [silent, one.name], DRAIN, heard.append)
     assert [answer.state for answer in answers] == ["silent", "answered"]
-    assert answers[0].error == "it does not answer"
+    assert answers[0].error == "does not answer"
     order = [(answer.name.pid, answer.state, answer.outcome) for answer in heard]
     assert order.index((os.getpid(), "answered", "clean")) < order.index((99, "silent", ""))
 
@@ -125,11 +125,15 @@ async def test_the_socket_of_a_process_that_has_gone_is_taken_away(tmp_path: Pat
 @pytest.mark.parametrize(
     ("says", "state", "error"),
     [
-        (b"", "gone", "it has gone without an answer"),
-        (b'{"v":1', "gone", "it has gone without an answer"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "silent", "its answer makes no sense: not a JSON"),
-        (b'{"v":2,"reply":"status"}\n', "silent", "its answer makes no sense: v=2"),
-        (b"x" * (MAX_REPLY + 10), "silent", "its answer makes no sense: more than"),
+        (b"", "gone", "has ended without an answer"),
+        (b'{"v":1', "gone", "has ended without an answer"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "silent",
+            "sends an answer that is not understood: not a JSON",
+        ),
+        (b'{"v":2,"reply":"status"}\n', "silent", "sends an answer that is not understood: v=2"),
+        (b"x" * (MAX_REPLY + 10), "silent", "sends an answer that is not understood: more than"),
         (build_reply("error", error="no"), "refused", "no"),
         (build_reply("status", process=[]), "answered", ""),
     ],
@@ -160,7 +164,7 @@ async def test_a_process_that_stops_talking_is_given_up_when_it_would_have(tmp_p
             peer.close()
     assert [(answer.state, answer.error) for answer in answers] == [
         ("answered", ""),
-        ("silent", "it does not answer"),
+        ("silent", "does not answer"),
     ]
 
 
@@ -198,7 +202,7 @@ async def test_siblings_are_those_of_the_same_server_and_not_oneself(tmp_path: P
         control(tmp_path, QUICK, server=SERVER) as sibling,
         control(tmp_path, QUICK, server=OTHER) as stranger,
     ):
-        faults = await ControlSiblings(own.directory, own.name).drain("test", resume_after=60)
+        faults = await ControlPeers(own.directory, own.name).drain("test", resume_after=60)
         assert faults == []
         assert sibling.drainer.phase is Phase.LAME_DUCK
         assert 50 < (sibling.drainer.undo_in() or 0) <= 60
@@ -214,17 +218,17 @@ async def test_siblings_that_were_not_clean_are_named(tmp_path: Path) -> None:
         impostor(own.directory, 98, None),
         impostor(own.directory, 99, error),
     ):
-        own.directory.listen(SocketName(SERVER, 97)).close()  # it has gone, and has nothing left
-        peers = ControlSiblings(own.directory, own.name)
+        own.directory.listen(SocketName(SERVER, 97)).close()  # is gone, and has nothing left
+        peers = ControlPeers(own.directory, own.name)
         faults = await peers.drain("test", resume_after=None)
     assert faults == [
-        "process 96: it has gone without an answer",
-        "process 98: it does not answer",
+        "process 96: has ended without an answer",
+        "process 98: does not answer",
         "process 99: refused: not you",
     ]
     peers._directory.close()
     [fault] = await peers.drain("test", resume_after=None)
     assert fault.startswith("the other processes cannot be reached: ")
-    assert await NoSiblings("no room").drain("test", resume_after=None) == [
+    assert await UnreachablePeers("no room").drain("test", resume_after=None) == [
         "the other processes cannot be reached: no room"
     ]

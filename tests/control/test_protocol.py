@@ -14,8 +14,8 @@ from graceful_asgi._control.protocol import (
     MAX_PERIOD,
     MAX_REASON,
     MAX_REQUEST,
+    ControlRequest,
     ProtocolError,
-    Request,
     build_reply,
     build_request,
     parse_reply,
@@ -38,7 +38,7 @@ def line(**fields: Any) -> bytes:
 def test_a_request_arrives_as_it_was_sent(
     reason: str, wait: bool, resume_after: float | None
 ) -> None:
-    request = Request(command="drain", reason=reason, wait=wait, resume_after=resume_after)
+    request = ControlRequest(command="drain", reason=reason, wait=wait, resume_after=resume_after)
     sent = build_request(request)
     assert parse_request(sent) == request
     assert sent.count(b"\n") == 1

@@ -15,7 +15,7 @@ import pytest
 from support.polling import eventually
 
 from graceful_asgi import DrainPolicy, Phase
-from graceful_asgi._control import connection, credentials, server
+from graceful_asgi._control import connection, handler, server
 from graceful_asgi._control.protocol import MAX_REQUEST
 from graceful_asgi._core.drain import Step
 from graceful_asgi._core.work import TrackedWork
@@ -193,16 +193,21 @@ async def test_clients_that_say_nothing_do_not_use_it_up(
             peer.close()
 
 
-async def test_where_all_connections_wait_one_more_is_told_so(tmp_path: Path) -> None:
+async def test_any_number_that_waits_for_a_drain_leaves_room_for_a_resume(tmp_path: Path) -> None:
     with control(tmp_path / "c") as opened:
-        waiting = [opened.connect() for _ in range(server.MAX_CONNECTIONS)]
+        waiting = [opened.connect() for _ in range(handler.MAX_WAITING)]
         for peer in waiting:
             peer.sendall(WAIT)
-            peer.recv(1)
-        assert "connections are waiting already" in opened.say(STATUS)[0]["error"]
-        waiting.pop().close()
-        await eventually(lambda: opened.say(STATUS)[0]["reply"] == "status")
+            peer.recv(1, socket.MSG_PEEK)
+        [refused] = opened.say(WAIT)
+        assert refused["error"] == f"{handler.MAX_WAITING} clients wait for a drain already"
+        silent = [opened.connect() for _ in range(server.MAX_CONNECTIONS)]
+        assert opened.say(STATUS)[0]["process"]["phase"] == "lame duck"
+        assert opened.say(RESUME)[0]["resumed"]
         for peer in waiting:
+            assert heard(peer)[-1]["outcome"] == "resumed"
+        assert opened.say(DRAIN)[0]["began"]
+        for peer in (*waiting, *silent):
             peer.close()
 
 
@@ -245,9 +250,9 @@ async def test_another_user_is_refused_by_the_kernels_word(
     """The kernel's own word is in the end-to-end tests; here is what comes of it."""
     with control(tmp_path / "c") as opened:
         with opened.connect() as peer:
-            assert credentials.peer_uid(peer) == os.geteuid()
+            assert connection.peer_uid(peer) == os.geteuid()
         for uid, trusted in ((0, True), (os.geteuid(), True), (None, True), (12345, False)):
-            monkeypatch.setattr(credentials, "peer_uid", lambda _, uid=uid: uid)
+            monkeypatch.setattr(connection, "peer_uid", lambda _, uid=uid: uid)
             [reply] = opened.say(DRAIN)
             assert (reply["reply"] == "drain") is trusted
             assert (opened.drainer.phase is Phase.LAME_DUCK) is trusted
@@ -281,7 +286,7 @@ async def test_an_error_in_a_step_costs_the_connections_of_that_moment(
 async def test_without_a_descriptor_left_it_looks_away_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "DEAF_PERIOD", 0.1)
+    monkeypatch.setattr(server, "ACCEPT_PAUSE", 0.1)
     with control(tmp_path / "c") as opened:
         listener: Any = opened.socket._server._listener
         failures = [OSError(24, "Too many open files")]

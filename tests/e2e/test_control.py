@@ -275,7 +275,7 @@ def test_a_terminal_gets_bars_and_a_table(server: Server, directory: Path) -> No
     assert "drained" in shown
     code, shown = on_a_terminal("status", *where)
     assert code == 0
-    assert all(name in shown for name in ("in flight", "oldest request", "until a stop"))
+    assert all(name in shown for name in ("in flight", "oldest request", "waiting for a stop"))
     assert command("resume", directory).code == 0
 
 
@@ -307,7 +307,7 @@ def test_a_process_that_does_not_answer_is_shown_and_holds_up_no_other(
     assert ended.code == 1
     found = {each["pid"]: each for each in ended.report["processes"]}
     silent = found.pop(frozen)
-    assert (silent["phase"], silent["error"]) == (None, "it does not answer")
+    assert (silent["phase"], silent["error"]) == (None, "does not answer")
     assert [each["phase"] for each in found.values()] == ["serving"] * (WORKERS - 1)
 
 
@@ -468,4 +468,4 @@ def test_a_worker_that_does_not_answer_is_named_by_the_endpoint(tmp_path: Path) 
             status, text = drain_by_http(server.port)
         finally:
             os.kill(frozen, signal.SIGCONT)
-        assert (status, text) == (503, f"process {frozen}: it does not answer")
+        assert (status, text) == (503, f"process {frozen}: does not answer")

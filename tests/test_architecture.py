@@ -39,13 +39,7 @@ line know nothing of each other, but for those of the first and of the last."""
 ENTRY_POINTS = {"command"}
 """What each module of a room has to have, so that another room finds it there."""
 
-KNOWN: dict[str, str] = {
-    "name: judge in _check.result.verdict, _check.scenarios.repeated": "the same",
-    "name: Connection in _check.load.client, _servers.touchpoints": "the first is of the check",
-    "name: EventStream in _asgi.event_stream, _check.scenarios.event_stream": (
-        "the second is a scenario"
-    ),
-}
+KNOWN: dict[str, str] = {}
 """What is not in order yet, with the reason. It only gets shorter: an entry that is not needed any
 longer fails its test, so whoever mends the thing deletes its line."""
 

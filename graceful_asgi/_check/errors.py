@@ -10,7 +10,7 @@ class CheckError(GracefulError):
 
 
 class CommandError(CheckError):
-    """What was given is no command that the check can run."""
+    """A command that the check cannot run was given."""
 
 
 class ServerStartError(CheckError):
@@ -23,3 +23,7 @@ class ServerExitedError(CheckError):
 
 class SetupError(CheckError):
     """A client could not connect although nobody had told the server to stop."""
+
+
+class PathError(CheckError):
+    """A path does not answer as it should although nobody had stopped the server."""

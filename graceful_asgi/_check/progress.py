@@ -1,4 +1,4 @@
-"""A check on a console: live progress, the closing table. Words and figures come from outside."""
+"""The progress of a check on a console: a line for each run, and the running total."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
+
+from .result.verdict import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .load.run import LoadStatistics
-    from .result.text import Cell, Section, Tone
+    from .result.target import Target
     from .server.command import Command
     from .trial import Step, Watch
 
 _TITLE_WIDTH: Final = 24
 
-_STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": ""}
-
 
 class ConsoleProgress:
-    """A line for each run: rewritten in place on a terminal, else one for each step of it."""
+    """A line for each run: rewritten in place on a terminal, else one for each step of it.
+
+    `rounds` is 0 where their number is not known before.
+    """
 
     def __init__(self, console: Console, *, rounds: int) -> None:
         self._console = console
@@ -34,8 +36,8 @@ class ConsoleProgress:
 
     @contextmanager
     def run(self, number: int, command: Command, what: str) -> Iterator[Watch]:
-        """A run of `command` in round `number`."""
-        prefix = f"{number}/{self._rounds} " if self._rounds > 1 else ""
+        """Show a run of `command` in round `number`; the block is the run."""
+        prefix = "" if self._rounds == 1 else f"{number}/{self._rounds or '…'} "
         name = command.name if what == "load" else f"  {what}"
         title = f"{prefix}{name}"[:_TITLE_WIDTH]
         line = _Line(title)
@@ -44,6 +46,21 @@ class ConsoleProgress:
             return
         with Live(console=self._console, auto_refresh=False) as live:
             yield lambda step, figures: live.update(line.text(step, figures), refresh=True)
+
+    def total(self, number: int, targets: Sequence[Target]) -> None:
+        """Print what all rounds up to this one have come to, where more than one is run."""
+        if self._rounds == 1:
+            return
+        for target in targets:
+            verdict = target.verdict
+            text = Text(f"after {some(number, 'round')}: {target.command.name}: ")
+            text.append(f"{verdict.lost_total:,} lost", "bold red" if verdict.lost_total else "")
+            text.append(", ")
+            text.append(f"{verdict.wrong_total:,} wrong", "bold red" if verdict.wrong_total else "")
+            text.append(f" of {verdict.at_risk:,} at risk")
+            if verdict.missed_requests is not None and not verdict.wrong_total:
+                text.append(f" (less than one in {1 / verdict.missed_requests:,.0f})")
+            self._console.print(text)
 
 
 class _Line:
@@ -56,7 +73,7 @@ class _Line:
         self._rate = 0.0
 
     def follow(self, console: Console) -> Watch:
-        """Print the line whenever the step has changed."""
+        """Return what prints the line whenever the step has changed."""
         last: Step | None = None
 
         def watch(step: Step, figures: LoadStatistics) -> None:
@@ -68,16 +85,18 @@ class _Line:
         return watch
 
     def text(self, step: Step, figures: LoadStatistics) -> Text:
-        """The line as it is now."""
+        """Return the line as it is now."""
         self._measure(figures.sent)
         text = Text(f"{self._title:<{_TITLE_WIDTH}} ", no_wrap=True, overflow="ellipsis")
-        text.append(f"{step:<12}", style="bold yellow" if step == "told to stop" else "bold")
+        text.append(f"{step:<13}", style="bold")
         text.append(f"{time.monotonic() - self._began:4.1f} s")
         text.append(f" {figures.sent:8,} sent")
         if step in ("under load", "told to stop"):
             text.append(f" {self._rate:6,.0f}/s")
         if figures.lost:
             text.append(f" {figures.lost:4,} lost", style="bold red")
+        if figures.wrong:
+            text.append(f" {figures.wrong:4,} wrong", style="bold red")
         if figures.refused and step == "exited":
             text.append(f" {figures.refused:,} refused")
         return text
@@ -88,21 +107,3 @@ class _Line:
         if now - then >= 0.25:
             self._rate = (sent - before) / (now - then)
             self._last = (now, sent)
-
-
-def print_table(console: Console, names: Sequence[str], sections: Sequence[Section]) -> None:
-    """Print a row for each figure and a column for each server; a loss stands out in red."""
-    table = Table()
-    table.add_column("", no_wrap=True)
-    for name in names:
-        table.add_column(Text(name), overflow="fold")
-    for section in sections:
-        for row in section:
-            table.add_row(Text(row.label, "bold" if row.strong else ""), *map(styled, row.cells))
-        table.add_section()
-    console.print(table)
-
-
-def styled(cell: Cell) -> Text:
-    """A cell in the colour of its news."""
-    return Text(cell.text, _STYLES[cell.tone])

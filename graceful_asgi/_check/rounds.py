@@ -6,22 +6,26 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from .errors import CheckError
 from .result.finding import Finding
 from .result.text import signal_name
-from .scenarios import Hung, background, repeated, together
+from .scenarios import LEFT_OUT, Hung, background, repeated, together
+from .scenarios.load import Load
 from .server.port import free_port
 from .server.process import TargetProcess
 from .trial import run_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from .load.plan import LoadPlan
+    from .load.expectation import Expectation
+    from .load.plan import Endpoint, LoadPlan
     from .load.scenario import Scenario
     from .result.target import Target
     from .result.verdict import Trial
@@ -30,8 +34,6 @@ if TYPE_CHECKING:
 
 Select = Callable[["LoadPlan"], "Sequence[Scenario]"]
 
-_LEFT_OUT: Final = "left out (--skip)"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -39,6 +41,8 @@ class Settings:
 
     plan: LoadPlan
     rounds: int = 1
+    until: int = 0
+    """Go on until each server's stops could have lost so many requests."""
     signal: int = signal.SIGTERM
     signal_after: float = 3.0
     """From the beginning of the load."""
@@ -53,6 +57,7 @@ class Settings:
         """Return what a reader of the JSON needs to know of them."""
         return {
             "rounds": self.rounds,
+            "until": self.until,
             "signal": signal_name(self.signal),
             "signal_after": self.signal_after,
             "deadline": self.deadline,
@@ -64,87 +69,127 @@ class Settings:
 
 
 class Progress(Protocol):
-    """Who is told how a check goes on."""
+    """Is told how a check goes on."""
 
     def run(self, number: int, command: Command, what: str) -> AbstractContextManager[Watch]:
-        """A run of `command` in round `number` begins; the block is the run."""
+        """Show a run of `command` in round `number`; the block is the run."""
+
+    def total(self, number: int, targets: Sequence[Target]) -> None:
+        """Show what all rounds up to this one have come to."""
 
 
 async def run_rounds(targets: Sequence[Target], settings: Settings, progress: Progress) -> None:
-    """Run all servers in turn, `settings.rounds` times, and note what is seen on each.
+    """Run all servers in turn, as often as the settings say, and note what is seen on each.
 
-    Raises `CheckError` when a server cannot be run.
+    Raises `CheckError` when a server cannot be run, or a path does not answer as it should.
     """
-    for number in range(1, settings.rounds + 1):
-        for target in targets:
-            await _round(target, settings, progress, number)
+    known: list[dict[Endpoint, Expectation]] = [{} for _ in targets]
+    for target, right in zip(targets[1:], known[1:], strict=True):
+        # Before the first is under load: what is wrong with the second would end the check later.
+        await _learn(target, settings, right)
+    number = 0
+    while number < settings.rounds or _is_wanted(targets, settings):
+        number += 1
+        for target, right in zip(targets, known, strict=True):
+            await _Round(target, settings, progress, number, right).run()
+        progress.total(number, targets)
 
 
-async def _round(target: Target, settings: Settings, progress: Progress, number: int) -> None:
-    async def run(what: str, select: Select, again_after: Sequence[float] = ()) -> Trial:
-        with progress.run(number, target.command, what) as watch:
-            return await _run(target, settings, select, again_after, watch)
-
-    def without_skipped(plan: LoadPlan) -> Sequence[Scenario]:
-        scenarios = together(plan)
-        for scenario in scenarios:
-            if scenario.name in settings.skip:
-                scenario.not_run(_LEFT_OUT)
-        return scenarios
-
-    target.trials.append(await run("load", without_skipped))
-    if reason := _why_not_hung(settings):
-        target.others.append(Finding(Hung.name, "not run", reason))
-    else:
-        target.others += (await run(Hung.name, lambda plan: [Hung(plan)])).findings
-    if reason := _why_not_repeated(settings):
-        target.others.append(Finding(repeated.NAME, "not run", reason))
-    else:
-        again = await run(repeated.NAME, background, repeated.SENT_AGAIN_AFTER)
-        target.others.append(repeated.judge(again.load, again.end))
+def _is_wanted(targets: Sequence[Target], settings: Settings) -> bool:
+    """Return True while another round is needed for `until`."""
+    at_risk = min(target.verdict.at_risk for target in targets)
+    if settings.until and not at_risk:
+        raise CheckError(
+            "a round puts no request at risk, so there will never be enough of them: "
+            "give the load more clients"
+        )
+    return at_risk < settings.until
 
 
-def _why_not_hung(settings: Settings) -> str:
-    if Hung.name in settings.skip:
-        return _LEFT_OUT
-    return "needs --hang-path" if settings.plan.hang_path is None else ""
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One round of one server: a run under the whole load, and the runs of their own."""
+
+    target: Target
+    settings: Settings
+    progress: Progress
+    number: int
+    known: dict[Endpoint, Expectation]
+
+    async def run(self) -> None:
+        target = self.target
+        target.trials.append(await self._run("load", self._without_skipped))
+        if reason := self._why_not_hung():
+            target.others.append(Finding(Hung.name, "not run", reason))
+        else:
+            target.others += (await self._run(Hung.name, lambda plan: [Hung(plan)])).findings
+        if reason := self._why_not_repeated():
+            target.others.append(Finding(repeated.NAME, "not run", reason))
+        else:
+            again = await self._run(repeated.NAME, background, repeated.SENT_AGAIN_AFTER)
+            target.others.append(repeated.judge_repeated(again.load, again.end))
+
+    def _without_skipped(self, plan: LoadPlan) -> Sequence[Scenario]:
+        return together(plan, skip=self.settings.skip)
+
+    def _why_not_hung(self) -> str:
+        if Hung.name in self.settings.skip:
+            return LEFT_OUT
+        return "needs --hang-path" if self.settings.plan.hang_path is None else ""
+
+    def _why_not_repeated(self) -> str:
+        if repeated.NAME in self.settings.skip:
+            return LEFT_OUT
+        if (number := self.settings.signal) in repeated.URGENT:
+            return f"a second {signal_name(number)} asks for haste, at the cost of requests"
+        return ""
+
+    async def _run(self, what: str, select: Select, again_after: Sequence[float] = ()) -> Trial:
+        settings = self.settings
+        with (
+            self.progress.run(self.number, self.target.command, what) as watch,
+            _process(self.target, settings) as server,
+        ):
+            trial = await run_trial(
+                server,
+                settings.plan,
+                signal_after=settings.signal_after,
+                exit_period=settings.deadline,
+                number=settings.signal,
+                again_after=again_after,
+                scenarios=select,
+                known=self.known,
+                watch=watch,
+            )
+            self.target.log = server.log_tail()
+        return trial
 
 
-def _why_not_repeated(settings: Settings) -> str:
-    if repeated.NAME in settings.skip:
-        return _LEFT_OUT
-    if settings.signal in repeated.URGENT:
-        return f"a second {signal_name(settings.signal)} asks for haste, at the cost of requests"
-    return ""
+async def _learn(target: Target, settings: Settings, known: dict[Endpoint, Expectation]) -> None:
+    """Start a server only to learn its right answers."""
+    with _process(target, settings) as server:
+        async with server:
+            load = Load(
+                settings.plan,
+                host=server.host,
+                port=server.port,
+                scenarios=together(settings.plan, skip=settings.skip),
+            )
+            await load.learn(within=max(settings.deadline, settings.plan.answer_period))
+            known.update(load.expectations)
 
 
-async def _run(
-    target: Target,
-    settings: Settings,
-    select: Select,
-    again_after: Sequence[float],
-    watch: Watch,
-) -> Trial:
+@contextmanager
+def _process(target: Target, settings: Settings) -> Iterator[TargetProcess]:
+    """Make a process of the server, not started yet; its log lives as long as the block."""
     port = free_port()
     env = os.environ if target.env is None else target.env
     with tempfile.TemporaryDirectory(prefix="graceful-asgi-") as directory:
-        server = TargetProcess(
+        yield TargetProcess(
             target.command.at(port),
             port=port,
             log_path=Path(directory, "server.log"),
             env={**env, "PORT": str(port)},
-            ready_path=settings.plan.path,
+            ready_path=settings.plan.load.path,
             start_period=settings.start_period,
         )
-        trial = await run_trial(
-            server,
-            settings.plan,
-            signal_after=settings.signal_after,
-            exit_period=settings.deadline,
-            number=settings.signal,
-            again_after=again_after,
-            scenarios=select,
-            watch=watch,
-        )
-        target.log = server.log_tail()
-    return trial

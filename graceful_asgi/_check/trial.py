@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
-from .errors import CheckError
+from .errors import CheckError, PathError
 from .load.run import LoadStatistics
 from .result.finding import Exit
-from .result.verdict import Trial
+from .result.verdict import ClientUse, Trial
 from .scenarios import background
 from .scenarios.load import Load
+from .server.port import connects
 
 if TYPE_CHECKING:
-    from .load.plan import LoadPlan
+    from .load.expectation import Expectation
+    from .load.plan import Endpoint, LoadPlan
     from .load.scenario import Scenario
     from .result.counts import LoadResult
     from .server.process import TargetProcess
@@ -29,7 +32,7 @@ _EXIT_NOTICE_PERIOD: Final = 0.5
 # A handshake or a first event may take its time; a scenario that never gets there says so itself.
 _POSITION_PERIOD: Final = 5.0
 
-Step: TypeAlias = Literal["starting", "under load", "told to stop", "exited"]
+Step: TypeAlias = Literal["starting", "learning", "under load", "told to stop", "exited"]
 Watch: TypeAlias = Callable[[Step, LoadStatistics], None]
 
 
@@ -42,6 +45,7 @@ async def run_trial(
     number: int = signal.SIGTERM,
     again_after: Sequence[float] = (),
     scenarios: Callable[[LoadPlan], Sequence[Scenario]] = background,
+    known: dict[Endpoint, Expectation] | None = None,
     watch: Watch | None = None,
 ) -> Trial:
     """Start `server`, and stop it under load: see `stop_under_load`.
@@ -50,7 +54,7 @@ async def run_trial(
     does, and `ServerStartError` when the server does not start.
     """
     tell = watch or _unwatched
-    tell("starting", LoadStatistics(sent=0, lost=0, refused=0, in_flight=0))
+    tell("starting", LoadStatistics(sent=0, lost=0, wrong=0, refused=0, in_flight=0))
     async with server:
         return await stop_under_load(
             server,
@@ -60,6 +64,7 @@ async def run_trial(
             number=number,
             again_after=again_after,
             scenarios=scenarios,
+            known=known,
             watch=tell,
         )
 
@@ -73,17 +78,33 @@ async def stop_under_load(
     number: int,
     again_after: Sequence[float] = (),
     scenarios: Callable[[LoadPlan], Sequence[Scenario]],
+    known: dict[Endpoint, Expectation] | None = None,
     watch: Watch | None = None,
 ) -> Trial:
     """Put `plan` on a running server, and send the signal after `signal_after` seconds of load.
 
-    The signal waits a little for scenarios that are not in position yet, and is sent again
-    `again_after` seconds from the first one, each. The load goes on until the server has exited;
-    `exit_period` seconds after the signal the server is killed. Raises `CheckError` when there is
-    nothing to judge: an exit or a refused connect before the signal.
+    Before that, its right answers are learned; `known` are those of earlier runs of the same
+    server, and takes up what is learned. The signal waits a little for scenarios that are not in
+    position yet, and is sent again `again_after` seconds from the first one, each. The load goes on
+    until the server has exited; `exit_period` seconds after the signal the server is killed.
+
+    Raises `CheckError` when there is nothing to judge: an exit or a refused connect before the
+    signal, or a path that does not answer as it should.
     """
     tell = watch or _unwatched
-    load = Load(plan, host=server.host, port=server.port, scenarios=scenarios(plan))
+    load = Load(
+        plan, host=server.host, port=server.port, scenarios=scenarios(plan), expectations=known
+    )
+    tell("learning", load.statistics())
+    try:
+        await load.learn(within=max(exit_period, plan.answer_period))
+    except PathError:
+        await _notice_exit(server)
+        server.check_running()
+        raise
+    if known is not None:
+        known.update(load.expectations)
+    use = _Use()
     running = asyncio.ensure_future(load.run(until=server.wait_exit, within=math.inf))
     again = asyncio.ensure_future(asyncio.sleep(0))
     try:
@@ -94,6 +115,7 @@ async def stop_under_load(
         # One step, no await: no request is written between the mark and the signal.
         load.mark_signalled()
         server.signal(number)
+        use.note()
         again = asyncio.ensure_future(_repeat(server, number, again_after))
         await _follow(running, lambda: tell("told to stop", load.statistics()), exit_period)
         late = server.running
@@ -101,20 +123,25 @@ async def stop_under_load(
         # not the server's doing.
         load.stop()
         result = await running
+        use.note()
     finally:
         for task in (running, again):
             task.cancel()
         await asyncio.gather(running, again, return_exceptions=True)
     left_running = await _left_running(server)
     server.kill()
+    still_open = connects(server.host, server.port)
     tell("exited", load.statistics())
-    end = _exit(server, late=late, left_running=left_running)
+    end = _exit(server, late=late, left_running=left_running, still_open=still_open)
     return Trial(
         load=result,
         end=end,
         findings=tuple(load.findings(end)),
         samples=tuple(load.timeline.samples()),
         first_refusal=load.timeline.first_refusal,
+        client=use.most,
+        notes=tuple(load.notes),
+        expected={each.text: right.text for each, right in load.expectations.items()},
     )
 
 
@@ -153,29 +180,63 @@ async def _raise_setup_error(running: asyncio.Future[LoadResult], server: Target
 
     A server that exits closes its port first: clients may know before we do.
     """
-    with anyio.move_on_after(_EXIT_NOTICE_PERIOD):
-        await server.wait_exit()
+    await _notice_exit(server)
     if server.running:
         running.result()
 
 
-async def _left_running(server: TargetProcess) -> int:
-    """How many processes outlive the server by more than it takes to notice that it has gone."""
+async def _notice_exit(server: TargetProcess) -> None:
+    """Give the exit of a server time to be seen: its clients may know before this process does."""
     with anyio.move_on_after(_EXIT_NOTICE_PERIOD):
-        # Polled: of other people's processes nobody hears when they end.
+        await server.wait_exit()
+
+
+async def _left_running(server: TargetProcess) -> int:
+    """Return how many processes outlive the server by more than it takes to see it go."""
+    with anyio.move_on_after(_EXIT_NOTICE_PERIOD):
+        # Polled: the kernel tells of the end of a process nobody but its parent.
         while server.left_running() and not server.running:  # noqa: ASYNC110
             await anyio.sleep(0.02)
     return server.left_running()
 
 
-def _exit(server: TargetProcess, *, late: bool, left_running: int) -> Exit:
+def _exit(server: TargetProcess, *, late: bool, left_running: int, still_open: bool) -> Exit:
     code, seconds = server.exit_code, server.seconds_to_exit
     if code is None or seconds is None:
         raise CheckError(f"process {server.pid} was killed and its exit was not seen")
     if late:
         # It may have found, in the moment before the kill, that its last client had hung up.
         code = -signal.SIGKILL
-    return Exit(code=code, seconds=seconds, late=late, left_running=left_running)
+    return Exit(
+        code=code,
+        seconds=seconds,
+        late=late,
+        left_running=left_running,
+        still_open=still_open,
+    )
+
+
+class _Use:
+    """Measures what this process takes of the machine, from one note to the next."""
+
+    _SHORTEST: Final = 0.2
+    """Seconds. What is shorter is no measure of a load."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+        self.most = ClientUse()
+
+    def note(self) -> None:
+        """End a part of the run; the part with the highest use counts."""
+        wall, cpu = time.monotonic(), time.process_time()
+        passed = wall - self._wall
+        if passed >= self._SHORTEST:
+            core = (cpu - self._cpu) / passed
+            machine = core / (os.cpu_count() or 1)
+            self.most = max(
+                self.most, ClientUse(core=core, machine=machine), key=lambda use: use.core
+            )
+        self._wall, self._cpu = wall, cpu
 
 
 def _unwatched(step: Step, statistics: LoadStatistics) -> None:

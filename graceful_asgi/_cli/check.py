@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import click
 from rich.console import Console
+from rich.text import Text
 
 from .._check.errors import CheckError, CommandError
 from .._check.load.limits import allow_connections
 from .._check.load.plan import LoadPlan
-from .._check.progress import ConsoleProgress, print_table, styled
+from .._check.progress import ConsoleProgress
 from .._check.result.report import report
+from .._check.result.table import print_table, styled
 from .._check.result.target import Target
-from .._check.result.text import SIDES_NOTE, headline, not_run, sections
+from .._check.result.text import (
+    client_use,
+    headline,
+    not_run,
+    right_answers,
+    sections,
+    worth,
+)
 from .._check.rounds import Settings, run_rounds
 from .._check.server.command import any_command, app_command, parse
 from .check_options import HELP, check_options
@@ -25,6 +34,8 @@ from .group import needs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from .._check.result.verdict import Verdict
 
     Draw = Callable[[Path, Sequence[Target]], None]
 
@@ -69,7 +80,7 @@ def command(
     console = Console(stderr=as_json, highlight=False)
     try:
         allow_connections(settings.plan)
-        progress = ConsoleProgress(console, rounds=settings.rounds)
+        progress = ConsoleProgress(console, rounds=0 if settings.until else settings.rounds)
         anyio.run(run_rounds, targets, settings, progress)
     except CheckError as error:
         raise click.ClickException(str(error)) from error
@@ -79,7 +90,14 @@ def command(
         sys.stdout.write(json.dumps(report(targets, settings.as_dict()), indent=2) + "\n")
     else:
         _print(console, targets, settings)
-    return 0 if targets[0].verdict.clean else 1
+    return exit_status(targets[0].verdict)
+
+
+def exit_status(verdict: Verdict) -> int:
+    """Return 0 for a server that passed, 1 for one that failed, 2 where that is not known."""
+    if verdict.faults:
+        return 1
+    return 2 if verdict.untested else 0
 
 
 def _targets(app: Sequence[str], server: Sequence[str] | None, compare: str | None) -> list[Target]:
@@ -101,6 +119,7 @@ def _targets(app: Sequence[str], server: Sequence[str] | None, compare: str | No
 def _settings(
     *,
     rounds: int,
+    until: int,
     number: int,
     deadline: float,
     signal_after: float,
@@ -111,6 +130,7 @@ def _settings(
     return Settings(
         plan=_plan(single_after=max(0.0, signal_after - _POISE_PERIOD), **options),
         rounds=rounds,
+        until=until,
         signal=number,
         signal_after=signal_after,
         deadline=deadline,
@@ -125,7 +145,10 @@ def _plan(
     fresh: int,
     think: float,
     sse_path: str | None,
+    sse_post_path: str | None,
     ws_path: str | None,
+    ws_message: str,
+    ws_push_path: str | None,
     headers: Sequence[tuple[str, str]],
     statuses: Sequence[int],
     **options: Any,
@@ -135,9 +158,12 @@ def _plan(
         fresh_clients=fresh,
         think_period=think / 1000,
         event_stream_path=sse_path,
+        post_event_stream_path=sse_post_path,
         websocket_path=ws_path,
+        websocket_message=ws_message,
+        websocket_push_path=ws_push_path,
         headers=tuple(headers),
-        deliberate_statuses=frozenset(statuses),
+        right_statuses=frozenset(statuses),
         **options,
     )
 
@@ -164,8 +190,15 @@ def _print(console: Console, targets: Sequence[Target], settings: Settings) -> N
     verdicts = [target.verdict for target in targets]
     names = [target.command.name for target in targets]
     print_table(console, names, sections(verdicts))
-    console.print(SIDES_NOTE, style="dim")
+    console.print("right answers, as learned before the load:")
+    for line in right_answers(names, verdicts):
+        console.print(Text(f"  {line}"))
     if missing := not_run(verdicts):
-        console.print(f"not run: {missing}", markup=False)
+        console.print(Text(f"not run: {missing}"))
+    for note in dict.fromkeys(note for verdict in verdicts for note in verdict.notes):
+        console.print(Text(f"note: {note}"))
+    console.print(styled(client_use(verdicts)))
     for name, verdict in zip(names, verdicts, strict=True):
         console.print(styled(headline(name, verdict, deadline=settings.deadline)))
+        if said := worth(verdict):
+            console.print(Text(said))

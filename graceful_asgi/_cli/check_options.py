@@ -8,7 +8,16 @@ from typing import Any, Final, TypeVar
 import click
 
 from .._check.scenarios import NAMES
-from .values import HEADER, MILLISECONDS, PATH, PICTURE, SECONDS, SIGNAL
+from .values import (
+    BODY,
+    HEADER,
+    MILLISECONDS,
+    PATH,
+    PICTURE,
+    SECONDS,
+    SIGNAL,
+    TARGET,
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -23,12 +32,13 @@ The first form runs an app under uvicorn, as it stands. The second runs any serv
 language: {port} in it is replaced by the port to listen on, which is in the environment as PORT,
 too. Only 127.0.0.1 is used.
 
-A request is lost when it was written on an established connection and no complete answer came. A
+A request is lost when it was written on an established connection and no complete answer came. An
+answer is wrong when it is complete, but not like those that came before there was any load. A
 connection that is refused is not lost: the client may go elsewhere. What is named by a path option
 is checked; what is not is listed as not run.
 
-Exit code: 0 nothing was lost and the server was gone in time, 1 not so, 2 the check could not be
-run, 130 it was interrupted.
+Exit code: 0 nothing was lost or wrong and the server was gone in time, 1 not so, 2 the check could
+not be run or not all of it, 130 it was interrupted.
 """
 
 _OPTIONS: Final = (
@@ -39,6 +49,13 @@ _OPTIONS: Final = (
         "options, in one string. The exit code is about the first.",
     ),
     click.option("--rounds", type=click.IntRange(1, 1000), default=1, help="Runs of each server."),
+    click.option(
+        "--until",
+        type=click.IntRange(0),
+        default=0,
+        metavar="REQUESTS",
+        help="Go on with rounds until the stops of each server could have lost so many requests.",
+    ),
     click.option("--signal", "number", type=SIGNAL, default="SIGTERM", help="A name or a number."),
     click.option(
         "--deadline",
@@ -74,13 +91,33 @@ _OPTIONS: Final = (
         default=20.0,
         help="A client pauses for 0 to this many ms between two requests.",
     ),
-    click.option("--path", type=PATH, default="/", help="What the load asks for."),
-    click.option("--slow-path", type=PATH, help="A GET that takes a second or more."),
-    click.option("--stream-path", type=PATH, help="A GET whose body takes a second or more."),
-    click.option("--upload-path", type=PATH, help="A POST that reads its body."),
+    click.option(
+        "--path",
+        type=TARGET,
+        default="/",
+        help="What the load asks for. A method may stand before a path: 'POST /search'.",
+    ),
+    click.option("--slow-path", type=TARGET, help="Takes a second or more to answer."),
+    click.option("--stream-path", type=TARGET, help="Has a body that takes a second or more."),
+    click.option("--upload-path", type=TARGET, help="A POST that reads its body."),
+    click.option(
+        "--post-path", type=TARGET, help="Takes POSTs with --body, on connections that are kept."
+    ),
     click.option("--sse-path", type=PATH, help="A GET that gives an endless text/event-stream."),
+    click.option(
+        "--sse-post-path",
+        type=TARGET,
+        help="A POST with --body that gives a text/event-stream: comes whole, or is visibly cut.",
+    ),
     click.option("--ws-path", type=PATH, help="A WebSocket that stays open."),
-    click.option("--hang-path", type=PATH, help="A GET that never answers: is the deadline kept?"),
+    click.option(
+        "--ws-message",
+        default="graceful-asgi-check",
+        metavar="TEXT",
+        help="What is sent on it. Where the server replies, every reply has to come.",
+    ),
+    click.option("--ws-push-path", type=PATH, help="A WebSocket on which the server sends alone."),
+    click.option("--hang-path", type=TARGET, help="Never answers: is the deadline kept?"),
     click.option(
         "--header",
         "headers",
@@ -89,11 +126,26 @@ _OPTIONS: Final = (
         help="Sent with every request; may be repeated.",
     ),
     click.option(
-        "--allow-status",
+        "--body",
+        type=BODY,
+        help="A body in words, or @FILE. Makes a POST of what has no method before its path.",
+    ),
+    click.option(
+        "--expect-status",
         "statuses",
-        type=click.IntRange(500, 599),
+        type=click.IntRange(200, 599),
         multiple=True,
-        help="A 5xx that the server answers on purpose while it stops; may be repeated.",
+        help="A status that is right though it is no 2xx; may be repeated.",
+    ),
+    click.option(
+        "--any-body",
+        is_flag=True,
+        help="Do not compare bodies with those learned before the load: for answers that vary.",
+    ),
+    click.option(
+        "--allow-reject",
+        is_flag=True,
+        help="A 5xx with a Retry-After is no fault once the server has been told to stop.",
     ),
     click.option(
         "--skip",

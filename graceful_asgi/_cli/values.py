@@ -22,6 +22,8 @@ PICTURE_FORMATS: Final = (".svg", ".png")
 
 # How a request is framed is what the check is about; a header of these would break its count.
 _OURS: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "expect"})
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_LONGEST_BODY: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -61,6 +63,25 @@ def _path(text: str) -> str:
     return text
 
 
+def _target(text: str) -> str:
+    method, blank, path = text.rpartition(" ")
+    if method not in (*_METHODS, "") or (blank and not method):
+        raise ValueError(f"PATH, or METHOD PATH with one of {', '.join(_METHODS)}")
+    return f"{method}{blank}{_path(path)}"
+
+
+def _body(text: str) -> bytes:
+    body = text.encode()
+    if text.startswith("@"):
+        try:
+            body = Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{error}") from error
+    if len(body) > _LONGEST_BODY:
+        raise ValueError(f"at most {_LONGEST_BODY:,} bytes, and these are {len(body):,}")
+    return body
+
+
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not (colon and _TOKEN.fullmatch(name) and value.isprintable() and value.isascii()):
@@ -97,6 +118,8 @@ def _picture(text: str) -> Path:
 
 
 SIGNAL: Final = _Value("signal", _signal)
+TARGET: Final = _Value("path", _target)
+BODY: Final = _Value("text", _body)
 PATH: Final = _Value("path", _path)
 HEADER: Final = _Value("name: value", _header)
 MILLISECONDS: Final = _Value("ms", lambda text: _number(text, 0, "milliseconds, 0 or more"))

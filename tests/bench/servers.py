@@ -122,7 +122,7 @@ def _row(line: Line) -> str:
         lost,
         f"{with_loss} of {len(trials)}",
         sides,
-        f"{verdict.total.failed:,}",
+        f"{verdict.total.wrong_total:,}",
         verdict.slow,
         verdict.stream,
         f"{verdict.seconds_to_exit:.1f}{late}",

@@ -45,7 +45,7 @@ async def test_a_trial_reports_the_load_and_the_exit(tmp_path: Path) -> None:
     assert 0 < trial.end.seconds < 5
     assert trial.end.in_time
     assert sum(sample.answered for sample in trial.samples) == trial.load.total.served
-    assert steps == ["starting", "under load", "told to stop", "exited"]
+    assert steps == ["starting", "learning", "under load", "told to stop", "exited"]
 
 
 async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_pods_end_loses_nothing(tmp_path: Path, hook: Hook, workers: int) -> N
     assert said.count(": drained\n") == workers if hook == "exec" else said == "200 clean"
     total = result.total
     assert total.lost_total == 0, total
-    assert total.errors == {}
+    assert total.wrong == {}
     assert total.served > 100
     reason = "graceful-asgi drain" if hook == "exec" else "drain endpoint"
     assert server.count(f"SIGTERM ends the process after the drain begun by {reason}") == workers

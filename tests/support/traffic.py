@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from graceful_asgi._check.load.client import Connection, connect
+from graceful_asgi._check.load.client import HttpConnection, connect
 from graceful_asgi._check.load.request import Request
 from graceful_asgi._check.result.counts import Answered, Lost
 
@@ -144,7 +144,7 @@ class Traffic:
             connection.close()
 
     async def _keep_alive(self, number: int) -> None:
-        connection: Connection | None = None
+        connection: HttpConnection | None = None
         while not self._over:
             host, request = self._pick(number)
             began = time.monotonic()
@@ -163,14 +163,14 @@ class Traffic:
         if connection is not None:
             connection.close()
 
-    async def _connect(self, host: str) -> Connection | None:
+    async def _connect(self, host: str) -> HttpConnection | None:
         try:
             return await connect(host, self._port, within=LONGEST_ANSWER)
         except OSError:
             self.counted.refused += 1
             return None
 
-    async def _ask(self, connection: Connection, request: Request, began: float) -> bool:
+    async def _ask(self, connection: HttpConnection, request: Request, began: float) -> bool:
         """Make one request; return True if the connection may carry another one."""
         written = time.monotonic()
         if connection.send(request) is not None:

@@ -1,22 +1,64 @@
-"""Recognises a simple, complete HTTP/1.1 answer at the beginning of some bytes. Pure.
+"""A complete answer, and how one of plain shape is recognised without h11. Pure.
 
 What an answer is, h11 says. It costs more than many a server's own work, though, and a load of
 thousands of requests per second is mostly answers of one plain shape. Those are recognised here;
-for everything else, incomplete answers included, this says nothing, and h11 is asked.
+for everything else, incomplete answers included, `recognise` says nothing, and h11 is asked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KEPT: Final = 1 << 20
+"""Bytes of a body that are kept. Of a longer one only its length and its digest are known."""
+
+
+class HttpAnswer(NamedTuple):
+    """A complete answer as it came; nothing is said yet about whether it is right."""
+
+    status: int
+    reusable: bool
+    """Both sides may send another request on this connection."""
+    type: bytes = b""
+    """Its Content-Type, in lower case."""
+    encoding: bytes = b""
+    """Its Content-Encoding, in lower case."""
+    retry_after: bool = False
+    """It has a Retry-After."""
+    location: bytes = b""
+    """Where a redirect leads to."""
+    body: bytes = b""
+    """The whole body; empty for one longer than `KEPT`."""
+    length: int = 0
+    """Bytes of the body."""
+    digest: bytes = b""
+    """Stands for a body longer than `KEPT`."""
+    framed: bool = True
+    """Its framing says where the body ends. If not, the end of the connection is all there is, and
+    a body that was cut looks like a whole one (RFC 9112, 6.3)."""
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Return True if it says that it is a `text/event-stream`."""
+        return self.type.partition(b";")[0].strip() == b"text/event-stream"
 
 
 class Simple(NamedTuple):
     """A complete answer, and where in the bytes it ended."""
 
-    status: int
-    keep_alive: bool
+    answer: HttpAnswer
     end: int
+
+
+class _Head(NamedTuple):
+    answer: HttpAnswer
+    length: int
 
 
 # Stricter than the grammar (RFC 9112, 4 and 5; RFC 9110, 5.5): what is not matched goes to h11.
@@ -26,27 +68,89 @@ _HEAD: Final = re.compile(
     rb"((?:[-0-9A-Za-z_]+:[\t\x20-\x7e]*\r\n)+)"
     rb"\r\n"
 )
-_FRAMING: Final = re.compile(
-    rb"^(content-length|transfer-encoding|connection):[\t ]*([^\r]*?)[\t ]*\r$", re.M | re.I
+_FIELDS: Final = re.compile(
+    rb"^(content-length|transfer-encoding|connection|content-type|content-encoding|retry-after"
+    rb"|location):[\t ]*([^\r]*?)[\t ]*\r$",
+    re.M | re.I,
 )
 _LENGTH: Final = re.compile(rb"\d{1,9}")
 
 
 def recognise(data: bytes) -> Simple | None:
-    """The answer to a GET that `data` begins with, if it is complete and of the plain shape."""
-    head = _HEAD.match(data)
+    """Return the answer to a GET that `data` begins with, if it is complete and of plain shape."""
+    blank = data.find(b"\r\n\r\n") + 4
+    if blank < 4:
+        return None
+    head = _read_head(data[:blank])
+    if head is None or len(data) < blank + head.length:
+        return None
+    body = data[blank : blank + head.length]
+    return Simple(head.answer._replace(body=body, length=head.length), blank + head.length)
+
+
+# Within a second the answers of a load differ in nothing but, perhaps, their bodies.
+@lru_cache(maxsize=256)
+def _read_head(data: bytes) -> _Head | None:
+    head = _HEAD.fullmatch(data)
     if head is None:
         return None
     length: int | None = None
-    keep_alive = True
-    for name, value in _FRAMING.findall(head[2]):
+    reusable = True
+    fields = []
+    for name, value in _FIELDS.findall(head[2]):
         match name.lower():
             case b"content-length" if length is None and _LENGTH.fullmatch(value):
                 length = int(value)
             case b"connection" if value.lower() in (b"close", b"keep-alive"):
-                keep_alive = keep_alive and value.lower() != b"close"
-            case _:
+                reusable = reusable and value.lower() != b"close"
+            case b"content-length" | b"connection" | b"transfer-encoding":
                 return None
-    if length is None or len(data) < head.end() + length:
+            case _:
+                fields.append((name.lower(), value))
+    if length is None or length > KEPT:
         return None
-    return Simple(int(head[1]), keep_alive, head.end() + length)
+    return _Head(answer(int(head[1]), reusable, fields), length)
+
+
+def answer(status: int, reusable: bool, fields: Iterable[tuple[bytes, bytes]]) -> HttpAnswer:
+    """Return an answer without a body. `fields` are its headers, their names in lower case."""
+    headers = dict(fields)
+    return HttpAnswer(
+        status,
+        reusable,
+        type=headers.get(b"content-type", b"").lower(),
+        encoding=headers.get(b"content-encoding", b"").lower(),
+        retry_after=b"retry-after" in headers,
+        location=headers.get(b"location", b""),
+    )
+
+
+class Body:
+    """Takes a body as it comes, piece by piece."""
+
+    __slots__ = ("_digest", "_length", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._length = 0
+        self._digest = hashlib.blake2b(digest_size=16, usedforsecurity=False)
+
+    def add(self, data: bytes) -> None:
+        """Take the next piece."""
+        self._length += len(data)
+        if self._length <= KEPT:
+            self._pieces.append(data)
+            return
+        for piece in self._pieces:
+            self._digest.update(piece)
+        self._pieces.clear()
+        self._digest.update(data)
+
+    def of(self, head: HttpAnswer, *, framed: bool = True) -> HttpAnswer:
+        """Return the answer with this body."""
+        return head._replace(
+            body=b"".join(self._pieces),
+            length=self._length,
+            digest=self._digest.digest() if self._length > KEPT else b"",
+            framed=framed,
+        )

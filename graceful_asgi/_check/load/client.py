@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 import h11
 
-from ..result.counts import Answered, LossKind, Lost, Unsent
-from .answer import recognise
+from ..result.counts import LossKind, Lost, Unsent
+from .answer import Body, HttpAnswer, answer, recognise
 
 if TYPE_CHECKING:
     from .request import Request
@@ -26,7 +26,7 @@ _READ_SIZE: Final = 65536
 Watch: TypeAlias = Callable[["h11.Response | h11.Data"], None]
 
 
-class Connection:
+class HttpConnection:
     """An established connection; make one with `connect`. For one task at a time, in one loop."""
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Connection:
     # -- writing --------------------------------------------------------------------------------
 
     def is_stale(self) -> bool:
-        """Whether the peer has closed, reset or said something unasked, as far as we can know.
+        """Return True once the peer has closed, reset or sent something unasked.
 
         Asks the kernel, so a FIN that has arrived is never missed. What no client can see is a FIN
         still on its way.
@@ -71,9 +71,17 @@ class Connection:
             return True
         return True
 
-    def send(self, request: Request, *, copies: int = 1) -> Unsent | None:
-        """Write the request, `copies` times, in one step and without waiting. None: in full."""
-        data = request.data * copies
+    def has_ended(self) -> bool:
+        """Return True once the peer has closed or reset, with all that it sent before read."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def write_now(self, data: bytes) -> Unsent | None:
+        """Write in one step and without waiting. None: in full."""
         try:
             written = self._socket.send(data)
         except OSError as error:
@@ -81,6 +89,13 @@ class Connection:
         if written < len(data):
             # The buffer of a connection with nothing in flight holds far more than one request.
             return Unsent(reason=f"{written} of {len(data)} bytes written")
+        return None
+
+    def send(self, request: Request, *, copies: int = 1) -> Unsent | None:
+        """Write the request, `copies` times, in one step and without waiting. None: in full."""
+        unsent = self.write_now(request.data * copies)
+        if unsent is not None:
+            return unsent
         self._request = request
         self._requests += 1
         self._outstanding = copies
@@ -92,18 +107,24 @@ class Connection:
 
     # -- reading --------------------------------------------------------------------------------
 
-    async def receive(self, watch: Watch | None = None) -> Answered | Lost:
-        """The answer to the oldest unanswered request written, or how it was lost.
+    @property
+    def request(self) -> Request:
+        """The request written last. Raises `RuntimeError` before the first."""
+        if self._request is None:
+            raise RuntimeError("receive() before send()")
+        return self._request
+
+    async def receive(self, watch: Watch | None = None) -> HttpAnswer | Lost:
+        """Return the answer to the oldest unanswered request, or how that request was lost.
 
         Waits for ever; `give_up` ends the wait. `watch` is called with the head of the answer and
         with each piece of its body as it comes.
         """
-        if self._request is None:
-            raise RuntimeError("receive() before send()")
+        request = self.request
         reused = self._requests > 1
         self._begun, self._ended = bool(self._rest), False
         try:
-            return await self._answer(self._request, watch)
+            return await self._answer(request, watch)
         except TimeoutError:
             return Lost("timeout", reused)
         except OSError:
@@ -114,27 +135,33 @@ class Connection:
                 return Lost("bad reply", reused)
             return Lost("cut body" if self._begun else "empty reply", reused)
 
-    async def _answer(self, request: Request, watch: Watch | None) -> Answered:
+    async def _answer(self, request: Request, watch: Watch | None) -> HttpAnswer:
         data = self._rest or await self._more()
         simple = None if watch else recognise(data)
         if simple is not None:
-            return self._answered(simple.status, simple.keep_alive, data[simple.end :])
+            return self._answered(simple.answer, data[simple.end :])
         http = h11.Connection(h11.CLIENT)
         http.send(request.event)
         http.receive_data(data)
-        status = 0
+        head: h11.Response | None = None
+        body = Body()
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
                 http.receive_data(await self._more())
-            elif isinstance(event, h11.EndOfMessage):
-                keep_alive = http.their_state is h11.DONE
-                return self._answered(status, keep_alive, http.trailing_data[0])
             elif isinstance(event, h11.Response | h11.Data):
                 if isinstance(event, h11.Response):
-                    status = event.status_code
+                    head = event
+                else:
+                    body.add(event.data)
                 if watch is not None:
                     watch(event)
+            elif isinstance(event, h11.EndOfMessage) and head is not None:
+                reusable = http.their_state is h11.DONE
+                found = head_of(head)._replace(reusable=reusable)
+                return self._answered(
+                    body.of(found, framed=_is_framed(head)), http.trailing_data[0]
+                )
 
     async def _more(self) -> bytes:
         data = await self.read()
@@ -142,7 +169,7 @@ class Connection:
         return data
 
     async def read(self) -> bytes:
-        """What has come, waiting for it; empty at the end of the stream.
+        """Wait for bytes, and return them; empty at the end of the stream.
 
         Raises `OSError` for a reset, and `TimeoutError` once `give_up` was called.
         """
@@ -181,14 +208,27 @@ class Connection:
         except OSError as error:
             waiter.set_exception(error)
 
-    def _answered(self, status: int, keep_alive: bool, rest: bytes) -> Answered:
+    def _answered(self, found: HttpAnswer, rest: bytes) -> HttpAnswer:
         self._outstanding -= 1
         self._rest = rest
-        # Bytes that belong to no request: whatever they are, nobody may build on them.
-        return Answered(status, keep_alive and (self._outstanding > 0 or not rest))
+        if rest and not self._outstanding and found.reusable:
+            # Bytes that belong to no request: whatever they are, nobody may build on them.
+            return found._replace(reusable=False)
+        return found
 
 
-async def connect(host: str, port: int, *, within: float) -> Connection:
+def head_of(event: h11.Response) -> HttpAnswer:
+    """Return an answer as far as its head says it; it has no body yet."""
+    return answer(event.status_code, False, event.headers)
+
+
+def _is_framed(head: h11.Response) -> bool:
+    """Return False where only the end of the connection ends the body (RFC 9112, 6.3, 8)."""
+    names = {name for name, _ in head.headers}
+    return head.status_code in (204, 304) or bool(names & {b"content-length", b"transfer-encoding"})
+
+
+async def connect(host: str, port: int, *, within: float) -> HttpConnection:
     """Open a TCP connection. Raises `OSError` (`TimeoutError` after `within` seconds)."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -199,9 +239,9 @@ async def connect(host: str, port: int, *, within: float) -> Connection:
     except BaseException:
         sock.close()
         raise
-    return Connection(sock)
+    return HttpConnection(sock)
 
 
 def authority(host: str, port: int) -> str:
-    """What the Host header says."""
+    """Return what the Host header says."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

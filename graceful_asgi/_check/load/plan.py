@@ -1,14 +1,47 @@
-"""Who sends what, how often, and how patiently. Plain data; no behaviour."""
+"""Who asks for what, how often, and how patiently. Plain data; no behaviour."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, fields
+from typing import Final, TypeAlias
+
+Header: TypeAlias = tuple[str, str]
+
+UPLOAD_LENGTH: Final = 64 * 1024
+_ACCEPT_EVENTS: Final = ("Accept", "text/event-stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What one scenario asks for. Its answers are learned before the load."""
+
+    option: str
+    """What names it on the command line."""
+    method: str
+    path: str
+    headers: tuple[Header, ...] = ()
+    """Besides those that every request has."""
+    body: bytes = b""
+    is_stream: bool = False
+    """Answers in events, perhaps without an end."""
+    is_slow: bool = False
+    """Is to take a second or more."""
+
+    @property
+    def text(self) -> str:
+        """Return it as people write it: "GET /report"."""
+        return f"{self.method} {self.path}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """Who sends what. All periods in seconds; a path that is None is a scenario not run."""
+    """Who asks for what. All periods in seconds; a path that is None is a scenario not run.
+
+    A path may have a method in front: ``"POST /report"``. Without one it is asked for by GET, or by
+    POST where the plan has a `body`.
+    """
 
     keep_alive_clients: int = 100
     """Clients that keep their connection for as long as the server lets them."""
@@ -17,18 +50,29 @@ class LoadPlan:
     think_period: float = 0.02
     """A client pauses between requests for a time drawn evenly from 0 to this."""
     path: str = "/"
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[Header, ...] = ()
     """Sent with every request."""
+    body: bytes | None = None
+    """Sent with every request whose method is not GET; uploads have a body of their own."""
     slow_path: str | None = None
-    """A GET that takes longer than from `single_after` to the signal."""
+    """Takes a second or more to answer."""
     stream_path: str | None = None
-    """A GET whose body takes as long."""
+    """Answers with a body that takes as long."""
+    post_path: str | None = None
+    """Takes a POST with the `body`, or with ``{}``, by clients that keep their connection."""
     upload_path: str | None = None
-    """A POST that reads its body."""
+    """Reads the body of a POST."""
     event_stream_path: str | None = None
+    """A `text/event-stream` that a browser asks for by GET, and again when it ends."""
+    post_event_stream_path: str | None = None
+    """A `text/event-stream` that answers a POST, as of an LLM, and is not asked for again."""
     websocket_path: str | None = None
+    websocket_message: str = "graceful-asgi-check"
+    """What the client of a WebSocket sends; most useful is what the server replies to."""
+    websocket_push_path: str | None = None
+    """A WebSocket on which the server sends by itself."""
     hang_path: str | None = None
-    """A GET that is never answered."""
+    """Never answers."""
     single_after: float = 2.0
     """When the requests that are to be in flight at the signal are sent, from the load's start."""
     answer_period: float = 15.0
@@ -40,12 +84,96 @@ class LoadPlan:
     connect_retries: int = 4
     """After the signal only; before it, the first connect that fails ends the load."""
     connect_retry_interval: float = 0.05
-    deliberate_statuses: frozenset[int] = frozenset()
-    """5xx statuses that the server answers on purpose."""
+    right_statuses: frozenset[int] = frozenset()
+    """Statuses that are right though they are no 2xx."""
+    allow_reject: bool = False
+    """A 5xx with a Retry-After is no fault once the server has been told to stop."""
+    any_body: bool = False
+    """Do not compare bodies: whatever is not empty is right."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a count or period that is negative or not finite."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{field.name}={value!r}: must be zero or more, and finite")
+                raise ValueError(f"{each.name}={value!r}: must be zero or more, and finite")
+
+    @property
+    def load(self) -> Endpoint:
+        """Return what the load asks for."""
+        return self._endpoint("--path", self.path)
+
+    @property
+    def slow(self) -> Endpoint | None:
+        """Return what the slow request asks for."""
+        return self._optional("--slow-path", self.slow_path, is_slow=True)
+
+    @property
+    def download(self) -> Endpoint | None:
+        """Return what the streaming download asks for."""
+        return self._optional("--stream-path", self.stream_path, is_slow=True)
+
+    @property
+    def upload(self) -> Endpoint | None:
+        """Return where the upload goes."""
+        if self.upload_path is None:
+            return None
+        kind = ("Content-Type", "application/octet-stream")
+        method, path = _split(self.upload_path, "POST")
+        return Endpoint("--upload-path", method, path, (kind,), b"x" * UPLOAD_LENGTH)
+
+    @property
+    def event_stream(self) -> Endpoint | None:
+        """Return what the event stream asks for, as an EventSource does."""
+        if self.event_stream_path is None:
+            return None
+        return Endpoint("--sse-path", "GET", self.event_stream_path, (_ACCEPT_EVENTS,))
+
+    @property
+    def posts(self) -> Endpoint | None:
+        """Return what the clients of POST ask for."""
+        if self.post_path is None:
+            return None
+        method, path = _split(self.post_path, "POST")
+        return Endpoint("--post-path", method, path, (_typed(self._post_body),), self._post_body)
+
+    @property
+    def post_event_stream(self) -> Endpoint | None:
+        """Return what the POST event stream asks for."""
+        if self.post_event_stream_path is None:
+            return None
+        method, path = _split(self.post_event_stream_path, "POST")
+        headers = (_ACCEPT_EVENTS, _typed(self._post_body))
+        return Endpoint("--sse-post-path", method, path, headers, self._post_body, is_stream=True)
+
+    @property
+    def _post_body(self) -> bytes:
+        return b"{}" if self.body is None else self.body
+
+    @property
+    def hang(self) -> Endpoint | None:
+        """Return what is never answered."""
+        return self._optional("--hang-path", self.hang_path)
+
+    def _optional(self, option: str, path: str | None, *, is_slow: bool = False) -> Endpoint | None:
+        return None if path is None else self._endpoint(option, path, is_slow=is_slow)
+
+    def _endpoint(self, option: str, path: str, *, is_slow: bool = False) -> Endpoint:
+        method, path = _split(path, "GET" if self.body is None else "POST")
+        body = b"" if method == "GET" else self.body or b""
+        kind = (_typed(body),) if body else ()
+        return Endpoint(option, method, path, kind, body, is_slow=is_slow)
+
+
+def _typed(body: bytes) -> Header:
+    """Return the type of a body as far as it can be guessed: JSON, or anything."""
+    try:
+        json.loads(body)
+    except ValueError:
+        return ("Content-Type", "application/octet-stream")
+    return ("Content-Type", "application/json")
+
+
+def _split(text: str, usual: str) -> tuple[str, str]:
+    method, _, path = text.rpartition(" ")
+    return method or usual, path

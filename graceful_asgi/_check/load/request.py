@@ -12,7 +12,7 @@ from ..errors import CheckError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Header = tuple[str, str]
+    from .plan import Endpoint, Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,14 @@ class Request:
     data: bytes = field(repr=False)
     """The head, and the body where it is not written piece by piece."""
     event: h11.Request
+    endpoint: Endpoint | None = None
+    """Whose right answers have been learned; None: any complete answer that is no 5xx is right."""
 
     @classmethod
     def make(
         cls, method: str, path: str, *, authority: str, headers: Sequence[Header] = ()
     ) -> Request:
-        """Build a request; one of `headers` takes the place of ours of the same name.
+        """Build a request without a body; one of `headers` replaces ours of the same name.
 
         Raises `CheckError` for a path or header that HTTP does not allow.
         """
@@ -42,3 +44,25 @@ class Request:
                 f"{method} {path!r} with headers {list(headers)!r} is no HTTP request: {error}"
             ) from error
         return cls(data or b"", event)
+
+    @classmethod
+    def to(
+        cls,
+        endpoint: Endpoint,
+        *,
+        authority: str,
+        headers: Sequence[Header],
+        with_body: bool = True,
+    ) -> Request:
+        """Build the request that asks for an endpoint; `headers` replace those of the endpoint.
+
+        Without `with_body` the body, which is announced all the same, is left to the caller.
+        """
+        given = {name.lower() for name, _ in headers}
+        own = [header for header in endpoint.headers if header[0].lower() not in given]
+        if endpoint.method != "GET":
+            own.append(("Content-Length", str(len(endpoint.body))))
+        head = cls.make(
+            endpoint.method, endpoint.path, authority=authority, headers=[*own, *headers]
+        )
+        return cls(head.data + (endpoint.body if with_body else b""), head.event, endpoint)

@@ -1,4 +1,4 @@
-"""What the clients of one run share: the server's place, the moments of the run, the counting.
+"""One run as its clients share it: the server's place, the moments of the run, the counting.
 
 Every request is counted here, by one rule: the side of the signal it was written on, and what came.
 """
@@ -15,17 +15,30 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from ..errors import SetupError
-from ..result.counts import Answered, AnyOutcome, Counter, Lost, Outcome, Side, Unsent
+from ..result.counts import (
+    Answered,
+    AnyOutcome,
+    Complete,
+    Counter,
+    Lost,
+    Outcome,
+    Rejected,
+    Side,
+    Unsent,
+    Wrong,
+)
 from ..result.timeline import Timeline
 from .client import authority, connect
+from .expectation import shown
 from .request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from .client import Connection, Watch
-    from .plan import LoadPlan
-    from .request import Header
+    from .answer import HttpAnswer
+    from .client import HttpConnection, Watch
+    from .expectation import Expectation
+    from .plan import Endpoint, Header, LoadPlan
 
 # Of these the server is innocent: a request that could not be made for them is not "refused".
 _OUR_OWN: Final = frozenset(
@@ -39,6 +52,7 @@ class LoadStatistics:
 
     sent: int
     lost: int
+    wrong: int
     refused: int
     in_flight: int
 
@@ -48,9 +62,11 @@ class Written:
     """A request was written in full, before the signal or after it."""
 
     before: bool
+    at: float
+    """When its client began to wait: for the connection, if it was opened for this request."""
 
     def side_now(self, *, signalled: bool) -> Side:
-        """The side it belongs to, if its outcome is learnt now."""
+        """Return the side it belongs to, if its outcome is learned now."""
         if not self.before:
             return "after"
         return "during" if signalled else "before"
@@ -59,7 +75,14 @@ class Written:
 class Run:
     """One run as its clients see it. Single use, one event loop (asyncio or uvloop)."""
 
-    def __init__(self, plan: LoadPlan, *, host: str, port: int) -> None:
+    def __init__(
+        self,
+        plan: LoadPlan,
+        *,
+        host: str,
+        port: int,
+        expectations: Mapping[Endpoint, Expectation] | None = None,
+    ) -> None:
         self.plan: Final = plan
         self.host: Final = host
         self.port: Final = port
@@ -71,8 +94,12 @@ class Run:
         """Set when the server has gone: nobody writes from here on."""
         self.failed: Final = asyncio.Event()
         self.error: SetupError | None = None
-        self._sent = self._lost = self._refused = 0
-        self._waiting: set[Connection] = set()
+        self.expectations: Final = dict(expectations or {})
+        """What right answers are, as far as that has been learned."""
+        self.notes: Final[list[str]] = []
+        """What a reader has to know of what was learned."""
+        self._sent = self._lost = self._wrong = self._refused = 0
+        self._waiting: set[HttpConnection] = set()
         self._none_waiting = asyncio.Event()
 
     # -- moments --------------------------------------------------------------------------------
@@ -95,15 +122,19 @@ class Run:
             await self._none_waiting.wait()
 
     def statistics(self) -> LoadStatistics:
-        """The figures of this instant."""
+        """Return the figures of this instant."""
         return LoadStatistics(
-            sent=self._sent, lost=self._lost, refused=self._refused, in_flight=len(self._waiting)
+            sent=self._sent,
+            lost=self._lost,
+            wrong=self._wrong,
+            refused=self._refused,
+            in_flight=len(self._waiting),
         )
 
     # -- one connection -------------------------------------------------------------------------
 
-    async def connect(self, counter: Counter) -> Connection | None:
-        """A new connection, or None when this client is to stop: refused, or the run is over."""
+    async def connect(self, counter: Counter) -> HttpConnection | None:
+        """Connect, and return None when this client is to stop: refused, or the run is over."""
         try:
             for attempt in range(1 + self.plan.connect_retries):
                 if attempt:
@@ -145,8 +176,17 @@ class Run:
 
     # -- one request ----------------------------------------------------------------------------
 
-    def request(self, method: str, path: str, *headers: Header) -> Request:
-        """A request to this server, with the headers of the plan. Raises `CheckError`."""
+    def request(self, endpoint: Endpoint, *, with_body: bool = True) -> Request:
+        """Return the request for an endpoint, with the headers of the plan. Raises `CheckError`."""
+        return Request.to(
+            endpoint,
+            authority=authority(self.host, self.port),
+            headers=self.plan.headers,
+            with_body=with_body,
+        )
+
+    def plain_request(self, method: str, path: str, *headers: Header) -> Request:
+        """Return a request whose right answer is not known. Raises `CheckError`."""
         return Request.make(
             method,
             path,
@@ -154,51 +194,94 @@ class Run:
             headers=[*headers, *self.plan.headers],
         )
 
-    async def exchange(self, counter: Counter, connection: Connection, request: Request) -> Outcome:
+    async def exchange(
+        self,
+        counter: Counter,
+        connection: HttpConnection,
+        request: Request,
+        *,
+        since: float | None = None,
+    ) -> Outcome:
         """Send a request of the load, wait for its answer as long as the plan says, count it."""
-        written = self.send(counter, connection, request)
+        written = self.send(counter, connection, request, since=since)
         if isinstance(written, Unsent):
             return written
         outcome = await self.receive(connection, within=self.plan.answer_period)
-        self.record(counter, outcome, written)
+        self.record(counter, outcome, written, is_timed=True)
         return outcome
 
     def send(
-        self, counter: Counter, connection: Connection, request: Request, *, copies: int = 1
+        self,
+        counter: Counter,
+        connection: HttpConnection,
+        request: Request,
+        *,
+        copies: int = 1,
+        since: float | None = None,
     ) -> Written | Unsent:
         """Write a request, `copies` times; whoever calls this records an outcome for each.
+
+        `since` is when its client began to wait, if that was before now (monotonic seconds).
 
         No await between the look at the connection, the write and the note of its side: the signal
         is sent by this same loop, so a request is on the side it was written on.
         """
-        written = Written(before=not self.signalled.is_set())
         unsent = connection.send(request, copies=copies)
         if unsent is not None:
-            counter.record(written.side_now(signalled=not written.before), unsent)
+            counter.record("after" if self.signalled.is_set() else "before", unsent)
             return unsent
-        self._sent += copies
+        return self.note_written(copies=copies, since=since)
+
+    def note_written(self, *, copies: int = 1, since: float | None = None) -> Written:
+        """Count requests as sent; called with no await after they were written."""
         now = time.monotonic()
+        self._sent += copies
         for _ in range(copies):
             self.timeline.written(now)
-        return written
+        return Written(not self.signalled.is_set(), now if since is None else since)
 
     async def receive(
-        self, connection: Connection, *, watch: Watch | None = None, within: float | None = None
-    ) -> Answered | Lost:
-        """The answer to a request written; by default for as long as the run goes on."""
+        self, connection: HttpConnection, *, watch: Watch | None = None, within: float | None = None
+    ) -> Complete | Lost:
+        """Wait for the answer to a request; by default for as long as the run goes on."""
         timer = None
         if within is not None:
             timer = asyncio.get_running_loop().call_later(within, connection.give_up)
         try:
             with self.waiting(connection):
-                return await connection.receive(watch)
+                answer = await connection.receive(watch)
         finally:
             if timer is not None:
                 timer.cancel()
+        return answer if isinstance(answer, Lost) else self.judge(answer, connection.request)
+
+    def judge(self, answer: HttpAnswer, request: Request) -> Complete:
+        """Return whether a complete answer is right, wrong, or a rejection."""
+        status, reusable = answer.status, answer.reusable
+        if status >= 500 and answer.retry_after and self.signalled.is_set():
+            if self.plan.allow_reject:
+                return Rejected(status, reusable)
+            return Wrong(status, reusable, "rejected", shown(answer))
+        fault = self._fault(answer, request)
+        if fault is None:
+            return Answered(status, reusable)
+        return Wrong(status, reusable, fault, shown(answer))
+
+    def _fault(self, answer: HttpAnswer, request: Request) -> str | None:
+        expectation = self.expectations.get(request.endpoint) if request.endpoint else None
+        if expectation is None:
+            return f"status {answer.status}" if answer.status >= 500 else None
+        fault = expectation.fault(answer)
+        if fault is None or self.signalled.is_set() or request.endpoint is None:
+            return fault
+        if (wider := expectation.widened(answer)) is None:
+            return fault
+        self.expectations[request.endpoint] = wider
+        return None
 
     @contextlib.contextmanager
-    def waiting(self, connection: Connection) -> Iterator[None]:
-        """The block waits for this connection; at the end of the run the wait is ended.
+    def waiting(self, connection: HttpConnection) -> Iterator[None]:
+        """Wait for this connection in the block; at the end of the run the wait is ended.
 
         Blocks may nest: of several reads in one block, none is ended while another goes on.
         """
@@ -213,9 +296,17 @@ class Run:
             if self.over.is_set() and not self._waiting:
                 self._none_waiting.set()
 
-    def record(self, counter: Counter, outcome: AnyOutcome, written: Written) -> None:
-        """Count the outcome of a request that `send` has written."""
-        counter.record(written.side_now(signalled=self.signalled.is_set()), outcome)
-        lost = isinstance(outcome, Lost)
+    def record(
+        self, counter: Counter, outcome: AnyOutcome, written: Written, *, is_timed: bool = False
+    ) -> None:
+        """Count the outcome of a request that `send` has written.
+
+        `is_timed` is for requests that are all alike: the slowest of them says something.
+        """
+        now = time.monotonic()
+        side = written.side_now(signalled=self.signalled.is_set())
+        counter.record(side, outcome, now - written.at if is_timed else 0.0)
+        lost, wrong = isinstance(outcome, Lost), isinstance(outcome, Wrong)
         self._lost += lost
-        self.timeline.ended(time.monotonic(), answered=isinstance(outcome, Answered), lost=lost)
+        self._wrong += wrong
+        self.timeline.ended(now, answered=isinstance(outcome, Answered), failed=lost or wrong)

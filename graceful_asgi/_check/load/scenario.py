@@ -12,9 +12,11 @@ from ..result.counts import Counter
 from ..result.finding import Finding
 
 if TYPE_CHECKING:
-    from ..result.finding import Exit
-    from .client import Connection
-    from .plan import LoadPlan
+    from collections.abc import Sequence
+
+    from ..result.finding import Exit, Result
+    from .client import HttpConnection
+    from .plan import Endpoint, LoadPlan
     from .run import Run
 
 
@@ -22,17 +24,37 @@ class Scenario(ABC):
     """One way of using a server across its stop. Single use: one run, then one finding."""
 
     name: ClassVar[str]
+    option: ClassVar[str] = ""
+    """What names the path on the command line, for a scenario that has one of its own."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self.plan = plan
-        self.counter = Counter(deliberate=plan.deliberate_statuses)
+        self.counter = Counter()
         self.in_position = anyio.Event()
         """Set when the signal may come: what has to be in flight is; or never will be."""
         self._reason = ""
+        self._is_asked_for = bool(self.option) and self.is_asked_for()
+        if self.option and not self._is_asked_for:
+            self.not_run(f"needs {self.option}")
+
+    def is_asked_for(self) -> bool:
+        """Return True if the plan has what the option names."""
+        return True
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Return whose right answers have to be learned before the load."""
+        return ()
+
+    async def prepare(self, run: Run) -> None:
+        """Find out, before the load, whether the server can do what this scenario asks for.
+
+        Raises `PathError` when it cannot although the plan asks for it.
+        """
+        return
 
     @property
     def is_left_out(self) -> bool:
-        """Whether it is known already that there is nothing to run."""
+        """Return True when it is known already that there is nothing to run."""
         return bool(self._reason)
 
     @abstractmethod
@@ -41,20 +63,29 @@ class Scenario(ABC):
 
     @abstractmethod
     def judge(self, end: Exit) -> Finding:
-        """The finding, once the server has gone. For a scenario that was run."""
+        """Return the finding, once the server has gone. For a scenario that was run."""
 
     def finding(self, end: Exit) -> Finding:
-        """The finding, or why there is none."""
-        if self._reason:
-            return Finding(self.name, "not run", self._reason, self.counter.result())
-        return self.judge(end)
+        """Return the finding, or why there is none.
+
+        What was asked for and could not be shown is "untested", and no success.
+        """
+        if not self._reason:
+            return self.judge(end)
+        result: Result = "untested" if self._is_asked_for else "not run"
+        return Finding(self.name, result, self._reason, self.counter.result())
 
     def not_run(self, reason: str) -> None:
-        """Say that the scenario could not take place, and why."""
+        """Say that the scenario could not take place, and why. The first reason counts."""
         self._reason = self._reason or reason
 
-    async def connect_in_time(self, run: Run) -> Connection | None:
-        """A connection shortly before the signal. None: there is none, or the signal came first."""
+    def leave_out(self, reason: str) -> None:
+        """Do not run it: nobody wants it, so nothing is missing."""
+        self._is_asked_for = False
+        self.not_run(reason)
+
+    async def connect_in_time(self, run: Run) -> HttpConnection | None:
+        """Connect shortly before the signal. None: there is no connection, or the signal came."""
         await run.poised.wait()
         connection = await run.connect(self.counter)
         if connection is not None and not run.signalled.is_set():
@@ -66,6 +97,6 @@ class Scenario(ABC):
 
 
 def since_signal(run: Run) -> float:
-    """Seconds from the signal to now; negative before it is sent."""
+    """Return the seconds from the signal to now; negative before it is sent."""
     signalled_at = run.timeline.signalled_at
     return -1.0 if signalled_at is None else time.monotonic() - signalled_at

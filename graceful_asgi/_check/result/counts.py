@@ -19,17 +19,49 @@ LossKind: TypeAlias = Literal[
 ]
 LOSS_KINDS: Final[tuple[LossKind, ...]] = get_args(LossKind)
 
+WRONG_KINDS: Final = (
+    "empty body",
+    "shorter body",
+    "another body",
+    "damaged body",
+    "another type",
+    "half an event",
+    "reply cut",
+    "rejected",
+)
+"""How a complete answer may be wrong; besides these, ``status NNN``."""
+
 Side: TypeAlias = Literal["before", "during", "after"]
 """Of the signal. `during`: written before it and not answered when it was sent."""
 SIDES: Final[tuple[Side, ...]] = get_args(Side)
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Complete:
     """A complete answer. `reusable`: both sides may send another request on this connection."""
 
     status: int
     reusable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Complete):
+    """The right answer, as far as anybody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected(Complete):
+    """A 5xx with a Retry-After, after the signal: the server says that it does not serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong(Complete):
+    """A complete answer that is not the one that was learned before the load."""
+
+    kind: str
+    """One of `WRONG_KINDS`, or ``status NNN``."""
+    seen: str = ""
+    """What came instead, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +81,15 @@ class Unsent:
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """Pipelined behind an answer that said `Connection: close`, and not answered.
+    """Not answered, and the server has said that it has not looked at it.
 
-    The server has told that it will not look at it (RFC 9112, 9.6), so the client may send it again
-    (9.3.2), whatever its method.
+    A request that was pipelined behind an answer with `Connection: close` (RFC 9112, 9.3.2 and
+    9.6), or an HTTP/2 stream above the last one of a GOAWAY, or refused (RFC 9113, 8.7). The client
+    may send it again, whatever its method.
     """
 
 
-Outcome: TypeAlias = Answered | Lost | Unsent
+Outcome: TypeAlias = Complete | Lost | Unsent
 AnyOutcome: TypeAlias = Outcome | Retryable
 
 
@@ -64,49 +97,52 @@ AnyOutcome: TypeAlias = Outcome | Retryable
 class Counts:
     """The requests written on one side of the signal.
 
-    ``sent == served + rejected + sum(errors) + sum(lost) + retryable``: every request written has
+    ``sent == served + rejected + sum(wrong) + sum(lost) + retryable``: every request written has
     one outcome.
     """
 
     served: int = 0
-    """Complete answers, other than 5xx."""
+    """Complete and right answers."""
     rejected: int = 0
-    """Complete answers with a 5xx status that the plan calls deliberate."""
-    errors: Mapping[int, int] = field(default_factory=dict)
-    """Complete answers with any other 5xx, by status."""
+    """Complete answers after the signal with a 5xx status and a Retry-After."""
+    wrong: Mapping[str, int] = field(default_factory=dict)
+    """Complete answers that were not right, by kind; a kind that did not occur is absent."""
     lost: Mapping[LossKind, int] = field(default_factory=dict)
     """By kind; a kind that did not occur is absent."""
     lost_on_reuse: int = 0
     """How many of the lost ones were on a connection that had carried a request before."""
     retryable: int = 0
-    """Pipelined behind a `Connection: close`, not answered, and safe to send again."""
+    """Not answered, and safe to send again."""
     unsent: int = 0
     """Requests whose connection was dead at the write: not sent, so neither lost nor in `sent`."""
+    slowest: float = field(default=0.0, compare=False)
+    """Seconds that the slowest complete answer of the load took, with the wait for a connection."""
 
     @property
     def sent(self) -> int:
-        """Requests written in full, whatever became of them."""
-        return self.served + self.rejected + self.failed + self.lost_total + self.retryable
+        """Return how many requests were written in full, whatever became of them."""
+        return self.served + self.rejected + self.wrong_total + self.lost_total + self.retryable
 
     @property
     def lost_total(self) -> int:
-        """Requests lost, of any kind."""
+        """Return how many requests were lost, of any kind."""
         return sum(self.lost.values())
 
     @property
-    def failed(self) -> int:
-        """Complete answers with a 5xx status that nobody meant."""
-        return sum(self.errors.values())
+    def wrong_total(self) -> int:
+        """Return how many complete answers were wrong, of any kind."""
+        return sum(self.wrong.values())
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
             served=self.served + other.served,
             rejected=self.rejected + other.rejected,
-            errors=collections.Counter(self.errors) + collections.Counter(other.errors),
+            wrong=collections.Counter(self.wrong) + collections.Counter(other.wrong),
             lost=collections.Counter(self.lost) + collections.Counter(other.lost),
             lost_on_reuse=self.lost_on_reuse + other.lost_on_reuse,
             retryable=self.retryable + other.retryable,
             unsent=self.unsent + other.unsent,
+            slowest=max(self.slowest, other.slowest),
         )
 
 
@@ -119,11 +155,18 @@ class LoadResult:
     after: Counts = field(default_factory=Counts)
     refused: int = 0
     """Requests never sent because no connection could be made. Only ever after the signal."""
+    examples: Mapping[str, str] = field(default_factory=dict)
+    """Of each kind of wrong answer, the first that came, in words."""
 
     @property
     def total(self) -> Counts:
-        """The three sides together."""
-        return self.before + self.during + self.after
+        """Return the three sides together."""
+        return self.before + self.at_risk
+
+    @property
+    def at_risk(self) -> Counts:
+        """Return what the stop could do harm to: in flight at the signal, or written after it."""
+        return self.during + self.after
 
     def __add__(self, other: LoadResult) -> LoadResult:
         return LoadResult(
@@ -131,43 +174,46 @@ class LoadResult:
             during=self.during + other.during,
             after=self.after + other.after,
             refused=self.refused + other.refused,
+            examples={**other.examples, **self.examples},
         )
 
 
 def total(results: Iterable[LoadResult]) -> LoadResult:
-    """All of them together."""
+    """Return all of them together."""
     return sum(results, LoadResult())
 
 
 class SideCounter:
-    """Counts one side while a run goes on."""
+    """Counts one side of the signal while a run goes on."""
 
     __slots__ = (
-        "_deliberate",
-        "_errors",
         "_lost",
+        "_wrong",
         "lost_on_reuse",
         "rejected",
         "retryable",
         "served",
+        "slowest",
         "unsent",
     )
 
-    def __init__(self, *, deliberate: frozenset[int] = frozenset()) -> None:
-        self._deliberate = deliberate
-        self._errors: collections.Counter[int] = collections.Counter()
+    def __init__(self) -> None:
+        self._wrong: collections.Counter[str] = collections.Counter()
         self._lost: collections.Counter[LossKind] = collections.Counter()
         self.served = self.rejected = self.lost_on_reuse = self.retryable = self.unsent = 0
+        self.slowest = 0.0
 
-    def record(self, outcome: AnyOutcome) -> None:
-        """Count one outcome."""
-        if isinstance(outcome, Answered):
-            if outcome.status < 500:
+    def record(self, outcome: AnyOutcome, seconds: float) -> None:
+        """Count one outcome, which came after so many seconds."""
+        if isinstance(outcome, Complete):
+            if seconds > self.slowest:
+                self.slowest = seconds
+            if isinstance(outcome, Answered):
                 self.served += 1
-            elif outcome.status in self._deliberate:
-                self.rejected += 1
+            elif isinstance(outcome, Wrong):
+                self._wrong[outcome.kind] += 1
             else:
-                self._errors[outcome.status] += 1
+                self.rejected += 1
         elif isinstance(outcome, Lost):
             self._lost[outcome.kind] += 1
             self.lost_on_reuse += outcome.reused
@@ -177,34 +223,42 @@ class SideCounter:
             self.retryable += 1
 
     def counts(self) -> Counts:
-        """The counts so far, frozen."""
+        """Return the counts so far, frozen."""
         return Counts(
             served=self.served,
             rejected=self.rejected,
-            errors=dict(self._errors),
+            wrong=dict(self._wrong),
             lost=dict(self._lost),
             lost_on_reuse=self.lost_on_reuse,
             retryable=self.retryable,
             unsent=self.unsent,
+            slowest=self.slowest,
         )
 
 
 class Counter:
-    """The tallies of one scenario, one for each side of the signal, and what was refused to it."""
+    """Counts the requests of one scenario on each side of the signal, and what was refused."""
 
-    __slots__ = ("_sides", "refused")
+    __slots__ = ("_examples", "_sides", "refused")
 
-    def __init__(self, *, deliberate: frozenset[int] = frozenset()) -> None:
-        self._sides: dict[Side, SideCounter] = {
-            side: SideCounter(deliberate=deliberate) for side in SIDES
-        }
+    def __init__(self) -> None:
+        self._sides: dict[Side, SideCounter] = {side: SideCounter() for side in SIDES}
+        self._examples: dict[str, str] = {}
         self.refused = 0
 
-    def record(self, side: Side, outcome: AnyOutcome) -> None:
+    def record(self, side: Side, outcome: AnyOutcome, seconds: float = 0.0) -> None:
         """Count one outcome on its side."""
-        self._sides[side].record(outcome)
+        self._sides[side].record(outcome, seconds)
+        if isinstance(outcome, Wrong):
+            self._examples.setdefault(outcome.kind, outcome.seen)
 
     def result(self) -> LoadResult:
-        """The counts so far, frozen."""
+        """Return the counts so far, frozen."""
         before, during, after = (self._sides[side].counts() for side in SIDES)
-        return LoadResult(before=before, during=during, after=after, refused=self.refused)
+        return LoadResult(
+            before=before,
+            during=during,
+            after=after,
+            refused=self.refused,
+            examples=dict(self._examples),
+        )

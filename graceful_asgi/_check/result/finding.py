@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from .counts import LOSS_KINDS, Answered, AnyOutcome, LoadResult, Lost, Unsent, total
+from .counts import (
+    LOSS_KINDS,
+    Answered,
+    AnyOutcome,
+    LoadResult,
+    Lost,
+    Rejected,
+    Unsent,
+    Wrong,
+    total,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Result: TypeAlias = Literal["passed", "failed", "not run"]
+Result: TypeAlias = Literal["passed", "failed", "not run", "untested"]
+"""`untested`: somebody asked for it, and it could not be shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +37,13 @@ class Exit:
     """It was still running when the deadline passed."""
     left_running: int = 0
     """Processes of its group that still ran when the command itself had exited."""
+    still_open: bool = False
+    """Its port still accepted connections after all that: somebody else has the listener."""
 
     @property
     def in_time(self) -> bool:
-        """Whether everything that the command had started was gone by the deadline, by itself."""
-        return not (self.late or self.left_running)
+        """Return True if all that the command had started was gone by the deadline, by itself."""
+        return not (self.late or self.left_running or self.still_open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +61,26 @@ class Finding:
 
     @property
     def failed(self) -> bool:
-        """Whether the server did something wrong."""
+        """Return True if the server did something wrong."""
         return self.result == "failed"
 
     @property
     def text(self) -> str:
-        """The detail, with its time."""
-        text = self.detail or describe_load(self.load)
+        """Return the detail, with its time."""
+        text = self.detail or load_text(self.load)
         return text if self.seconds is None else f"{text} after {self.seconds:.1f} s"
 
 
-def describe(outcome: AnyOutcome | None) -> str:
-    """An outcome in words."""
+def outcome_text(outcome: AnyOutcome | None) -> str:
+    """Return an outcome in words."""
     if outcome is None:
         return "not sent"
     if isinstance(outcome, Answered):
         return f"{outcome.status} complete"
+    if isinstance(outcome, Rejected):
+        return f"{outcome.status} with Retry-After"
+    if isinstance(outcome, Wrong):
+        return f"wrong: {outcome.kind}" + (f" ({outcome.seen})" if outcome.seen else "")
     if isinstance(outcome, Lost):
         return f"lost: {outcome.kind}"
     if isinstance(outcome, Unsent):
@@ -71,11 +88,11 @@ def describe(outcome: AnyOutcome | None) -> str:
     return "not answered, and safe to send again"
 
 
-def describe_load(load: LoadResult) -> str:
-    """What became of many requests, in words: what went wrong, or that nothing did."""
+def load_text(load: LoadResult) -> str:
+    """Return what became of many requests, in words: what went wrong, or that nothing did."""
     counts = load.total
     kinds = [f"{counts.lost[kind]:,} {kind}" for kind in LOSS_KINDS if kind in counts.lost]
-    kinds += [f"{count:,} x {status}" for status, count in sorted(counts.errors.items())]
+    kinds += [f"{count:,} wrong ({kind})" for kind, count in sorted(counts.wrong.items())]
     if counts.unsent:
         kinds.append(f"{counts.unsent:,} dead before the write")
     if kinds:
@@ -86,17 +103,18 @@ def describe_load(load: LoadResult) -> str:
 
 
 def is_faultless(load: LoadResult) -> bool:
-    """Whether every request was answered as it should be, or may be sent again."""
+    """Return True if every request was answered as it should be, or may be sent again."""
     counts = load.total
-    return not (counts.lost_total or counts.failed or counts.unsent)
+    return not (counts.lost_total or counts.wrong_total or counts.unsent)
+
+
+_WORST_FIRST: Final[tuple[Result, ...]] = ("failed", "passed", "untested", "not run")
 
 
 def merge(findings: Sequence[Finding]) -> Finding:
-    """The findings of one scenario in several runs, as one: any failure is one of the whole."""
-    result: Result = "not run"
+    """Return the findings of one scenario in several runs as one: any failure is one of all."""
     results = {finding.result for finding in findings}
-    if results != {"not run"}:
-        result = "failed" if "failed" in results else "passed"
+    result = next(each for each in _WORST_FIRST if each in results)
     details = Counter(finding.detail for finding in findings if finding.detail)
     detail = next(iter(details), "")
     if len(details) > 1:

@@ -99,11 +99,11 @@ def _draw_requests(axes: Axes, trial: Trial, highest: float) -> None:
 
 
 def _draw_losses(axes: Axes, trial: Trial) -> None:
-    samples = [sample for sample in trial.samples if sample.lost]
-    most = max((sample.lost for sample in samples), default=1)
+    samples = [sample for sample in trial.samples if sample.failed]
+    most = max((sample.failed for sample in samples), default=1)
     axes.bar(
         [sample.second for sample in samples],
-        [sample.lost for sample in samples],
+        [sample.failed for sample in samples],
         width=SLICE,
         align="edge",
         color=_LOST,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from .target import Target
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Fields may be added under one number; it goes up when one is renamed, removed or means else."""
 
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from .counts import LOSS_KINDS, LossKind
+from .counts import LOSS_KINDS, Counts
 from .verdict import some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from .counts import Counts
+    from .counts import LossKind
     from .finding import Finding
     from .verdict import Verdict
 
 Tone: TypeAlias = Literal["good", "bad", "plain"]
-
-SIDES_NOTE: Final = (
-    "a / b / c: written and answered before the signal, in flight at it, written after it"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +41,38 @@ Section: TypeAlias = list[Row]
 
 
 def sections(verdicts: Sequence[Verdict]) -> list[Section]:
-    """The table: requests, scenarios, the process. What is zero everywhere is left out where its
-    absence says the same; scenarios that were run for no server are not in it (see `not_run`).
+    """Return the table: faults, all other requests, scenarios, the process.
+
+    What is zero everywhere is left out where its absence says the same; scenarios that were run for
+    no server are not in it (see `not_run`).
     """
-    return [_requests(verdicts), _scenarios(verdicts), _process(verdicts)]
+    return [_faults(verdicts), _requests(verdicts), _scenarios(verdicts), _process(verdicts)]
+
+
+def _faults(verdicts: Sequence[Verdict]) -> Section:
+    rows = [_strong("LOST", verdicts, _lost)]
+    if any(v.lost_total for v in verdicts):
+        rows += _by_side(verdicts, _lost)
+    rows += _present(verdicts, ((f"  {kind}", partial(_lost_as, kind)) for kind in LOSS_KINDS))
+    rows.append(_strong("WRONG", verdicts, _wrong))
+    kinds = sorted({kind for v in verdicts for kind in v.total.wrong})
+    rows += _present(verdicts, ((f"  {kind}", partial(_wrong_as, kind)) for kind in kinds))
+    return rows
 
 
 def _requests(verdicts: Sequence[Verdict]) -> Section:
-    rows = [
-        _row("served", verdicts, lambda v: _by_side(v, lambda c: c.served)),
-        Row("LOST", tuple(_lost(v) for v in verdicts), strong=True),
-    ]
-    if any(v.lost_total for v in verdicts):
-        rows.append(_row("  by side", verdicts, lambda v: _by_side(v, lambda c: c.lost_total)))
-    rows += [
-        _kind(kind, verdicts) for kind in LOSS_KINDS if any(kind in v.total.lost for v in verdicts)
-    ]
-    if any(v.total.errors for v in verdicts):
-        rows.append(_row("answered with an error", verdicts, _errors))
-    optional: list[tuple[str, Callable[[Counts], int]]] = [
-        ("rejected on purpose", lambda c: c.rejected),
-        ("dead before the write", lambda c: c.unsent),
-        ("retryable (pipelined)", lambda c: c.retryable),
-    ]
-    for label, figure in optional:
-        if any(figure(v.total) for v in verdicts):
-            rows.append(Row(label, tuple(Cell(f"{figure(v.total):,}") for v in verdicts)))
-    rows.append(_row("refused (never sent)", verdicts, lambda v: f"{v.refused:,}"))
+    rows = [_row("answered right", verdicts, _served), *_by_side(verdicts, _served)]
+    rows += _present(
+        verdicts,
+        (
+            ("rejected, as allowed", lambda counts: counts.rejected),
+            ("dead before the write", lambda counts: counts.unsent),
+            ("safe to send again", lambda counts: counts.retryable),
+        ),
+    )
+    rows.append(Row("refused, never sent", tuple(Cell(f"{v.refused:,}") for v in verdicts)))
+    rows.append(_slowest("slowest before it", [v.load.before for v in verdicts]))
+    rows.append(_slowest("slowest after it", [v.load.at_risk for v in verdicts]))
     return rows
 
 
@@ -86,15 +88,27 @@ def _scenarios(verdicts: Sequence[Verdict]) -> Section:
 def _process(verdicts: Sequence[Verdict]) -> Section:
     rows = [
         Row("gone after", tuple(_gone(v) for v in verdicts)),
-        _row("exit code", verdicts, _exit_code),
+        Row("exit code", tuple(Cell(_exit_code(v)) for v in verdicts)),
     ]
     if any(v.left_running for v in verdicts):
         rows.append(Row("left running", tuple(_left_running(v) for v in verdicts)))
     return rows
 
 
+def right_answers(names: Sequence[str], verdicts: Sequence[Verdict]) -> list[str]:
+    """Return what was learned before the load, a line for each path; servers that differ apart."""
+    lines = []
+    for what in dict.fromkeys(what for v in verdicts for what in v.expected):
+        texts = [v.expected.get(what, "not asked") for v in verdicts]
+        if len(set(texts)) == 1:
+            lines.append(f"{what}: {texts[0]}")
+        else:
+            lines += [f"{what}: {text} ({name})" for name, text in zip(names, texts, strict=True)]
+    return lines
+
+
 def not_run(verdicts: Sequence[Verdict]) -> str:
-    """The scenarios that were run for no server, each with the reason; may be empty."""
+    """Return the scenarios that were run for no server, each with the reason; may be empty."""
     reasons: dict[str, list[str]] = {}
     for name in _names(verdicts):
         findings = [found for v in verdicts if (found := v.finding(name))]
@@ -104,58 +118,123 @@ def not_run(verdicts: Sequence[Verdict]) -> str:
 
 
 def headline(name: str, verdict: Verdict, *, deadline: float) -> Cell:
-    """The verdict on one server in a line."""
+    """Return the verdict on one server in a line."""
     if verdict.faults:
         return Cell(f"FAILED  {name}: {'; '.join(verdict.faults)}", "bad")
+    if verdict.untested:
+        return Cell(f"NOT JUDGED  {name}: not tested: {'; '.join(verdict.untested)}", "bad")
     return Cell(
-        f"PASSED  {name}: nothing lost of {verdict.sent:,} requests, "
+        f"PASSED  {name}: nothing lost and nothing wrong of {some(verdict.sent, 'request')}, "
         f"gone {verdict.seconds_to_exit:.1f} s after the signal (deadline {deadline:g} s)",
         "good",
     )
 
 
+def worth(verdict: Verdict) -> str:
+    """Return how rare a loss has to be to have been missed; empty where one was found."""
+    missed = verdict.missed_requests
+    if missed is None:
+        return "" if verdict.lost_total else "No request was at risk, so nothing is proven."
+    return (
+        f"0 lost of {some(verdict.at_risk, 'request')} at risk (in flight at the signal or sent "
+        f"after it) in {some(verdict.trials, 'stop')}. A rarer loss may have been missed: one in "
+        f"{1 / missed:,.0f} such requests, or one in {1 / verdict.missed_stops:.1f} stops "
+        "(95 % confidence)."
+    )
+
+
+def client_use(verdicts: Sequence[Verdict]) -> Cell:
+    """Return what the clients took of the machine, and a warning where that was too much."""
+    use = max((v.client for v in verdicts), key=lambda client: client.core)
+    text = f"clients: {use.core:.0%} of a core, {use.machine:.0%} of this machine"
+    if not any(v.is_client_busy for v in verdicts):
+        return Cell(text)
+    return Cell(
+        f"{text}. They were the bottleneck, so the server had less load than it can bear: take "
+        "fewer clients or a longer --think, or a machine with faster cores.",
+        "bad",
+    )
+
+
 def exit_code(code: int) -> str:
-    """An exit code, with the name of the signal that it stands for."""
+    """Return an exit code, with the name of the signal that it stands for."""
     return str(code) if code >= 0 else f"{code} ({signal_name(-code)})"
 
 
 def signal_name(number: int) -> str:
-    """A signal's name; of a real-time signal, which has none, its number."""
+    """Return a signal's name; of a real-time signal, which has none, its number."""
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
 
 
+def _lost(counts: Counts) -> int:
+    return counts.lost_total
+
+
+def _lost_as(kind: LossKind, counts: Counts) -> int:
+    return counts.lost.get(kind, 0)
+
+
+def _wrong(counts: Counts) -> int:
+    return counts.wrong_total
+
+
+def _wrong_as(kind: str, counts: Counts) -> int:
+    return counts.wrong.get(kind, 0)
+
+
+def _served(counts: Counts) -> int:
+    return counts.served
+
+
 def _names(verdicts: Sequence[Verdict]) -> list[str]:
     return list(dict.fromkeys(found.scenario for v in verdicts for found in v.findings))
 
 
-def _row(label: str, verdicts: Sequence[Verdict], text: Callable[[Verdict], str]) -> Row:
-    return Row(label, tuple(Cell(text(verdict)) for verdict in verdicts))
+def _row(label: str, verdicts: Sequence[Verdict], figure: Callable[[Counts], int]) -> Row:
+    return Row(label, tuple(Cell(f"{figure(verdict.total):,}") for verdict in verdicts))
 
 
-def _by_side(verdict: Verdict, figure: Callable[[Counts], int]) -> str:
-    load = verdict.load
-    return " / ".join(f"{figure(counts):,}" for counts in (load.before, load.during, load.after))
+def _strong(label: str, verdicts: Sequence[Verdict], figure: Callable[[Counts], int]) -> Row:
+    counts = [figure(verdict.total) for verdict in verdicts]
+    cells = (Cell(f"{count:,}", "bad" if count else "good") for count in counts)
+    return Row(label, tuple(cells), strong=True)
 
 
-def _kind(kind: LossKind, verdicts: Sequence[Verdict]) -> Row:
-    return _row(f"  {kind}", verdicts, lambda v: f"{v.total.lost.get(kind, 0):,}")
+def _by_side(verdicts: Sequence[Verdict], figure: Callable[[Counts], int]) -> list[Row]:
+    loads = [verdict.load for verdict in verdicts]
+    sides = {
+        "  before the signal": [load.before for load in loads],
+        "  in flight at it": [load.during for load in loads],
+        "  sent after it": [load.after for load in loads],
+    }
+    return [
+        Row(label, tuple(Cell(f"{figure(counts):,}") for counts in side))
+        for label, side in sides.items()
+    ]
 
 
-def _lost(verdict: Verdict) -> Cell:
-    return Cell(f"{verdict.lost_total:,}", "bad" if verdict.lost_total else "good")
+def _present(
+    verdicts: Sequence[Verdict], figures: Iterable[tuple[str, Callable[[Counts], int]]]
+) -> list[Row]:
+    return [
+        _row(label, verdicts, figure)
+        for label, figure in figures
+        if any(figure(verdict.total) for verdict in verdicts)
+    ]
 
 
-def _errors(verdict: Verdict) -> str:
-    errors = sorted(verdict.total.errors.items())
-    return ", ".join(f"{n:,} x {status}" for status, n in errors) or "0"
+def _slowest(label: str, counts: Sequence[Counts]) -> Row:
+    return Row(label, tuple(Cell(f"{each.slowest:.2f} s") for each in counts))
 
 
 def _found(finding: Finding | None) -> Cell:
     if finding is None or finding.result == "not run":
         return Cell(f"not run: {finding.detail}" if finding else "not run")
+    if finding.result == "untested":
+        return Cell(f"NOT TESTED: {finding.text}", "bad")
     if finding.failed:
         return Cell(f"FAILED: {finding.text}", "bad")
     return Cell(f"ok: {finding.text}", "good")

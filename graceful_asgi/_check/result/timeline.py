@@ -22,8 +22,9 @@ class Sample:
     second: float
     """Its beginning, in seconds from the signal (negative: before it)."""
     answered: int
-    lost: int
-    """Losses, counted when the client learns of them."""
+    """Right answers."""
+    failed: int
+    """Requests lost and wrong answers, counted when the client learns of them."""
     in_flight: int
     """Written and without an outcome, at the slice's end."""
 
@@ -31,13 +32,13 @@ class Sample:
 class Timeline:
     """Takes notes of instants (monotonic seconds); cheap enough for every request."""
 
-    __slots__ = ("_answered", "_ended", "_lost", "_written", "first_refusal_at", "signalled_at")
+    __slots__ = ("_answered", "_ended", "_failed", "_written", "first_refusal_at", "signalled_at")
 
     def __init__(self) -> None:
         self._written = array("d")
         self._ended = array("d")
         self._answered = array("d")
-        self._lost = array("d")
+        self._failed = array("d")
         self.signalled_at: float | None = None
         self.first_refusal_at: float | None = None
 
@@ -45,13 +46,13 @@ class Timeline:
         """A request was written."""
         self._written.append(now)
 
-    def ended(self, now: float, *, answered: bool, lost: bool) -> None:
+    def ended(self, now: float, *, answered: bool, failed: bool) -> None:
         """A request that was written has got its outcome."""
         self._ended.append(now)
         if answered:
             self._answered.append(now)
-        elif lost:
-            self._lost.append(now)
+        elif failed:
+            self._failed.append(now)
 
     def refused(self, now: float) -> None:
         """A request could not be sent."""
@@ -75,10 +76,10 @@ class Timeline:
             return Counter(math.floor((instant - signalled_at) / SLICE) for instant in instants)
 
         written, ended = sliced(self._written), sliced(self._ended)
-        answered, lost = sliced(self._answered), sliced(self._lost)
+        answered, failed = sliced(self._answered), sliced(self._failed)
         moments = {*written, *ended}
         samples, in_flight = [], 0
         for moment in range(min(moments), max(moments) + 1):
             in_flight += written[moment] - ended[moment]
-            samples.append(Sample(moment * SLICE, answered[moment], lost[moment], in_flight))
+            samples.append(Sample(moment * SLICE, answered[moment], failed[moment], in_flight))
         return samples

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .counts import LOSS_KINDS, SIDES, Counts, LoadResult, total
 from .finding import Exit, Finding, merge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .timeline import Sample
+
+_RARE: Final = 0.05
+"""A loss that has been missed with this probability may be there all the same."""
+_BUSY: Final = 0.85
+"""Of one core: a client that took more may have been what held up the load."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientUse:
+    """What the clients of one run took of the machine while they put the load on."""
+
+    core: float = 0.0
+    """Of one core, 0 to 1: the clients run in one thread."""
+    machine: float = 0.0
+    """Of all cores of the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +40,11 @@ class Trial:
     """The run in slices of time."""
     first_refusal: float | None = None
     """Seconds from the signal to the first client that was refused."""
+    expected: Mapping[str, str] = field(default_factory=dict)
+    """What was asked for ("GET /"), and what its right answers are, in words."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the verdict has to know to judge its worth."""
+    client: ClientUse = field(default_factory=ClientUse)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,92 +58,103 @@ class Verdict:
     """One for each scenario, those with a run of their own included."""
     ends: tuple[Exit, ...]
     """How the server ended, in each trial."""
+    expected: Mapping[str, str] = field(default_factory=dict)
+    """What was asked for ("GET /"), and what its right answers are, in words."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the verdict has to know to judge its worth."""
+    client: ClientUse = field(default_factory=ClientUse)
+    """The most that the clients took in any trial."""
 
     # -- requests -------------------------------------------------------------------------------
 
     @property
     def total(self) -> Counts:
-        """All requests, on all sides of the signal."""
+        """Return all requests, on all sides of the signal."""
         return self.load.total
 
     @property
     def sent(self) -> int:
-        """Requests written in full: served, rejected, answered with an error, or lost."""
+        """Return how many requests were written in full, whatever became of them."""
         return self.total.sent
 
     @property
     def lost_total(self) -> int:
-        """Requests written in full on an established connection and never answered in full."""
+        """Return how many were written in full on a connection, and never answered in full."""
         return self.total.lost_total
 
     @property
     def lost_on_reuse(self) -> int:
-        """Of the lost: on a connection that had carried a request before."""
+        """Return how many of the lost were on a connection that had carried a request before."""
         return self.total.lost_on_reuse
 
     @property
     def lost_on_fresh(self) -> int:
-        """Of the lost: on a connection's first request."""
+        """Return how many of the lost were on a connection's first request."""
         return self.lost_total - self.lost_on_reuse
 
     @property
+    def wrong_total(self) -> int:
+        """Return how many were answered in full, but not with the right answer."""
+        return self.total.wrong_total
+
+    @property
     def refused(self) -> int:
-        """Never sent, because no connection could be made."""
+        """Return how many were never sent, because no connection could be made."""
         return self.load.refused
 
     @property
     def served_before(self) -> int:
-        """Answered, written and answered before the signal."""
+        """Return how many were written and answered before the signal."""
         return self.load.before.served
 
     @property
     def served_after(self) -> int:
-        """Answered, and written after the signal."""
+        """Return how many were written after the signal, and answered."""
         return self.load.after.served
 
     # -- the process ----------------------------------------------------------------------------
 
     @property
     def seconds_to_exit(self) -> float:
-        """From the signal to the exit; the longest of the trials."""
+        """Return the seconds from the signal to the exit; the longest of the trials."""
         return max(end.seconds for end in self.ends)
 
     @property
     def exit_code(self) -> int:
-        """The first that was not 0, else 0. Negative: the signal that ended the process."""
+        """Return the first that was not 0, else 0. Negative: the signal that ended the process."""
         return next((end.code for end in self.ends if end.code), 0)
 
     @property
     def late(self) -> int:
-        """In how many trials it still ran when the deadline passed."""
+        """Return in how many trials it still ran when the deadline passed."""
         return sum(end.late for end in self.ends)
 
     @property
     def left_running(self) -> int:
-        """How many processes went on when the command itself had exited."""
+        """Return how many processes went on when the command itself had exited."""
         return sum(end.left_running for end in self.ends)
 
     # -- the verdict ----------------------------------------------------------------------------
 
     @property
     def clean(self) -> bool:
-        """Nothing lost, no stray 5xx, no scenario failed, and gone in time by itself.
+        """Return True if nothing is against the server, and all that was asked for was tested.
 
         The exit code is no part of it: most servers die of the signal they were sent.
         """
-        return not self.faults
+        return not (self.faults or self.untested)
 
     @property
     def faults(self) -> list[str]:
-        """What makes the verdict not clean, in words; empty when it is."""
+        """Return what is against the server, in words."""
         total = self.total
-        faults = [f"{some(total.lost_total, 'request')} lost"] if total.lost_total else []
+        faults = [self._lost] if total.lost_total else []
+        faults += [self._wrong(kind, n) for kind, n in sorted(total.wrong.items())]
         if total.unsent:
             dead = some(total.unsent, "connection")
             faults.append(f"{dead} dead before a request was written")
-        faults += [f"{n:,} answered with {status}" for status, n in sorted(total.errors.items())]
-        if self.load.before.failed:
-            faults.append("some of those before the signal: the app fails without being stopped")
+        if self.load.before.wrong:
+            faults.append("wrong answers before the signal: the app fails without being stopped")
         faults += [f"{f.scenario}: {f.text}" for f in self.findings if f.failed and _adds(f)]
         if self.late:
             runs = some(self.trials, "run")
@@ -131,33 +162,99 @@ class Verdict:
         if self.left_running:
             left = some(self.left_running, "process", "processes")
             faults.append(f"{left} left running by the command")
+        if any(end.still_open for end in self.ends):
+            faults.append("its port still accepts connections after the exit")
         return faults
 
+    @property
+    def untested(self) -> list[str]:
+        """Return what was asked for and could not be shown, with the reasons."""
+        return [f"{f.scenario}: {f.text}" for f in self.findings if f.result == "untested"]
+
+    @property
+    def _lost(self) -> str:
+        lost = self.total.lost
+        kinds = ", ".join(f"{lost[kind]:,} {kind}" for kind in LOSS_KINDS if kind in lost)
+        return f"{some(self.lost_total, 'request')} lost ({kinds})"
+
+    def _wrong(self, kind: str, count: int) -> str:
+        text = f"{some(count, 'wrong answer')} ({kind})"
+        example = self.load.examples.get(kind)
+        return f"{text}, as {example}" if example else text
+
     def finding(self, scenario: str) -> Finding | None:
-        """What a scenario came to, or None when it is not part of the plan."""
+        """Return what a scenario came to, or None when it is not part of the plan."""
         return next((found for found in self.findings if found.scenario == scenario), None)
 
     @property
     def slow(self) -> str:
-        """What became of the slow request: "200 complete", "lost: cut body"."""
+        """Return what became of the slow request: "200 complete", "lost: cut body"."""
         return self._detail("slow request")
 
     @property
     def stream(self) -> str:
-        """The same of the streaming download."""
+        """Return what became of the streaming download."""
         return self._detail("streaming download")
 
     def _detail(self, scenario: str) -> str:
         finding = self.finding(scenario)
         return finding.text if finding else "not run"
 
+    # -- how much it is worth -------------------------------------------------------------------
+
+    @property
+    def at_risk(self) -> int:
+        """Return how many requests the stop could have lost.
+
+        Those that were answered before the signal are not among them, however many they are.
+        """
+        return self.load.at_risk.sent
+
+    @property
+    def missed_requests(self) -> float | None:
+        """Return the share of requests at risk that may be lost although none was.
+
+        With 95 % confidence it is not higher: the rule of three, 3/n for none of n. None where a
+        request was lost, or none was at risk.
+        """
+        if self.lost_total or not self.at_risk:
+            return None
+        return _missed(self.at_risk)
+
+    @property
+    def missed_stops(self) -> float:
+        """Return the share of stops that may lose a request although none of these trials did.
+
+        With 95 % confidence it is not higher. Losses come in clusters, one bad stop at a time, so
+        this is the stricter of the two.
+        """
+        return _missed(self.trials)
+
+    @property
+    def is_client_busy(self) -> bool:
+        """Return True where the client may have been what held up the load."""
+        return self.client.core > _BUSY
+
     def as_dict(self) -> dict[str, Any]:
-        """Everything, the derived figures included, as JSON's own types. Schema: see the docs."""
+        """Return everything, the derived figures included, as JSON's own types.
+
+        The reference page of the check has the schema.
+        """
         return {
             "passed": self.clean,
             "faults": self.faults,
+            "untested": self.untested,
+            "notes": list(self.notes),
             "runs": self.trials,
+            "expected": dict(self.expected),
             **load_as_dict(self.load),
+            "at_risk": self.at_risk,
+            "missed_requests": self.missed_requests,
+            "missed_stops": round(self.missed_stops, 4),
+            "client": {
+                "core": round(self.client.core, 3),
+                "machine": round(self.client.machine, 3),
+            },
             "scenarios": [
                 {
                     "name": found.scenario,
@@ -173,6 +270,7 @@ class Verdict:
                     "seconds": round(end.seconds, 3),
                     "late": end.late,
                     "left_running": end.left_running,
+                    "still_open": end.still_open,
                 }
                 for end in self.ends
             ],
@@ -187,15 +285,27 @@ def _adds(finding: Finding) -> bool:
     return finding.scenario not in _COUNTED
 
 
+def _missed(tries: int) -> float:
+    """Return the highest rate that shows nothing in so many tries with a probability of 5 %.
+
+    For many tries this is 3 divided by their number, the rule of three; it is exact for few.
+    """
+    return float(1.0 - _RARE ** (1 / tries))
+
+
 def some(count: int, one: str, many: str = "") -> str:
-    """A count and its noun."""
+    """Return a count and its noun."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def load_as_dict(load: LoadResult) -> dict[str, Any]:
-    """Counts as JSON: each side of the signal, the total, and what was refused."""
+    """Return counts as JSON: each side of the signal, the total, and what was refused."""
     sides = {side: _counts_as_dict(getattr(load, side)) for side in SIDES}
-    return {"requests": {**sides, "total": _counts_as_dict(load.total)}, "refused": load.refused}
+    return {
+        "requests": {**sides, "total": _counts_as_dict(load.total)},
+        "refused": load.refused,
+        "examples": dict(load.examples),
+    }
 
 
 def _counts_as_dict(counts: Counts) -> dict[str, Any]:
@@ -203,17 +313,19 @@ def _counts_as_dict(counts: Counts) -> dict[str, Any]:
         "sent": counts.sent,
         "served": counts.served,
         "rejected": counts.rejected,
-        "errors": {str(status): count for status, count in sorted(counts.errors.items())},
+        "wrong": counts.wrong_total,
+        "wrong_by_kind": dict(sorted(counts.wrong.items())),
         "lost": counts.lost_total,
         "lost_by_kind": {kind: counts.lost.get(kind, 0) for kind in LOSS_KINDS},
         "lost_on_reuse": counts.lost_on_reuse,
         "retryable": counts.retryable,
         "unsent": counts.unsent,
+        "slowest": round(counts.slowest, 3),
     }
 
 
 def judge(trials: Sequence[Trial], *, others: Sequence[Finding] = ()) -> Verdict:
-    """The verdict on all trials of one server together. Raises `ValueError` for none.
+    """Return the verdict on all trials of one server together. Raises `ValueError` for none.
 
     `others` are findings of server runs of their own; their requests are not in the totals.
     """
@@ -227,4 +339,7 @@ def judge(trials: Sequence[Trial], *, others: Sequence[Finding] = ()) -> Verdict
         load=total(trial.load for trial in trials),
         findings=tuple(merge(findings) for findings in by_scenario.values()),
         ends=tuple(trial.end for trial in trials),
+        expected={what: text for trial in trials for what, text in trial.expected.items()},
+        notes=tuple(dict.fromkeys(note for trial in trials for note in trial.notes)),
+        client=max((trial.client for trial in trials), key=lambda client: client.core),
     )

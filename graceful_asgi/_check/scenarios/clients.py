@@ -1,4 +1,4 @@
-"""What keep-alive and fresh-connection clients share: how many there are, how they are judged."""
+"""Many clients that do the same: how many there are, and how they are judged."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from ..load.scenario import Scenario
 from ..result.finding import Exit, Finding, is_faultless
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..load.plan import Endpoint
     from ..load.request import Request
     from ..load.run import Run
 
@@ -22,17 +25,26 @@ class Clients(Scenario):
 
     @abstractmethod
     def count(self) -> int:
-        """How many."""
+        """Return how many."""
 
     @abstractmethod
     async def client(self, run: Run, request: Request) -> None:
-        """One of them."""
+        """Be one of them."""
+
+    def endpoint(self) -> Endpoint | None:
+        """Return what they ask for; None: it is not in the plan."""
+        return self.plan.load
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        endpoint = self.endpoint()
+        return (endpoint,) if endpoint and self.count() else ()
 
     async def carry_out(self, run: Run) -> None:
         self.in_position.set()
-        if not self.count():
-            self.not_run("no such clients in the load")
-        request = run.request("GET", self.plan.path)
+        endpoint = self.endpoint()
+        if endpoint is None or not self.count():
+            return self.not_run("no such clients in the load")
+        request = run.request(endpoint)
         async with anyio.create_task_group() as group:
             for _ in range(self.count()):
                 group.start_soon(self.client, run, request)

@@ -9,22 +9,22 @@ import h11
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..load.client import Connection
+    from ..load.client import HttpConnection
+    from ..load.plan import Endpoint
     from ..load.run import Run
-    from ..result.counts import Answered, Lost
+    from ..result.counts import Complete, Lost
 
 
 class Download(Single):
-    """Right: the body reaches the end that its framing announced."""
+    """Right: the body reaches the end that its framing announced, and is the right one."""
 
     name = "streaming download"
     option = "--stream-path"
-    advice = "its body has to take longer"
 
-    def path(self) -> str | None:
-        return self.plan.stream_path
+    def endpoint(self) -> Endpoint | None:
+        return self.plan.download
 
-    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
+    async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
         return await run.receive(connection, watch=self._watch)
 
     def _watch(self, event: h11.Response | h11.Data) -> None:

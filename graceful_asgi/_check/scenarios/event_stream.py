@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import h11
 
+from ..errors import PathError
+from ..load.client import connect, head_of
+from ..load.expectation import shown
 from ..load.scenario import since_signal
-from ..result.counts import Answered, Lost
+from ..result.counts import Answered, Complete, Lost, Unsent, Wrong
 from ..result.finding import Exit, Finding
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..load.client import Connection
-    from ..load.request import Request
+    from collections.abc import Sequence
+
+    from ..load.answer import HttpAnswer
+    from ..load.client import HttpConnection
+    from ..load.plan import Endpoint
     from ..load.run import Run
 
+_FIRST_EVENT_PERIOD: Final = 5.0
 # A blank line ends an event (WHATWG HTML, 9.2.5); these are the ways to end a line twice.
 _BLANK_LINES: Final = (b"\n\n", b"\r\r", b"\n\r\n")
 
 
-class EventStream(Single):
+class EventEnds:
+    """Follows the text of an event stream, and knows whether it stands between two events."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def add(self, data: bytes) -> None:
+        """Take the next piece of the text."""
+        self._tail = (self._tail + data)[-3:]
+
+    @property
+    def any(self) -> bool:
+        """Return True if there has been any text."""
+        return bool(self._tail)
+
+    @property
+    def has_event(self) -> bool:
+        """Return True if the text so far ends in a whole event."""
+        return self._tail.endswith(_BLANK_LINES)
+
+    @property
+    def is_whole(self) -> bool:
+        """Return True if no event has begun that has not ended."""
+        return not self._tail or self.has_event
+
+
+class GetEventStream(Single):
     """Right: the body is ended after a whole event, so that the browser connects anew.
 
     A stream that goes on until the process dies is cut, and so is one that ends within an event.
@@ -28,40 +63,65 @@ class EventStream(Single):
 
     name = "event stream"
     option = "--sse-path"
-    advice = "it has to go on"
-    _tail = b""
     _seconds = 0.0
 
-    def path(self) -> str | None:
-        return self.plan.event_stream_path
+    def endpoint(self) -> Endpoint | None:
+        return self.plan.event_stream
 
-    def request(self, run: Run, path: str) -> Request:
-        return run.request("GET", path, ("Accept", "text/event-stream"))
+    def endpoints(self) -> Sequence[Endpoint]:
+        return ()  # it has no end, so there is no whole answer to learn
 
-    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
+    async def prepare(self, run: Run) -> None:
+        endpoint = self.endpoint()
+        if endpoint is None:
+            return
+        named = f"{self.option} {endpoint.path}: {endpoint.text}"
+        connection = await connect(run.host, run.port, within=_FIRST_EVENT_PERIOD)
+        timer = asyncio.get_running_loop().call_later(_FIRST_EVENT_PERIOD, connection.give_up)
+        events = EventEnds()
+        heads: list[HttpAnswer] = []
+
         def watch(event: h11.Response | h11.Data) -> None:
             if isinstance(event, h11.Data):
-                self._take(bytes(event.data))
-            elif not _is_event_stream(event):
-                self.not_run("the answer is no text/event-stream")
+                events.add(bytes(event.data))
+            else:
+                heads.append(head_of(event))
+            if events.has_event or not _is_right(heads[0]):
                 connection.give_up()
+
+        with closing(connection):
+            unsent = connection.send(run.request(endpoint))
+            outcome = unsent or await connection.receive(watch)
+        timer.cancel()
+        if heads and not _is_right(heads[0]):
+            came = heads[0] if isinstance(outcome, Lost | Unsent) else outcome
+            raise PathError(f"{named} answered {shown(came)}, which is no text/event-stream")
+        if not events.has_event:
+            raise PathError(f"{named} sent no event in {_FIRST_EVENT_PERIOD:g} s")
+
+    async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
+        events = EventEnds()
+        heads: list[HttpAnswer] = []
+
+        def watch(event: h11.Response | h11.Data) -> None:
+            if isinstance(event, h11.Data):
+                events.add(bytes(event.data))
+                if events.has_event:
+                    self.in_position.set()
+            else:
+                heads.append(head_of(event))
 
         outcome = await run.receive(connection, watch=watch)
         self._seconds = since_signal(run)
-        if self.is_left_out:
-            return Answered(200, reusable=False)  # not what we came for, and left by us
-        if isinstance(outcome, Answered) and self._tail and not self._is_whole:
-            return Lost("cut body", reused=False)
+        if not isinstance(outcome, Answered):
+            return outcome
+        if not _is_right(heads[0]):
+            return Wrong(outcome.status, False, _other_than_events(outcome.status))
+        if not events.any:
+            return Wrong(outcome.status, False, "empty body", "the stream ended without an event")
+        if not events.is_whole:
+            return Wrong(outcome.status, False, "half an event", "the stream ended within an event")
         return outcome
-
-    def _take(self, data: bytes) -> None:
-        self._tail = (self._tail + data)[-3:]
-        if self._is_whole:
-            self.in_position.set()
-
-    @property
-    def _is_whole(self) -> bool:
-        return self._tail.endswith(_BLANK_LINES)
 
     def judge(self, end: Exit) -> Finding:
         finding = super().judge(end)
@@ -70,7 +130,9 @@ class EventStream(Single):
         return Finding(self.name, "passed", "ended whole", finding.load, self._seconds)
 
 
-def _is_event_stream(head: h11.Response) -> bool:
-    """An answer that is none is a success of another kind: an error is judged by its status."""
-    kind = dict(head.headers).get(b"content-type", b"")
-    return head.status_code != 200 or kind.startswith(b"text/event-stream")
+def _is_right(head: HttpAnswer) -> bool:
+    return head.status == 200 and head.is_event_stream
+
+
+def _other_than_events(status: int) -> str:
+    return "another type" if status == 200 else f"status {status}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,10 @@ class Fresh(Clients):
 
     async def client(self, run: Run, request: Request) -> None:
         while not run.over.is_set():
+            since = time.monotonic()
             connection = await run.connect(self.counter)
             if connection is None:
                 return
             with closing(connection):
-                await run.exchange(self.counter, connection, request)
+                await run.exchange(self.counter, connection, request, since=since)
             await self.think()

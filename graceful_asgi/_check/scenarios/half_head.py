@@ -27,7 +27,7 @@ class HalfHead(Scenario):
         if connection is None:
             return
         with closing(connection):
-            head = run.request("GET", self.plan.path).data
+            head = run.request(self.plan.load).data
             try:
                 await connection.write(head[: head.index(b"\r\n") + 10])
                 self.in_position.set()

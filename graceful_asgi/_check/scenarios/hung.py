@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from ..load.expectation import shown
 from ..load.scenario import Scenario
-from ..result.finding import Exit, Finding, describe
+from ..result.counts import Lost
+from ..result.finding import Exit, Finding, Result, outcome_text
 
 if TYPE_CHECKING:
     from ..load.run import Run
@@ -16,23 +18,31 @@ class Hung(Scenario):
     """Right: the process is gone by the deadline, whatever the client of the hung request gets."""
 
     name = "hung handler"
+    option = "--hang-path"
+
+    def is_asked_for(self) -> bool:
+        return self.plan.hang is not None
 
     async def carry_out(self, run: Run) -> None:
-        if self.plan.hang_path is None:
-            return self.not_run("needs --hang-path")
+        endpoint = self.plan.hang
+        if endpoint is None:
+            return
         connection = await self.connect_in_time(run)
         if connection is None:
             return
         with closing(connection):
             # Not counted: nobody can answer this one, so no server is to be blamed for losing it.
-            unsent = connection.send(run.request("GET", self.plan.hang_path))
+            unsent = connection.send(run.request(endpoint))
             self.in_position.set()
-            if unsent is None:
-                outcome = await run.receive(connection)
+            if unsent is not None:
+                return self.not_run(outcome_text(unsent))
+            with run.waiting(connection):
+                answer = await connection.receive()
             if not run.signalled.is_set():
-                self.not_run(f"{describe(unsent or outcome)} before the signal: it has to hang")
+                what = outcome_text(answer) if isinstance(answer, Lost) else shown(answer)
+                self.not_run(f"answered before the signal ({what}): it has to hang")
 
     def judge(self, end: Exit) -> Finding:
-        if end.in_time:
-            return Finding(self.name, "passed", "gone", seconds=end.seconds)
-        return Finding(self.name, "failed", "still there", seconds=end.seconds)
+        result: Result = "passed" if end.in_time else "failed"
+        text = "gone" if end.in_time else "still there"
+        return Finding(self.name, result, text, seconds=end.seconds)

@@ -6,10 +6,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..load.scenario import Scenario, since_signal
-from ..result.counts import Answered
+from ..result.counts import Complete
 from ..result.finding import Exit, Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..load.plan import Endpoint
     from ..load.run import Run
 
 
@@ -22,14 +25,17 @@ class Idle(Scenario):
     name = "idle connection"
     _seconds: float | None = None
 
+    def endpoints(self) -> Sequence[Endpoint]:
+        return (self.plan.load,)
+
     async def carry_out(self, run: Run) -> None:
         connection = await self.connect_in_time(run)
         if connection is None:
             return
         with closing(connection):
-            request = run.request("GET", self.plan.path)
+            request = run.request(self.plan.load)
             outcome = await run.exchange(self.counter, connection, request)
-            if not (isinstance(outcome, Answered) and outcome.reusable):
+            if not (isinstance(outcome, Complete) and outcome.reusable):
                 return self.not_run("the server keeps no connection alive")
             self.in_position.set()
             try:

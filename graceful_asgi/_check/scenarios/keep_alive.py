@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from ..result.counts import Answered
+from ..result.counts import Complete
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..load.client import Connection
+    from ..load.client import HttpConnection
     from ..load.request import Request
     from ..load.run import Run
+    from ..result.counts import Outcome
 
 
 class KeepAlive(Clients):
@@ -25,18 +27,25 @@ class KeepAlive(Clients):
     def count(self) -> int:
         return self.plan.keep_alive_clients
 
+    async def ask(
+        self, run: Run, connection: HttpConnection, request: Request, since: float
+    ) -> Outcome:
+        """Send one request and count what comes of it."""
+        return await run.exchange(self.counter, connection, request, since=since)
+
     async def client(self, run: Run, request: Request) -> None:
-        connection: Connection | None = None
+        connection: HttpConnection | None = None
         try:
             while not run.over.is_set():
+                since = time.monotonic()
                 if connection is None or connection.is_stale():
                     if connection is not None:
                         connection.close()
                     connection = await run.connect(self.counter)
                     if connection is None:
                         return
-                outcome = await run.exchange(self.counter, connection, request)
-                if not (isinstance(outcome, Answered) and outcome.reusable):
+                outcome = await self.ask(run, connection, request, since)
+                if not (isinstance(outcome, Complete) and outcome.reusable):
                     connection.close()
                     connection = None
                 await self.think()

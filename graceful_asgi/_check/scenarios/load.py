@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from ..load.learning import learn_all
 from ..load.run import Run
 from ..result.counts import LoadResult, total
 from . import background
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
-    from ..load.plan import LoadPlan
+    from ..load.expectation import Expectation
+    from ..load.plan import Endpoint, LoadPlan
     from ..load.run import LoadStatistics
     from ..load.scenario import Scenario
     from ..result.finding import Exit, Finding
@@ -42,8 +44,10 @@ class Load:
         host: str = "127.0.0.1",
         port: int,
         scenarios: Sequence[Scenario] | None = None,
+        expectations: Mapping[Endpoint, Expectation] | None = None,
     ) -> None:
-        self._run = Run(plan, host=host, port=port)
+        """`expectations` are those of another run of the same server."""
+        self._run = Run(plan, host=host, port=port, expectations=expectations)
         self._scenarios = background(plan) if scenarios is None else scenarios
         self._until = anyio.CancelScope()
 
@@ -55,13 +59,34 @@ class Load:
         self._run.mark_signalled()
 
     def statistics(self) -> LoadStatistics:
-        """The figures of this instant."""
+        """Return the figures of this instant."""
         return self._run.statistics()
 
     @property
     def timeline(self) -> Timeline:
         """When requests were written and answered."""
         return self._run.timeline
+
+    @property
+    def expectations(self) -> Mapping[Endpoint, Expectation]:
+        """What right answers are, as far as that has been learned."""
+        return self._run.expectations
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader has to know of what was learned, in words."""
+        return self._run.notes
+
+    async def learn(self, *, within: float) -> None:
+        """Ask for every path a few times, and learn what its right answers are.
+
+        Without this every complete answer that is no 5xx is taken for a right one. `within` is how
+        many seconds an answer may take. Raises `PathError` for paths that do not answer as they
+        should.
+        """
+        scenarios = [each for each in self._scenarios if not each.is_left_out]
+        endpoints = [endpoint for each in scenarios for endpoint in each.endpoints()]
+        await learn_all(self._run, endpoints, [each.prepare for each in scenarios], within=within)
 
     async def in_position(self) -> None:
         """Wait until every scenario has what it wants to be in flight at the signal."""
@@ -94,7 +119,7 @@ class Load:
         return total(scenario.counter.result() for scenario in self._scenarios)
 
     def findings(self, end: Exit) -> list[Finding]:
-        """What each scenario came to, once `run` has returned."""
+        """Return what each scenario came to, once `run` has returned."""
         return [scenario.finding(end) for scenario in self._scenarios]
 
     async def _carry_out(self, scenario: Scenario) -> None:

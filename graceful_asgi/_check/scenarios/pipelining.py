@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from ..result.counts import Answered, AnyOutcome, Retryable, Unsent
+from ..result.counts import AnyOutcome, Complete, Retryable, Unsent
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..load.client import Connection
+    from ..load.client import HttpConnection
     from ..load.request import Request
     from ..load.run import Run
 
@@ -28,6 +28,12 @@ class Pipelining(Clients):
     def count(self) -> int:
         return 1
 
+    async def carry_out(self, run: Run) -> None:
+        if self.plan.load.method != "GET":
+            self.in_position.set()
+            return self.not_run(f"a {self.plan.load.method} is not pipelined (RFC 9112, 9.3.2)")
+        await super().carry_out(run)
+
     async def client(self, run: Run, request: Request) -> None:
         while not run.over.is_set():
             connection = await run.connect(self.counter)
@@ -41,8 +47,8 @@ class Pipelining(Clients):
             if not run.signalled.is_set():
                 return self.not_run("the server keeps no connection alive")
 
-    async def _batch(self, run: Run, connection: Connection, request: Request) -> bool:
-        """Write a batch and read its answers; whether another may follow on this connection."""
+    async def _batch(self, run: Run, connection: HttpConnection, request: Request) -> bool:
+        """Write a batch and read its answers. Return True if another may follow it."""
         written = run.send(self.counter, connection, request, copies=_DEPTH)
         if isinstance(written, Unsent):
             return False
@@ -52,6 +58,6 @@ class Pipelining(Clients):
                 outcome: AnyOutcome = Retryable()
                 if going_on:
                     outcome = await run.receive(connection, within=self.plan.answer_period)
-                    going_on = not isinstance(outcome, Answered) or outcome.reusable
+                    going_on = not isinstance(outcome, Complete) or outcome.reusable
                 run.record(self.counter, outcome, written)
-        return going_on and isinstance(outcome, Answered)
+        return going_on and isinstance(outcome, Complete)

@@ -17,8 +17,8 @@ URGENT: Final = frozenset({signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGI
 """Of these a second one asks for haste, and gets it by losing requests."""
 
 
-def judge(load: LoadResult, end: Exit) -> Finding:
-    """Right: the same as after a single signal."""
+def judge_repeated(load: LoadResult, end: Exit) -> Finding:
+    """Return the finding. Right: the same as after a single signal."""
     if not end.in_time:
         return Finding(NAME, "failed", "still there", load, end.seconds)
     return Finding(NAME, "passed" if is_faultless(load) else "failed", load=load)

@@ -1,61 +1,84 @@
-"""What scenarios with one request share: it is to be in flight at the signal, and then answered."""
+"""What scenarios with one request share: it is in flight at the signal, and then answered."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import closing
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ..load.scenario import Scenario
-from ..result.counts import Answered, Lost, Outcome, Unsent
-from ..result.finding import Exit, Finding, describe
+from ..result.counts import Answered, Complete, Lost, Outcome, Rejected, Unsent
+from ..result.finding import Exit, Finding, outcome_text
 
 if TYPE_CHECKING:
-    from ..load.client import Connection
+    from collections.abc import Sequence
+
+    from ..load.client import HttpConnection
+    from ..load.plan import Endpoint
     from ..load.request import Request
     from ..load.run import Run
 
 
 class Single(Scenario):
-    """Right: a complete answer, and no 5xx."""
+    """Right: the complete and right answer.
 
-    option: ClassVar[str]
-    """What names the path on the command line."""
-    advice: ClassVar[str]
-    """What the path has to do, so that its answer does not come before the signal."""
+    An answer that comes before the signal shows nothing, so the request is sent again, until the
+    signal finds one in flight.
+    """
+
     outcome: Outcome | None = None
 
     @abstractmethod
-    def path(self) -> str | None:
-        """Where the request goes; None: it is not in the plan."""
+    def endpoint(self) -> Endpoint | None:
+        """Return what is asked for; None: it is not in the plan."""
 
-    def request(self, run: Run, path: str) -> Request:
-        """What is written, but for a body."""
-        return run.request("GET", path)
+    def is_asked_for(self) -> bool:
+        return self.endpoint() is not None
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        endpoint = self.endpoint()
+        return () if endpoint is None else (endpoint,)
+
+    def request(self, run: Run, endpoint: Endpoint) -> Request:
+        """Return what is written at once."""
+        return run.request(endpoint)
 
     @abstractmethod
-    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
-        """See to it that the request gets in position, and wait for its answer."""
+    async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
+        """Get the request in position, and wait for its answer."""
+
+    def goes_on(self) -> bool:
+        """Return True if an answer before the signal is only too early: another is asked for."""
+        return True
 
     async def carry_out(self, run: Run) -> None:
-        path = self.path()
-        if path is None:
-            return self.not_run(f"needs {self.option}")
-        connection = await self.connect_in_time(run)
-        if connection is None:
+        endpoint = self.endpoint()
+        if endpoint is None:
             return
-        with closing(connection):
-            written = run.send(self.counter, connection, self.request(run, path))
-            if isinstance(written, Unsent):
-                self.outcome = written
+        await run.poised.wait()
+        request = self.request(run, endpoint)
+        before_signal = True
+        while before_signal:
+            connection = await run.connect(self.counter)
+            if connection is None:
+                return self.not_run("no connection before the signal")
+            with closing(connection):
+                written = run.send(self.counter, connection, request)
+                if isinstance(written, Unsent):
+                    self.outcome = written
+                    return
+                outcome = await self.answer(run, connection)
+                run.record(self.counter, outcome, written)
+            before_signal = not run.signalled.is_set()
+            if self.is_left_out or (before_signal and not self.goes_on()):
                 return
-            outcome = await self.answer(run, connection)
-            run.record(self.counter, outcome, written)
-        if isinstance(outcome, Answered) and not run.signalled.is_set():
-            return self.not_run(f"answered {outcome.status} before the signal: {self.advice}")
+            if not isinstance(outcome, Answered):
+                break
         self.outcome = outcome
 
     def judge(self, end: Exit) -> Finding:
         load = self.counter.result()
-        complete = isinstance(self.outcome, Answered) and not load.total.failed
-        return Finding(self.name, "passed" if complete else "failed", describe(self.outcome), load)
+        passed = isinstance(self.outcome, Answered | Rejected) and not load.total.wrong
+        return Finding(
+            self.name, "passed" if passed else "failed", outcome_text(self.outcome), load
+        )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..load.client import Connection
+    from ..load.client import HttpConnection
+    from ..load.plan import Endpoint
     from ..load.run import Run
-    from ..result.counts import Answered, Lost
+    from ..result.counts import Complete, Lost
 
 
 class Slow(Single):
@@ -17,11 +18,10 @@ class Slow(Single):
 
     name = "slow request"
     option = "--slow-path"
-    advice = "it has to take longer"
 
-    def path(self) -> str | None:
-        return self.plan.slow_path
+    def endpoint(self) -> Endpoint | None:
+        return self.plan.slow
 
-    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
+    async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
         self.in_position.set()
         return await run.receive(connection)

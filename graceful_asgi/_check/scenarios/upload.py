@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Final
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..load.client import Connection
+    from ..load.client import HttpConnection
+    from ..load.plan import Endpoint
     from ..load.request import Request
     from ..load.run import Run
-    from ..result.counts import Answered, Lost
+    from ..result.counts import Complete, Lost
 
-_PIECE: Final = b"x" * 8192
-_PIECES_BEFORE: Final = 4
-_PIECES_AFTER: Final = 4
+_PIECES: Final = 8
 _INTERVAL: Final = 0.1
 
 
@@ -24,32 +23,36 @@ class Upload(Single):
 
     name = "upload"
     option = "--upload-path"
-    advice = "it has to read the body"
 
-    def path(self) -> str | None:
-        return self.plan.upload_path
+    def endpoint(self) -> Endpoint | None:
+        return self.plan.upload
 
-    def request(self, run: Run, path: str) -> Request:
-        length = str(len(_PIECE) * (_PIECES_BEFORE + _PIECES_AFTER))
-        kind = ("Content-Type", "application/octet-stream")
-        return run.request("POST", path, ("Content-Length", length), kind)
+    def request(self, run: Run, endpoint: Endpoint) -> Request:
+        return run.request(endpoint, with_body=False)
 
-    async def answer(self, run: Run, connection: Connection) -> Answered | Lost:
+    def goes_on(self) -> bool:
+        self.not_run("answered before its body was sent: the path has to read the body")
+        return False
+
+    async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
         body = asyncio.create_task(self._send_body(run, connection))
         try:
             return await run.receive(connection)
         finally:
             body.cancel()
 
-    async def _send_body(self, run: Run, connection: Connection) -> None:
+    async def _send_body(self, run: Run, connection: HttpConnection) -> None:
+        endpoint = self.endpoint()
+        body = b"" if endpoint is None else endpoint.body
+        step = len(body) // _PIECES
         try:
-            for _ in range(_PIECES_BEFORE):
-                await connection.write(_PIECE)
-            self.in_position.set()
-            await run.signalled.wait()
-            for _ in range(_PIECES_AFTER):
-                await asyncio.sleep(_INTERVAL)
-                await connection.write(_PIECE)
+            for number in range(_PIECES):
+                if number == _PIECES // 2:
+                    self.in_position.set()
+                    await run.signalled.wait()
+                if run.signalled.is_set():
+                    await asyncio.sleep(_INTERVAL)
+                await connection.write(body[number * step : (number + 1) * step])
         except OSError:
             # The server does not want the rest. Whether it has answered is what `receive` says.
             self.in_position.set()

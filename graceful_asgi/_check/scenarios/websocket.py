@@ -1,98 +1,240 @@
-"""WebSocket: a session that is open when the signal comes."""
+"""WebSockets: sessions that are open when the signal comes; quiet, in conversation, and pushing."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus
-from websockets.protocol import State
-from websockets.uri import parse_uri
-
-from ..load.client import authority
+from ..errors import PathError
+from ..load.client import connect
 from ..load.scenario import Scenario, since_signal
-from ..result.counts import Answered, Lost, Unsent
-from ..result.finding import Exit, Finding, Result
+from ..load.websocket import CUT, WebSocketSession, open_session
+from ..result.counts import Answered, Complete, Lost, Unsent, Wrong
+from ..result.finding import Exit, Finding
 
 if TYPE_CHECKING:
-    from ..load.client import Connection
-    from ..load.request import Request
+    from ..load.client import HttpConnection
+    from ..load.plan import LoadPlan
     from ..load.run import Run
 
 _RIGHT: Final = frozenset({1000, 1001, 1012, 1013})
 """Normal; going away; service restart; try again later (RFC 6455, 7.4; IANA's registry)."""
-_CUT: Final = 1006
-"""What a client makes of a connection that ended without a close frame."""
+_HANDSHAKE_PERIOD: Final = 5.0
+_FIRST_MESSAGE_PERIOD: Final = 5.0
+_REPLY_PERIOD: Final = 2.0
+_QUIET_PERIOD: Final = 0.25
+"""When no more messages have come for so long, a reply is taken to be whole."""
+_OWED_PERIOD: Final = 0.25
+"""A message that was sent so shortly before the server's close frame may have crossed it: whether
+the server had read it, a client cannot know."""
 
 
 class WebSocket(Scenario):
     """Right: a close frame whose code says that the session was ended on purpose.
 
-    A session that is cut is one request lost: its opening handshake was its only one.
+    A session that is cut is one request lost: its opening handshake was its only one. One that is
+    closed in the middle of a message is a wrong answer.
     """
 
     name = "WebSocket"
-    _code = 0
-    _seconds = 0.0
+    option = "--ws-path"
+
+    def __init__(self, plan: LoadPlan) -> None:
+        super().__init__(plan)
+        self._code = 0
+        self._seconds = 0.0
+        self._outcome: Complete | Lost | None = None
+
+    def path(self) -> str | None:
+        """Return where the WebSocket is; None: it is not in the plan."""
+        return self.plan.websocket_path
+
+    def is_asked_for(self) -> bool:
+        return self.path() is not None
+
+    async def prepare(self, run: Run) -> None:
+        path = self.path()
+        if path is None:
+            return
+        named = f"{self.option} {path}"
+        try:
+            connection = await connect(run.host, run.port, within=_HANDSHAKE_PERIOD)
+        except OSError as error:
+            raise PathError(f"{named}: no connection ({error!r})") from error
+        session = WebSocketSession(run, path)
+        with closing(connection):
+            if not await open_session(connection, session, within=_HANDSHAKE_PERIOD):
+                status = session.refused_with
+                what = f"was answered {status}" if status else "got no proper answer"
+                raise PathError(f"{named}: the WebSocket handshake {what}")
+            await self._look(session, connection, named)
+            timer = asyncio.get_running_loop().call_later(1.0, connection.give_up)
+            await session.close(connection)
+            timer.cancel()
+
+    async def _look(
+        self, session: WebSocketSession, connection: HttpConnection, named: str
+    ) -> None:
+        """Find out, on an open session, what else the scenario has to know."""
 
     async def carry_out(self, run: Run) -> None:
-        if self.plan.websocket_path is None:
-            return self.not_run("needs --ws-path")
+        path = self.path()
+        if path is None:
+            return
         connection = await self.connect_in_time(run)
         if connection is None:
             return
-        uri = f"ws://{authority(run.host, run.port)}{self.plan.websocket_path}"
-        protocol = ClientProtocol(parse_uri(uri))
+        session = WebSocketSession(run, path)
         with closing(connection):
-            written = run.send(self.counter, connection, self._handshake(run, protocol))
+            written = run.send(self.counter, connection, session.handshake)
             if isinstance(written, Unsent):
                 return self.not_run(f"no handshake: {written.reason}")
-            with run.waiting(connection):
-                await self._converse(connection, protocol)
+            # A timeout: it is still open at the end of the run.
+            with run.waiting(connection), contextlib.suppress(TimeoutError):
+                await self._use(run, session, connection)
             self._seconds = since_signal(run)
-            run.record(self.counter, self._conclude(run, protocol), written)
+            self._outcome = self._conclude(run, session)
+            run.record(self.counter, self._outcome, written)
 
-    def _handshake(self, run: Run, protocol: ClientProtocol) -> Request:
-        opening = protocol.connect()
-        protocol.send_request(opening)
-        protocol.data_to_send()  # ours is written instead, with the headers of the plan
-        path = self.plan.websocket_path or "/"
-        return run.request("GET", path, *opening.headers.raw_items())
+    async def _use(self, run: Run, session: WebSocketSession, connection: HttpConnection) -> None:
+        """Read what comes, until the session is over."""
+        while not session.is_over:
+            await session.read(connection)
+            if session.is_open:
+                self.in_position.set()
 
-    async def _converse(self, connection: Connection, protocol: ClientProtocol) -> None:
-        """Answer pings and the close frame, until the connection ends."""
-        try:
-            while protocol.handshake_exc is None and not protocol.close_expected():
-                data = await connection.read()
-                protocol.receive_data(data) if data else protocol.receive_eof()
-                if protocol.state is State.OPEN:
-                    self.in_position.set()
-                for piece in protocol.data_to_send():
-                    if piece:
-                        await connection.write(piece)
-                if not data:
-                    return
-        except OSError:
-            protocol.receive_eof()
-
-    def _conclude(self, run: Run, protocol: ClientProtocol) -> Answered | Lost:
-        refusal = protocol.handshake_exc
-        if isinstance(refusal, InvalidStatus):
-            status = refusal.response.status_code
+    def _conclude(self, run: Run, session: WebSocketSession) -> Complete | Lost:
+        if (status := session.refused_with) is not None:
             self.not_run(f"the handshake was answered {status}")
             return Answered(status, reusable=False)
-        received = protocol.close_rcvd
-        self._code = _CUT if received is None else received.code
-        if self._code == _CUT:
+        self._code = session.code
+        if self._code == CUT:
             return Lost("cut body", reused=False)
         if not run.signalled.is_set():
             self.not_run(f"closed with {self._code} before the signal")
+            return Answered(101, reusable=False)
+        if self._code not in _RIGHT:
+            return Wrong(101, False, f"closed with {self._code}")
+        if (missing := self._missing(session)) is not None:
+            return Wrong(101, False, "reply cut", f"closed with {self._code} {missing}")
         return Answered(101, reusable=False)
+
+    def _missing(self, session: WebSocketSession) -> str | None:
+        """Return what the session was closed in the middle of."""
+        return "in the middle of a message" if session.in_message else None
 
     def judge(self, end: Exit) -> Finding:
         load = self.counter.result()
-        if self._code == _CUT:
+        if self._code == CUT:
             return Finding(self.name, "failed", "cut without a close frame (1006)", load)
-        result: Result = "passed" if self._code in _RIGHT else "failed"
-        return Finding(self.name, result, f"closed with {self._code}", load, self._seconds)
+        if isinstance(self._outcome, Wrong):
+            text = self._outcome.seen or self._outcome.kind
+            return Finding(self.name, "failed", text, load, self._seconds)
+        return Finding(self.name, "passed", f"closed with {self._code}", load, self._seconds)
+
+
+class WebSocketReplies(WebSocket):
+    """Right: besides, no reply that the server owes is missing or cut.
+
+    The client sends a message, waits for the reply, and so on. How many messages a reply has is
+    learned before the load.
+    """
+
+    name = "WebSocket replies"
+
+    def __init__(self, plan: LoadPlan) -> None:
+        super().__init__(plan)
+        self._in_a_reply = 0
+        self._replied = 0
+        self._sent_at: float | None = None
+        self._closed_at = 0.0
+
+    async def _look(
+        self, session: WebSocketSession, connection: HttpConnection, named: str
+    ) -> None:
+        text = self.plan.websocket_message
+        counts = []
+        for _ in range(2):
+            before = session.messages
+            await session.send(connection, text)
+            await _gather(session, connection, before)
+            counts.append(session.messages - before)
+            if not counts[-1]:
+                break
+        if not session.is_open:
+            return self.leave_out(f"closed at the message {text!r}: give --ws-message")
+        if not counts[-1] or counts[0] != counts[-1]:
+            return self.leave_out(f"no regular reply to the message {text!r}: give --ws-message")
+        self._in_a_reply = counts[0]
+
+    async def _use(self, run: Run, session: WebSocketSession, connection: HttpConnection) -> None:
+        while not (session.is_open or session.is_over):
+            await session.read(connection)
+        while not session.is_over:
+            if connection.is_stale():  # something has come unasked: the close frame, perhaps
+                await session.read(connection)
+                continue
+            self._replied = session.messages
+            self._sent_at = time.monotonic()
+            await session.send(connection, self.plan.websocket_message)
+            self.in_position.set()
+            await self._read_reply(session, connection)
+            await asyncio.sleep(self.plan.think_period)
+        self._closed_at = self._closed_at or time.monotonic()
+
+    async def _read_reply(self, session: WebSocketSession, connection: HttpConnection) -> None:
+        wanted = self._replied + self._in_a_reply
+        while not session.is_over and session.messages < wanted:
+            await session.read(connection)
+        if session.messages >= wanted:
+            self._sent_at = None
+        if session.is_over:
+            self._closed_at = time.monotonic()
+
+    def _missing(self, session: WebSocketSession) -> str | None:
+        if session.in_message:
+            return "in the middle of a reply"
+        if self._sent_at is None:
+            return None
+        came = session.messages - self._replied
+        if came:
+            return f"in the middle of a reply ({came} of {self._in_a_reply} messages)"
+        owed = self._closed_at - self._sent_at
+        return f"with a reply owed for {owed:.1f} s" if owed > _OWED_PERIOD else None
+
+
+class WebSocketPush(WebSocket):
+    """Right: the same, for a session in which only the server sends."""
+
+    name = "WebSocket push"
+    option = "--ws-push-path"
+
+    def path(self) -> str | None:
+        return self.plan.websocket_push_path
+
+    async def _look(
+        self, session: WebSocketSession, connection: HttpConnection, named: str
+    ) -> None:
+        timer = asyncio.get_running_loop().call_later(_FIRST_MESSAGE_PERIOD, connection.give_up)
+        try:
+            while not (session.messages or session.is_over):
+                await session.read(connection)
+        except TimeoutError:
+            pass
+        timer.cancel()
+        if not session.messages:
+            raise PathError(f"{named}: the server sent no message in {_FIRST_MESSAGE_PERIOD:g} s")
+
+
+async def _gather(session: WebSocketSession, connection: HttpConnection, before: int) -> None:
+    """Read until a reply has come and nothing follows it, or none comes."""
+    deadline = time.monotonic() + _REPLY_PERIOD
+    while not session.is_over:
+        period = _QUIET_PERIOD if session.messages > before else deadline - time.monotonic()
+        try:
+            await asyncio.wait_for(session.read(connection), period)
+        except (TimeoutError, asyncio.TimeoutError):
+            return

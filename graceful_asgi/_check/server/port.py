@@ -1,4 +1,4 @@
-"""TCP ports as the load check needs them: a free one, and whether an HTTP server answers there."""
+"""TCP ports as the load check needs them: a free one, and one on which a server answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free on `host` a moment ago; another process may still take it first."""
+    """Return a port that was free on `host` a moment ago; another process may take it first."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -15,7 +15,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def answers(host: str, port: int, path: str, *, within: float) -> bool:
-    """Whether ``GET path`` gets a complete answer, of any status, in `within` seconds."""
+    """Return True if ``GET path`` gets a complete answer, of any status, in `within` seconds."""
     probe = http.client.HTTPConnection(host, port, timeout=within)
     try:
         probe.request("GET", path, headers={"Connection": "close"})
@@ -27,12 +27,17 @@ def answers(host: str, port: int, path: str, *, within: float) -> bool:
     return True
 
 
-def why_no_answer(host: str, port: int, path: str, within: float) -> str:
-    """What is wrong with a server that did not answer `within` seconds, in words."""
+def connects(host: str, port: int) -> bool:
+    """Return True if the port accepts a connection."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
-        if probe.connect_ex((host, port)) == 0:
-            return f"did not answer GET {path} on {host}:{port} in {within:g} s"
+        return probe.connect_ex((host, port)) == 0
+
+
+def why_no_answer(host: str, port: int, path: str, within: float) -> str:
+    """Return what is wrong with a server that did not answer `within` seconds, in words."""
+    if connects(host, port):
+        return f"did not answer GET {path} on {host}:{port} in {within:g} s"
     return (
         f"did not open {host}:{port} in {within:g} s "
         "({port} in the command and PORT in its environment say which port it has to be)"

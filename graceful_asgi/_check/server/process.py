@@ -146,10 +146,14 @@ class TargetProcess:
         if self._process is None:
             raise MisuseError("signal() before start()")
         if self._signalled_at is None:
-            if not self.running:
-                raise ServerExitedError(self._with_log(f"exited with code {self.exit_code}"))
+            self.check_running()
             self._signalled_at = time.monotonic()
         self._process.send_signal(number)
+
+    def check_running(self) -> None:
+        """Raise `ServerExitedError`, with the end of its log, if it has exited."""
+        if not self.running:
+            raise ServerExitedError(self._with_log(f"exited with code {self.exit_code}"))
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds (None: for ever) for the exit.

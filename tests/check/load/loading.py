@@ -36,6 +36,6 @@ async def measure(adversary: Adversary, wanted: LoadPlan) -> LoadResult:
     assert adversary.done.is_set()
     total = result.total
     assert total.sent == adversary.requests
-    assert total.served + total.rejected + sum(total.errors.values()) == adversary.served
+    assert total.served + total.rejected + total.wrong_total == adversary.served
     assert total.lost_total == adversary.dropped
     return result

@@ -18,7 +18,7 @@ from check.load.adversary import (
     OK_HTTP_10,
     OK_UNTIL_EOF,
 )
-from graceful_asgi._check.load.answer import Simple, recognise
+from graceful_asgi._check.load.answer import KEPT, Body, HttpAnswer, Simple, answer, recognise
 
 
 def ask_h11(data: bytes) -> Simple | None:
@@ -26,26 +26,30 @@ def ask_h11(data: bytes) -> Simple | None:
     http = h11.Connection(h11.CLIENT)
     http.send(h11.Request(method="GET", target="/", headers=[("Host", "server")]))
     http.receive_data(data)
-    status = 0
+    head = HttpAnswer(0, True)
+    body = Body()
     while True:
         try:
             event = http.next_event()
         except h11.RemoteProtocolError:
             return None
         if isinstance(event, h11.Response):
-            status = event.status_code
+            head = answer(event.status_code, True, event.headers)
+        elif isinstance(event, h11.Data):
+            body.add(event.data)
         elif isinstance(event, h11.EndOfMessage):
             end = len(data) - len(http.trailing_data[0])
-            return Simple(status, http.their_state is h11.DONE, end)
+            whole = body.of(head._replace(reusable=http.their_state is h11.DONE))
+            return Simple(whole, end)
         elif event is h11.NEED_DATA:
             return None
 
 
-@pytest.mark.parametrize("answer", [OK, OK_AND_CLOSE])
+@pytest.mark.parametrize("data", [OK, OK_AND_CLOSE])
 @pytest.mark.parametrize("rest", [b"", OK, b"garbage"])
-def test_a_plain_answer_is_recognised_with_its_end(answer: bytes, rest: bytes) -> None:
-    expected = Simple(200, answer is OK, len(answer))
-    assert recognise(answer + rest) == ask_h11(answer + rest) == expected
+def test_a_plain_answer_is_recognised_with_its_end(data: bytes, rest: bytes) -> None:
+    expected = Simple(HttpAnswer(200, data is OK, body=b"ok", length=2), len(data))
+    assert recognise(data + rest) == ask_h11(data + rest) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,11 @@ def test_it_never_says_anything_but_what_h11_says(data: bytes) -> None:
     status=st.sampled_from([200, 201, 302, 404, 500, 503]),
     fields=st.lists(
         st.sampled_from(
-            [b"Connection: close", b"connection:  Close ", b"Connection: keep-alive", b"Date: now"]
+            [
+                *(b"Connection: close", b"connection:  Close ", b"Connection: keep-alive"),
+                *(b"Date: now", b"content-TYPE: Text/HTML; charset=UTF-8", b"Retry-After: 1"),
+                *(b"Content-Encoding: GZip", b"Location: /elsewhere"),
+            ]
         ),
         max_size=3,
     ),
@@ -102,3 +110,20 @@ def test_plain_answers_are_recognised_just_when_they_are_complete(
     assert recognise(data) == ask_h11(data) is not None
     if cut < len(data):
         assert recognise(data[:cut]) is None
+
+
+def test_of_a_very_long_body_only_its_length_and_its_digest_are_kept() -> None:
+    def whole(*pieces: bytes) -> HttpAnswer:
+        body = Body()
+        for piece in pieces:
+            body.add(piece)
+        return body.of(HttpAnswer(200, True))
+
+    one, same, other = (
+        whole(b"x" * KEPT, b"y"),
+        whole(b"x", b"x" * (KEPT - 1) + b"y"),
+        whole(b"x" * KEPT, b"z"),
+    )
+    assert one == same != other
+    assert (one.body, one.length) == (b"", KEPT + 1)
+    assert whole(b"x" * KEPT).body == b"x" * KEPT

@@ -9,9 +9,10 @@ from support.polling import eventually
 from support.ports import free_port
 
 from check.load.adversary import OK, OK_AND_CLOSE, OK_CHUNKED, Adversary, Request, first, reset
+from graceful_asgi._check.load.answer import HttpAnswer
 from graceful_asgi._check.load.client import connect
 from graceful_asgi._check.load.request import Request as ToSend
-from graceful_asgi._check.result.counts import Answered, Lost, Unsent
+from graceful_asgi._check.result.counts import Lost, Unsent
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,7 +34,7 @@ class ResetAtOnce(Adversary):
 GET = ToSend.make("GET", "/", authority="server")
 
 
-async def exchange_once(answer: bytes) -> Answered | Lost:
+async def exchange_once(answer: bytes) -> HttpAnswer | Lost:
     async def respond(request: Request) -> bool:
         request.answer(answer)
         return True
@@ -49,15 +50,17 @@ async def exchange_once(answer: bytes) -> Answered | Lost:
 
 @pytest.mark.parametrize("answer", [OK, OK_CHUNKED, CONTINUE + OK])
 async def test_a_complete_answer_leaves_the_connection_reusable(answer: bytes) -> None:
-    assert await exchange_once(answer) == Answered(status=200, reusable=True)
+    assert await exchange_once(answer) == HttpAnswer(200, reusable=True, body=b"ok", length=2)
 
 
 async def test_connection_close_makes_the_connection_not_reusable() -> None:
-    assert await exchange_once(OK_AND_CLOSE) == Answered(status=200, reusable=False)
+    found = await exchange_once(OK_AND_CLOSE)
+    assert found == HttpAnswer(200, reusable=False, body=b"ok", length=2)
 
 
 async def test_bytes_beyond_the_answer_make_the_connection_not_reusable() -> None:
-    assert await exchange_once(OK + OK) == Answered(status=200, reusable=False)
+    found = await exchange_once(OK + OK)
+    assert found == HttpAnswer(200, reusable=False, body=b"ok", length=2)
 
 
 async def test_a_switch_of_protocols_nobody_asked_for_is_a_bad_reply() -> None:
@@ -73,7 +76,7 @@ async def test_a_connection_is_stale_once_the_peer_has_ended_it() -> None:
         connection = await connect("127.0.0.1", adversary.port, within=5.0)
         assert not connection.is_stale()
         connection.send(GET)
-        assert await connection.receive() == Answered(status=200, reusable=True)
+        assert isinstance(await connection.receive(), HttpAnswer)
         await eventually(connection.is_stale)
         connection.close()
 

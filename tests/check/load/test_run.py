@@ -15,7 +15,7 @@ from graceful_asgi._check.load.request import Request
 from graceful_asgi._check.scenarios.load import Load
 
 if TYPE_CHECKING:
-    from graceful_asgi._check.load.client import Connection
+    from graceful_asgi._check.load.client import HttpConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,7 @@ async def test_what_we_have_run_out_of_is_no_refusal(
 ) -> None:
     """Not even after the signal: a server must not be blamed, nor excused, for our limits."""
 
-    async def connect(host: str, port: int, *, within: float) -> Connection:
+    async def connect(host: str, port: int, *, within: float) -> HttpConnection:
         raise OSError(number, "no more of them")
 
     monkeypatch.setattr(run, "connect", connect)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SAMPLES = (
-    Sample(second=-0.1, answered=40, lost=0, in_flight=3),
-    Sample(second=0.0, answered=10, lost=2, in_flight=1),
-    Sample(second=0.1, answered=1, lost=1, in_flight=0),
+    Sample(second=-0.1, answered=40, failed=0, in_flight=3),
+    Sample(second=0.0, answered=10, failed=2, in_flight=1),
+    Sample(second=0.1, answered=1, failed=1, in_flight=0),
 )
 GOOD = replace(trial(seconds=2.0), samples=SAMPLES, first_refusal=0.5)
 BAD = replace(trial(after=Counts(lost={"cut body": 3})), samples=SAMPLES)

@@ -7,8 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from graceful_asgi._check.result.counts import Answered, Counts, LoadResult, Lost, Retryable, Unsent
-from graceful_asgi._check.result.finding import Exit, Finding, describe
+from graceful_asgi._check.result.counts import (
+    Answered,
+    Counts,
+    LoadResult,
+    Lost,
+    Rejected,
+    Retryable,
+    Unsent,
+    Wrong,
+)
+from graceful_asgi._check.result.finding import Exit, Finding, outcome_text
 from graceful_asgi._check.result.verdict import Trial, judge
 
 COMPLETE = Finding("slow request", "passed", "200 complete")
@@ -24,6 +33,7 @@ def trial(
     late: bool = False,
     seconds: float = 1.0,
     left_running: int = 0,
+    still_open: bool = False,
 ) -> Trial:
     load = LoadResult(
         before=before or Counts(served=10),
@@ -31,7 +41,13 @@ def trial(
         after=after or Counts(served=5),
         refused=3,
     )
-    end = Exit(code=exit_code, seconds=seconds, late=late, left_running=left_running)
+    end = Exit(
+        code=exit_code,
+        seconds=seconds,
+        late=late,
+        left_running=left_running,
+        still_open=still_open,
+    )
     return Trial(load=load, end=end, findings=findings or (COMPLETE,))
 
 
@@ -47,12 +63,14 @@ def test_a_trial_without_a_fault_is_clean_though_connections_were_refused() -> N
 @pytest.mark.parametrize(
     ("faulty", "said"),
     [
-        (trial(before=Counts(lost={"cut body": 1})), "1 request lost"),
+        (trial(before=Counts(lost={"cut body": 1})), "1 request lost (1 cut body)"),
         (trial(during=Counts(lost={"cut body": 1})), "1 request lost"),
         (trial(after=Counts(lost={"reset on reuse": 1}, lost_on_reuse=1)), "1 request lost"),
         (trial(after=Counts(unsent=1)), "1 connection dead"),
-        (trial(during=Counts(errors={503: 2})), "2 answered with 503"),
-        (trial(before=Counts(errors={500: 1})), "without being stopped"),
+        (trial(during=Counts(wrong={"status 503": 2})), "2 wrong answers (status 503)"),
+        (trial(after=Counts(wrong={"empty body": 1})), "1 wrong answer (empty body)"),
+        (trial(before=Counts(wrong={"status 500": 1})), "without being stopped"),
+        (trial(still_open=True), "its port still accepts connections"),
         (trial(late=True), "not gone by the deadline in 1 of"),
         (trial(left_running=2), "2 processes left running"),
         (trial(CUT), "lost: cut body"),
@@ -123,22 +141,27 @@ def test_a_finding_of_a_run_of_its_own_counts_and_its_requests_do_not() -> None:
     assert verdict.faults == ["repeated signal: 1 lost"]
 
 
-def test_outcomes_are_described_in_words() -> None:
-    assert describe(None) == "not sent"
-    assert describe(Answered(status=503, reusable=False)) == "503 complete"
-    assert describe(Lost(kind="cut body", reused=True)) == "lost: cut body"
-    assert describe(Unsent(reason="Broken pipe")) == "not sent: Broken pipe"
-    assert "safe to send again" in describe(Retryable())
+def test_outcomes_are_outcome_textd_in_words() -> None:
+    assert outcome_text(None) == "not sent"
+    assert outcome_text(Answered(status=503, reusable=False)) == "503 complete"
+    assert outcome_text(Rejected(status=503, reusable=True)) == "503 with Retry-After"
+    wrong = Wrong(200, True, "empty body", "200, no body")
+    assert outcome_text(wrong) == "wrong: empty body (200, no body)"
+    assert outcome_text(Lost(kind="cut body", reused=True)) == "lost: cut body"
+    assert outcome_text(Unsent(reason="Broken pipe")) == "not sent: Broken pipe"
+    assert "safe to send again" in outcome_text(Retryable())
 
 
 def test_a_verdict_is_json_with_its_derived_figures() -> None:
-    faulty = trial(before=Counts(served=1, errors={500: 1}, lost={"timeout": 1}))
+    faulty = trial(before=Counts(served=1, wrong={"status 500": 1}, lost={"timeout": 1}))
     found = json.loads(json.dumps(judge([faulty]).as_dict()))
     assert found["passed"] is False
     assert found["requests"]["total"]["sent"] == 10
     assert found["requests"]["before"]["lost_by_kind"]["timeout"] == 1
-    assert found["requests"]["before"]["errors"] == {"500": 1}
-    assert found["exits"] == [{"code": 0, "seconds": 1.0, "late": False, "left_running": 0}]
+    assert found["requests"]["before"]["wrong_by_kind"] == {"status 500": 1}
+    assert found["exits"] == [
+        {"code": 0, "seconds": 1.0, "late": False, "left_running": 0, "still_open": False}
+    ]
 
 
 def test_no_trial_is_no_verdict() -> None:

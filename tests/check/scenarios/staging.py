@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from support.polling import eventually
+
 from check.load.adversary import reset
 from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.result.finding import Exit, Finding
@@ -29,6 +31,8 @@ class Scene:
     signalled: asyncio.Event
     gone: asyncio.Event
     """Set by the script when the server is to have gone; at its end, otherwise."""
+    is_last: bool = True
+    """Cleared by a script whose end is not to be that of the server."""
 
     async def head(self) -> bytes:
         """Read a request's head."""
@@ -66,22 +70,25 @@ async def play(
     script: Callable[[Scene], Awaitable[None]],
     *,
     signal: bool = True,
+    wait: Callable[[], bool] = lambda: True,
 ) -> tuple[Finding, LoadResult]:
     """Let `script` serve the scenario's connections; the signal comes when it is in position.
 
-    Or never: then everything is before it.
+    And once `wait` says so; or never: then everything is before it.
 
     The server has gone when the first of its scripts has ended.
     """
     signalled, gone = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        scene = Scene(reader, writer, signalled, gone)
         try:
-            await script(Scene(reader, writer, signalled, gone))
+            await script(scene)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the scenario has left
         finally:
-            gone.set()
+            if scene.is_last:
+                gone.set()
             writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
@@ -90,6 +97,7 @@ async def play(
 
         async def send_signal() -> None:
             await load.in_position()
+            await eventually(wait)
             load.mark_signalled()
             signalled.set()
 

@@ -183,8 +183,9 @@ async def test_requests_are_counted_on_the_side_of_the_signal_they_were_written_
     assert result.after.sent == result.after.served == adversary.requests - 3
 
 
-async def test_errors_are_counted_by_status_and_deliberate_ones_apart() -> None:
-    statuses = [500, 502, 502, 503, 404]
+async def test_errors_are_counted_by_status() -> None:
+    """Where nothing was learned, a 404 may be what the server always says."""
+    statuses = [500, 502, 502, 404]
 
     async def respond(request: Request) -> bool:
         request.answer(status(statuses.pop()) if statuses else OK)
@@ -196,11 +197,9 @@ async def test_errors_are_counted_by_status_and_deliberate_ones_apart() -> None:
         think_period=0.001,
         slow_path=None,
         stream_path=None,
-        deliberate_statuses=frozenset({503}),
     )
     result = await measure(Adversary(respond, enough=20), wanted)
-    assert result.before.errors == {500: 1, 502: 2}
-    assert result.before.rejected == 1
+    assert result.before.wrong == {"status 500": 1, "status 502": 2}
     assert result.before.lost == {}
 
 
@@ -216,13 +215,13 @@ async def test_the_slow_request_and_the_stream_have_outcomes_of_their_own() -> N
     async with adversary.serving():
         load = Load(plan(slow_path="/slow", stream_path="/stream"), port=adversary.port)
         result = await load.run(
-            until=lambda: eventually(lambda: adversary.requests == 2), within=5.0
+            until=lambda: eventually(lambda: adversary.requests > 2), within=5.0
         )
     found = {finding.scenario: finding for finding in load.findings(EXIT)}
-    assert found["slow request"].result == "not run"
-    assert "answered 200 before the signal" in found["slow request"].detail
+    assert found["slow request"].result == "untested"
+    assert "no connection before the signal" in found["slow request"].detail
     assert found["streaming download"].detail == "lost: cut body"
-    assert result.before.sent == 2
+    assert result.before.sent == adversary.requests
     kinds: dict[LossKind, int] = {"cut body": 1}
     assert result.before.lost == kinds
 

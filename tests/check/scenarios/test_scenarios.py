@@ -12,7 +12,7 @@ from graceful_asgi._check.result.counts import Counts, LoadResult
 from graceful_asgi._check.result.finding import Exit
 from graceful_asgi._check.scenarios import NAMES, repeated, together
 from graceful_asgi._check.scenarios.download import Download
-from graceful_asgi._check.scenarios.event_stream import EventStream
+from graceful_asgi._check.scenarios.event_stream import GetEventStream
 from graceful_asgi._check.scenarios.half_head import HalfHead
 from graceful_asgi._check.scenarios.hung import Hung
 from graceful_asgi._check.scenarios.idle import Idle
@@ -44,7 +44,7 @@ def download() -> Scenario:
 
 
 def events() -> Scenario:
-    return EventStream(plan(event_stream_path="/events"))
+    return GetEventStream(plan(event_stream_path="/events"))
 
 
 def after_the_signal(data: bytes, *, first: bytes = b"") -> Callable[[Scene], Awaitable[None]]:
@@ -106,30 +106,56 @@ async def test_a_reset_after_the_signal_is_one_request_lost(
 
 async def test_an_answer_of_503_after_the_signal_is_wrong_and_not_lost() -> None:
     finding, load = await play(slow(), after_the_signal(status(503)))
-    assert (finding.result, finding.text) == ("failed", "503 complete")
-    assert load.during.errors == {503: 1}
+    assert finding.result == "failed"
+    assert finding.text == "wrong: status 503 (503, 2 bytes: 'no')"
+    assert load.during.wrong == {"status 503": 1}
 
 
-async def test_what_the_plan_calls_deliberate_is_right() -> None:
-    scenario = Slow(plan(slow_path="/", deliberate_statuses=frozenset({503})))
-    finding, load = await play(scenario, after_the_signal(status(503)))
-    assert finding.result == "passed"
-    assert load.during.rejected == 1
+RETRY_AFTER = b"HTTP/1.1 503 No\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\nno"
+
+
+@pytest.mark.parametrize(("is_allowed", "result"), [(True, "passed"), (False, "failed")])
+async def test_a_503_with_a_retry_after_is_a_rejection(is_allowed: bool, result: str) -> None:
+    scenario = Slow(plan(slow_path="/", allow_reject=is_allowed))
+    finding, load = await play(scenario, after_the_signal(RETRY_AFTER))
+    assert finding.result == result
+    assert load.during.rejected == is_allowed
+    assert load.during.wrong == ({} if is_allowed else {"rejected": 1})
+
+
+async def test_before_the_signal_nothing_is_rejected_on_purpose() -> None:
+    async def script(scene: Scene) -> None:
+        await scene.head()
+        scene.end(RETRY_AFTER)
+        await scene.reader.read()
+
+    scenario = Slow(plan(slow_path="/", allow_reject=True))
+    finding, load = await play(scenario, script, signal=False)
+    assert finding.result == "failed"
+    assert load.before.wrong == {"status 503": 1}
 
 
 @pytest.mark.parametrize("scenario", [slow, download, events])
-async def test_an_answer_before_the_signal_shows_nothing(
+async def test_an_answer_before_the_signal_is_asked_for_again_until_one_is_in_flight(
     scenario: Callable[[], Scenario],
 ) -> None:
+    answered: list[bool] = []
+
     async def script(scene: Scene) -> None:
         await scene.head()
-        scene.end(EVENTS + EVENT + LAST)
-        await scene.reader.read()  # until the client has left
+        if len(answered) < 2:
+            answered.append(True)
+            scene.end(EVENTS + EVENT + LAST)
+            await scene.reader.read()  # until the client has left
+            scene.is_last = False
+            return
+        scene.write(EVENTS + EVENT)
+        await scene.signalled.wait()
+        scene.end(LAST)
 
-    finding, load = await play(scenario(), script, signal=False)
-    assert finding.result == "not run"
-    assert finding.text.startswith("answered 200 before the signal: ")
-    assert load == LoadResult(before=Counts(served=1))
+    finding, load = await play(scenario(), script, wait=lambda: len(answered) == 2)
+    assert finding.result == "passed"
+    assert load == LoadResult(before=Counts(served=2), during=Counts(served=1))
 
 
 # -- upload ---------------------------------------------------------------------------------------
@@ -170,8 +196,8 @@ async def test_an_upload_that_is_answered_unread_shows_nothing() -> None:
         await scene.reader.read()
 
     finding, load = await play(Upload(plan(upload_path="/upload")), script, signal=False)
-    assert finding.result == "not run"
-    assert "answered 405 before the signal" in finding.text
+    assert finding.result == "untested"
+    assert "answered before its body was sent" in finding.text
     assert load == LoadResult(before=Counts(served=1))
 
 
@@ -198,8 +224,9 @@ async def test_an_event_stream_that_ends_within_an_event_is_cut() -> None:
     finding, load = await play(
         events(), after_the_signal(HALF_AN_EVENT + LAST, first=EVENTS + EVENT)
     )
-    assert (finding.result, finding.text) == ("failed", "lost: cut body")
-    assert load.during.lost == {"cut body": 1}
+    assert finding.result == "failed"
+    assert finding.text == "wrong: half an event (the stream ended within an event)"
+    assert load.during.wrong == {"half an event": 1}
 
 
 async def test_an_event_stream_that_goes_on_until_the_server_has_gone_is_lost() -> None:
@@ -215,16 +242,17 @@ async def test_an_event_stream_that_goes_on_until_the_server_has_gone_is_lost() 
     assert load.during.lost_total == 1
 
 
-async def test_an_answer_of_another_type_is_left_and_shows_nothing() -> None:
+async def test_an_event_stream_that_turns_out_to_be_something_else_is_wrong() -> None:
     async def script(scene: Scene) -> None:
         await scene.head()
-        scene.write(CHUNKED + b"Content-Type: text/html\r\n\r\n" + PIECE)
-        await scene.reader.read()  # it has no end: the client leaves
-        scene.gone.set()
+        await scene.signalled.wait()
+        scene.end(CHUNKED + b"Content-Type: text/html\r\n\r\n" + PIECE + LAST)
 
-    finding, load = await play(events(), script)
-    assert (finding.result, finding.text) == ("not run", "the answer is no text/event-stream")
-    assert load.total.lost_total == 0
+    scenario = events()
+    scenario.in_position.set()
+    finding, load = await play(scenario, script)
+    assert (finding.result, finding.text) == ("failed", "wrong: another type")
+    assert load.total.wrong == {"another type": 1}
 
 
 # -- connections without a request ----------------------------------------------------------------
@@ -368,10 +396,10 @@ def test_a_repeated_signal_is_right_when_nothing_else_is_different() -> None:
     served = LoadResult(before=Counts(served=3), after=Counts(served=1))
     lost = LoadResult(during=Counts(served=3, lost={"cut body": 2}))
     late = Exit(code=-9, seconds=30.5, late=True)
-    assert repeated.judge(served, EXIT).text == "all 4 answered"
-    assert repeated.judge(served, EXIT).result == "passed"
-    assert repeated.judge(lost, EXIT).result == "failed"
-    assert repeated.judge(served, late).text == "still there after 30.5 s"
+    assert repeated.judge_repeated(served, EXIT).text == "all 4 answered"
+    assert repeated.judge_repeated(served, EXIT).result == "passed"
+    assert repeated.judge_repeated(lost, EXIT).result == "failed"
+    assert repeated.judge_repeated(served, late).text == "still there after 30.5 s"
 
 
 # -- what is not run ------------------------------------------------------------------------------
@@ -387,4 +415,4 @@ async def test_a_scenario_without_a_path_is_not_run_and_says_what_it_needs(name:
 
 
 def test_every_scenario_of_a_check_has_a_name_of_its_own() -> None:
-    assert len(set(NAMES)) == len(NAMES) == 12
+    assert len(set(NAMES)) == len(NAMES) == 18

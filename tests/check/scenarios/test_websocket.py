@@ -67,7 +67,8 @@ async def test_a_close_that_was_meant_is_right(code: int) -> None:
 async def test_a_close_for_an_error_is_wrong_and_not_lost() -> None:
     finding, load = await play(scenario(), closing(1011))
     assert finding.result == "failed"
-    assert load.total.lost_total == 0
+    assert finding.text.startswith("closed with 1011 after ")
+    assert load.during.wrong == {"closed with 1011": 1}
 
 
 @pytest.mark.parametrize("ending", ["end", "reset"])
@@ -100,7 +101,7 @@ async def test_a_handshake_that_is_refused_shows_nothing() -> None:
         scene.end(status(403))
 
     finding, load = await play(scenario(), script)
-    assert (finding.result, finding.text) == ("not run", "the handshake was answered 403")
+    assert (finding.result, finding.text) == ("untested", "the handshake was answered 403")
     assert load.total.served == 1
 
 
@@ -115,5 +116,5 @@ async def test_a_session_that_ends_before_the_signal_shows_nothing() -> None:
         await scene.reader.read()
 
     finding, load = await play(scenario(), script, signal=False)
-    assert (finding.result, finding.text) == ("not run", "closed with 1000 before the signal")
+    assert (finding.result, finding.text) == ("untested", "closed with 1000 before the signal")
     assert load.total.lost_total == 0

@@ -64,21 +64,47 @@ async def hang(request: Request) -> Response:
     return PlainTextResponse("never")
 
 
+async def tokens(request: Request) -> Response:
+    """Answer in events, as an LLM does, for a second."""
+    await request.body()
+
+    async def lines() -> AsyncIterator[str]:
+        for number in range(10):
+            yield f"data: token {number}\n\n"
+            await asyncio.sleep(0.1)
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream")
+
+
 async def echo(websocket: WebSocket) -> None:
-    """Stay open."""
+    """Send back what comes."""
     await websocket.accept()
     try:
         while True:
-            await websocket.receive_text()
+            await websocket.send_text(await websocket.receive_text())
     except WebSocketDisconnect:
+        return
+
+
+async def push(websocket: WebSocket) -> None:
+    """Send, and read nothing."""
+    await websocket.accept()
+    try:
+        while not drain_notice(websocket).draining:
+            await websocket.send_text("tick")
+            await asyncio.sleep(0.05)
+        await websocket.close(1012)
+    except (WebSocketDisconnect, OSError):
         return
 
 
 def make_app() -> Starlette:
     """The app as it is."""
     routes = [Route(f"/{each.__name__}", each) for each in (slow, stream, events, hang)]
-    posts = Route("/upload", upload, methods=["POST"])
-    return Starlette(routes=[Route("/", home), *routes, posts, WebSocketRoute("/ws", echo)])
+    posts = [Route(f"/{each.__name__}", each, methods=["POST"]) for each in (upload, tokens)]
+    sockets = [WebSocketRoute("/ws", echo), WebSocketRoute("/push", push)]
+    return Starlette(routes=[Route("/", home), *routes, *posts, *sockets])
 
 
 plain = make_app()

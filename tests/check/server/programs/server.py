@@ -30,10 +30,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     exiting = threading.Lock()  # by one thread: coverage writes its data in `os._exit`
 
     def do_GET(self) -> None:
-        """Answer, and end the connection: HTTP/1.0."""
+        """HttpAnswer, and end the connection: HTTP/1.0."""
         if self.path == "/slow":
             time.sleep(1.5)
-        self.send_response(200 if self.headers["Host"] in self.hosts else 503)
+        self.send_response(200 if self.headers["Host"] in self.hosts else 403)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")

@@ -1,0 +1,226 @@
+"""One HTTP/2 connection without TLS, and what became of each request on it. No counting.
+
+Written on frames rather than on a whole implementation: that of the `h2` package takes a GOAWAY for
+the end of the connection, and it is what a server that stops in order says first (RFC 9113, 6.8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from hpack import Decoder, Encoder, HPACKError
+from hyperframe.exceptions import HyperframeError
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+
+from ..result.counts import LossKind, Lost, Retryable, Unsent
+from .answer import Body, HttpAnswer, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .client import HttpConnection
+    from .plan import Endpoint, Header
+
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_WIDEST: Final = 2**31 - 1
+_FIRST_WINDOW: Final = 65_535
+_LARGEST_FRAME: Final = 16_384
+_FRAME_HEAD: Final = 9
+_REFUSED: Final = 7
+"""REFUSED_STREAM: the server has not looked at the request (RFC 9113, 8.7)."""
+
+
+class _Stream:
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[HttpAnswer | Lost | Retryable] = asyncio.Future()
+        self.head: HttpAnswer | None = None
+        self.body = Body()
+
+    def end(self, outcome: HttpAnswer | Lost | Retryable) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+
+class Http2Client:
+    """Requests on one connection, many at a time. Make one with `open_http2`."""
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self.connection: Final = connection
+        self.is_ready = asyncio.Event()
+        """Set when the server has shown that it speaks HTTP/2, or the connection has ended."""
+        self.speaks_http2 = False
+        self._encoder, self._decoder = Encoder(), Decoder()
+        self._streams: dict[int, _Stream] = {}
+        self._next = 1
+        self._last: int | None = None
+        self._has_ended = False
+        self._block = bytearray()
+        self._rest = bytearray()
+
+    @property
+    def is_usable(self) -> bool:
+        """Return True while a new request may be sent on it."""
+        return self._last is None and not self._has_ended and not self.connection.has_ended()
+
+    @property
+    def is_idle(self) -> bool:
+        """Return True while no request on it waits for its answer."""
+        return not self._streams
+
+    def begin(self) -> Unsent | None:
+        """Write the preface. None: in full."""
+        settings = SettingsFrame(
+            settings={
+                SettingsFrame.ENABLE_PUSH: 0,
+                SettingsFrame.INITIAL_WINDOW_SIZE: _WIDEST,
+            }
+        )
+        window = WindowUpdateFrame(0, window_increment=_WIDEST - _FIRST_WINDOW)
+        return self.connection.write_now(_PREFACE + settings.serialize() + window.serialize())
+
+    def send(self, endpoint: Endpoint, headers: list[Header], authority: str) -> int | Unsent:
+        """Write a request in one step and without waiting. Return the number of its stream."""
+        number = self._next
+        fields = [
+            (":method", endpoint.method),
+            (":scheme", "http"),
+            (":authority", authority),
+            (":path", endpoint.path),
+            *((name.lower(), value) for name, value in headers),
+        ]
+        head = HeadersFrame(number, data=self._encoder.encode(fields), flags=["END_HEADERS"])
+        if not endpoint.body:
+            head.flags.add("END_STREAM")
+        pieces = [head.serialize(), *_data_frames(number, endpoint.body)]
+        self._next += 2
+        unsent = self.connection.write_now(b"".join(pieces))
+        if unsent is not None:
+            return unsent
+        self._streams[number] = _Stream()
+        return number
+
+    async def receive(self, number: int, *, within: float) -> HttpAnswer | Lost | Retryable:
+        """Wait for the answer to a request, and return it, or how the request was lost."""
+        stream = self._streams[number]
+        try:
+            return await asyncio.wait_for(asyncio.shield(stream.outcome), within)
+        except (TimeoutError, asyncio.TimeoutError):
+            return Lost("timeout", number > 1)
+        finally:
+            self._streams.pop(number, None)
+
+    async def read(self) -> None:
+        """Read until the connection has ended; then every request still open on it is lost."""
+        silent: LossKind | None = "empty reply"
+        try:
+            while data := await self.connection.read():
+                self._rest += data
+                for frame in self._frames():
+                    self._take(frame)
+        except TimeoutError:
+            silent = "timeout"
+        except OSError:
+            silent = None
+        except (HyperframeError, HPACKError, KeyError):
+            silent = "bad reply"
+        finally:
+            self._has_ended = True
+            self.is_ready.set()
+        for number, stream in self._streams.items():
+            reset: LossKind = "reset on reuse" if number > 1 else "reset on fresh"
+            kind = (
+                "cut body" if stream.head is not None and silent != "timeout" else silent or reset
+            )
+            stream.end(Lost(kind, number > 1))
+
+    def _frames(self) -> Iterator[Frame]:
+        while len(self._rest) >= _FRAME_HEAD:
+            frame, length = Frame.parse_frame_header(memoryview(bytes(self._rest[:_FRAME_HEAD])))
+            end = _FRAME_HEAD + length
+            if len(self._rest) < end:
+                return
+            frame.parse_body(memoryview(bytes(self._rest[_FRAME_HEAD:end])))
+            del self._rest[:end]
+            yield frame
+
+    def _take(self, frame: Frame) -> None:
+        stream = self._streams.get(frame.stream_id)
+        if isinstance(frame, SettingsFrame):
+            self._settings(frame)
+        elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+            self.connection.write_now(PingFrame(0, frame.opaque_data, flags=["ACK"]).serialize())
+        elif isinstance(frame, GoAwayFrame):
+            self._last = frame.last_stream_id
+            for number, each in self._streams.items():
+                if number > frame.last_stream_id:
+                    each.end(Retryable())
+        elif isinstance(frame, HeadersFrame | ContinuationFrame):
+            # Decoded even for a stream that is gone: the table of the decoder depends on it.
+            self._block += frame.data
+            if "END_HEADERS" in frame.flags:
+                fields = self._decoder.decode(bytes(self._block), raw=True)
+                self._block.clear()
+                self._headers(stream, fields)
+        elif isinstance(frame, RstStreamFrame) and stream is not None:
+            cut: LossKind = "reset on reuse" if stream.head is None else "cut body"
+            is_refused = frame.error_code == _REFUSED
+            stream.end(Retryable() if is_refused else Lost(cut, frame.stream_id > 1))
+        elif isinstance(frame, DataFrame) and stream is not None:
+            stream.body.add(frame.data)
+        if "END_STREAM" in frame.flags and stream is not None and stream.head is not None:
+            stream.end(stream.body.of(stream.head))
+
+    def _settings(self, frame: SettingsFrame) -> None:
+        if "ACK" in frame.flags:
+            return
+        size = frame.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
+        if size is not None:
+            self._encoder.header_table_size = min(size, 4096)
+        self.connection.write_now(SettingsFrame(flags=["ACK"]).serialize())
+        self.speaks_http2 = True
+        self.is_ready.set()
+
+    def _headers(self, stream: _Stream | None, fields: object) -> None:
+        if stream is None:
+            return
+        found = {bytes(name): bytes(value) for name, value in fields}  # type: ignore[attr-defined]
+        status = int(found.get(b":status", b"0") or 0)
+        if status >= 200:  # not an interim answer, and not the trailers, which have no status
+            stream.head = answer(status, True, found.items())
+
+
+async def speaks_http2(connection: HttpConnection, *, within: float) -> bool:
+    """Return True if the server answers HTTP/2's preface as a server of HTTP/2 does."""
+    http2 = Http2Client(connection)
+    if http2.begin() is not None:
+        return False
+    timer = asyncio.get_running_loop().call_later(within, connection.give_up)
+    reading = asyncio.ensure_future(http2.read())
+    try:
+        await http2.is_ready.wait()
+    finally:
+        timer.cancel()
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+    return http2.speaks_http2
+
+
+def _data_frames(number: int, body: bytes) -> Iterator[bytes]:
+    for at in range(0, len(body), _LARGEST_FRAME):
+        frame = DataFrame(number, body[at : at + _LARGEST_FRAME])
+        if at + _LARGEST_FRAME >= len(body):
+            frame.flags.add("END_STREAM")
+        yield frame.serialize()

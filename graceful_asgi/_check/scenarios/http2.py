@@ -1,0 +1,83 @@
+"""HTTP/2: many requests at a time on a few connections, where the server speaks it without TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from ..load.client import authority, connect
+from ..load.http2 import Http2Client, speaks_http2
+from ..result.counts import Answered, AnyOutcome, Lost, Retryable, Unsent
+from .clients import Clients
+
+if TYPE_CHECKING:
+    from ..load.request import Request
+    from ..load.run import Run
+
+_CONNECTIONS: Final = 3
+_STREAMS: Final = 4
+"""In flight on each connection. It is never idle, so it has to be told to leave."""
+_FIRST_FRAME_PERIOD: Final = 1.0
+
+
+class Http2(Clients):
+    """Right: each request is answered, or the server has said that it has not looked at it.
+
+    It says so with a GOAWAY that names the last stream it takes, or by refusing a stream (RFC 9113,
+    6.8 and 8.7). Those may be sent again; they are counted, and are not lost.
+    """
+
+    name = "HTTP/2"
+
+    def count(self) -> int:
+        return _CONNECTIONS if self.plan.keep_alive_clients else 0
+
+    async def prepare(self, run: Run) -> None:
+        try:
+            connection = await connect(run.host, run.port, within=_FIRST_FRAME_PERIOD)
+        except OSError:
+            return self.not_run("no connection before the load")
+        with closing(connection):
+            if not await speaks_http2(connection, within=_FIRST_FRAME_PERIOD):
+                self.not_run("the server does not speak it without TLS")
+
+    async def client(self, run: Run, request: Request) -> None:
+        while not run.over.is_set():
+            connection = await run.connect(self.counter)
+            if connection is None:
+                return
+            with closing(connection), run.waiting(connection):
+                http2 = Http2Client(connection)
+                if http2.begin() is not None:
+                    continue
+                async with anyio.create_task_group() as group:
+                    group.start_soon(http2.read)
+                    async with anyio.create_task_group() as streams:
+                        for _ in range(_STREAMS):
+                            streams.start_soon(self._stream, run, http2, request)
+                    group.cancel_scope.cancel()
+
+    async def _stream(self, run: Run, http2: Http2Client, request: Request) -> None:
+        """Send one request after the other, until the connection is to be left."""
+        endpoint = self.plan.load
+        while http2.is_usable and not run.over.is_set():
+            sent = http2.send(
+                endpoint,
+                [*endpoint.headers, *self.plan.headers],
+                authority(run.host, run.port),
+            )
+            if isinstance(sent, Unsent):
+                return
+            written = run.note_written(since=time.monotonic())
+            found = await http2.receive(sent, within=self.plan.answer_period)
+            outcome: AnyOutcome = (
+                found if isinstance(found, Lost | Retryable) else run.judge(found, request)
+            )
+            run.record(self.counter, outcome, written)
+            if not isinstance(outcome, Answered):
+                await asyncio.sleep(self.plan.think_period)
+            await self.think()

@@ -1,0 +1,63 @@
+"""POST event stream: an answer in events that no client asks for again, as of an LLM."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import h11
+
+from ..result.counts import Answered, Lost, Unsent
+from .clients import Clients
+
+if TYPE_CHECKING:
+    from ..load.plan import Endpoint
+    from ..load.request import Request
+    from ..load.run import Run
+
+_CLIENTS: Final = 2
+
+
+class PostEventStream(Clients):
+    """Right: each stream comes whole. One without an end is cut, and its client can see that.
+
+    Its client does not connect anew, as an EventSource does: a stream that ends early with a
+    complete body is taken for the whole answer. Streams are begun until the server accepts no more.
+    """
+
+    name = "POST event stream"
+    option = "--sse-post-path"
+
+    def is_asked_for(self) -> bool:
+        return self.endpoint() is not None
+
+    def endpoint(self) -> Endpoint | None:
+        return self.plan.post_event_stream
+
+    def count(self) -> int:
+        return _CLIENTS
+
+    async def client(self, run: Run, request: Request) -> None:
+        await run.poised.wait()
+        endpoint = self.endpoint()
+        right = run.expectations.get(endpoint) if endpoint else None
+        while not run.over.is_set():
+            connection = await run.connect(self.counter)
+            if connection is None:
+                return
+            began = False
+
+            def watch(event: h11.Response | h11.Data) -> None:
+                nonlocal began
+                began = began or isinstance(event, h11.Data)
+
+            with closing(connection):
+                written = run.send(self.counter, connection, request)
+                if isinstance(written, Unsent):
+                    continue
+                outcome = await run.receive(connection, watch=watch)
+                is_cut = isinstance(outcome, Lost) and outcome.kind != "timeout"
+                if is_cut and began and right is not None and not right.has_end:
+                    outcome = Answered(200, reusable=False)  # the client knows that it was cut
+                run.record(self.counter, outcome, written)
+            await self.think()

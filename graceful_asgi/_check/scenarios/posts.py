@@ -1,0 +1,62 @@
+"""POST: clients that send bodies on connections that they keep."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from ..result.counts import Outcome, Unsent
+from .keep_alive import KeepAlive
+
+if TYPE_CHECKING:
+    from ..load.client import HttpConnection
+    from ..load.plan import Endpoint, LoadPlan
+    from ..load.request import Request
+    from ..load.run import Run
+
+_MOST: Final = 20
+_PAUSE: Final = 0.005
+"""Seconds between head and body, in every second request. Many clients write the two apart, and a
+server that closes in between has read half a request."""
+
+
+class Posts(KeepAlive):
+    """Right: each is answered. A client may not send one again that got no answer.
+
+    It cannot know whether the server has acted on it (RFC 9110, 9.2.2).
+    """
+
+    name = "POST"
+    option = "--post-path"
+
+    def __init__(self, plan: LoadPlan) -> None:
+        super().__init__(plan)
+        self._in_two = False
+
+    def is_asked_for(self) -> bool:
+        return self.plan.posts is not None
+
+    def endpoint(self) -> Endpoint | None:
+        return self.plan.posts
+
+    def count(self) -> int:
+        return min(_MOST, self.plan.keep_alive_clients) or 1
+
+    async def ask(
+        self, run: Run, connection: HttpConnection, request: Request, since: float
+    ) -> Outcome:
+        self._in_two = not self._in_two
+        endpoint = self.plan.posts
+        if not (self._in_two and endpoint and endpoint.body):
+            return await super().ask(run, connection, request, since)
+        head = run.request(endpoint, with_body=False)
+        written = run.send(self.counter, connection, head, since=since)
+        if isinstance(written, Unsent):
+            return written
+        await asyncio.sleep(_PAUSE)
+        with contextlib.suppress(OSError):  # whether it was answered all the same is read below
+            await connection.write(endpoint.body)
+        outcome = await run.receive(connection, within=self.plan.answer_period)
+        run.record(self.counter, outcome, written)
+        return outcome

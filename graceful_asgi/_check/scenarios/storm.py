@@ -1,0 +1,59 @@
+"""Connection storm: from the signal on, connections are opened as fast as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from .clients import Clients
+
+if TYPE_CHECKING:
+    from ..load.plan import LoadPlan
+    from ..load.request import Request
+    from ..load.run import Run
+
+_CLIENTS: Final = 20
+_MOST: Final = 8_000
+"""Connections. Each one leaves a port of ours in TIME_WAIT for a minute, of some 28,000."""
+
+
+class Storm(Clients):
+    """Right: each request on a connection that was accepted is answered.
+
+    The instant at which a server closes its listener is not known to a client, so that new
+    connections come at every instant. Every second client waits a moment before it writes, as one
+    does that is further away: a connection may be accepted and have no request yet when the
+    listener is closed.
+    """
+
+    name = "connection storm"
+
+    def __init__(self, plan: LoadPlan) -> None:
+        super().__init__(plan)
+        self._opened = 0
+
+    def count(self) -> int:
+        return min(_CLIENTS, self.plan.fresh_clients)
+
+    async def client(self, run: Run, request: Request) -> None:
+        await run.signalled.wait()
+        waits = False
+        while not run.over.is_set():
+            since = time.monotonic()
+            connection = await run.connect(self.counter)
+            if connection is None:
+                return
+            self._opened += 1
+            waits = not waits
+            with closing(connection):
+                if waits:
+                    await asyncio.sleep(random.uniform(0, self.plan.think_period))
+                # A connection that the server has closed without a word costs no request: the
+                # client sees it, and opens another one.
+                if not connection.is_stale():
+                    await run.exchange(self.counter, connection, request, since=since)
+            if self._opened > _MOST:
+                await self.think()

@@ -47,71 +47,75 @@ class DrainPolicy:
         default=5.0,
         metadata=option(
             PERIOD,
-            "How long to go on accepting after SIGTERM, while every response says `Connection: "
-            "close` and readiness says 503. Routers take 1 to 5 s to notice (kubernetes#106476).",
+            "Seconds to go on accepting after SIGTERM. Every response says `Connection: close`, "
+            "and readiness says 503. Routers need 1 to 5 s to notice (kubernetes#106476).",
         ),
     )
     quiet_period: float | None = field(
         default=None,
         metadata=option(
             or_none(PERIOD),
-            "End the lame duck early once no new request has come for this long. None: never.",
+            "End the lame duck early when no new request has come for so many seconds.",
         ),
     )
     grace_period: float = field(
         default=15.0,
-        metadata=option(PERIOD, "How long work in flight may go on after the listener is closed."),
+        metadata=option(
+            PERIOD,
+            "Seconds that work in flight may go on after the listener is closed. Make it longer "
+            "than your longest answer.",
+        ),
     )
     cancel_period: float = field(
-        default=2.0, metadata=option(PERIOD, "How long cancelled work may take to unwind.")
+        default=2.0, metadata=option(PERIOD, "Seconds that cancelled work may take to unwind.")
     )
     cleanup_period: float = field(
         default=5.0,
         metadata=option(
             PERIOD,
-            "How long `lifespan.shutdown` and the exit of the process may take, together.",
+            "Seconds that `lifespan.shutdown` and the exit of the process may take, together.",
         ),
     )
     new_requests: NewRequests = field(
         default="serve",
         metadata=option(
             choice(NewRequests),
-            "What a request gets that arrives while draining: `serve`, its answer; `reject`, 503 "
-            "with `Retry-After`.",
+            "What happens to requests that arrive during a drain: `serve` answers them, `reject` "
+            "answers 503 with `Retry-After`.",
         ),
     )
     websockets: WebSockets = field(
         default="close",
         metadata=option(
             choice(WebSockets),
-            "When WebSockets are closed, with 1012: `close`, at a message boundary, spread over "
-            "the lame duck; `finish`, as the grace period ends, if they have not ended by then.",
+            "When WebSockets are closed with code 1012: `close`, over the lame duck, when their "
+            "handler owes no reply; `finish`, when the grace period ends.",
         ),
     )
     event_streams: EventStreams = field(
         default="close",
         metadata=option(
             choice(EventStreams),
-            "When event streams are closed that a client reconnects to (a GET for "
-            "`text/event-stream`): `close`, between two events, spread over the lame duck; "
-            "`finish`, just before the grace period ends, if they have not ended by then.",
+            "When event streams that a client reconnects to (a GET for `text/event-stream`) are "
+            "closed: `close`, over the lame duck, between two events; `finish`, just before the "
+            "grace period ends.",
         ),
     )
     drain_on_unhandled_exception: bool = field(
         default=False,
         metadata=option(
             FLAG,
-            "Stop the server when nobody handles an exception, in a thread, a task or a callback "
-            "of the loop: it drains, and the process exits with 1. Exceptions in requests are "
-            "handled.",
+            "Stop the server when nobody handles an exception in a thread, a task or a callback of "
+            "the loop: it drains, and the process exits with 1. The server handles exceptions in "
+            "requests.",
         ),
     )
     termination_grace_period: float | None = field(
         default=None,
         metadata=option(
             or_none(PERIOD),
-            "What the platform gives between SIGTERM and SIGKILL. A policy that does not fit into "
-            "it is reported at startup.",
+            "Seconds that the platform gives between SIGTERM and SIGKILL. The server warns at "
+            "startup if the policy needs more.",
         ),
     )
 

@@ -62,7 +62,7 @@ class Endpoints:
         default=None,
         metadata=option(
             or_none(PATH),
-            "Answer readiness here: 200 while serving, if `ready` agrees, and 503 from the "
+            "Path that answers 200 while the server serves and `ready` agrees, and 503 from the "
             "beginning of a drain on.",
         ),
     )
@@ -70,18 +70,18 @@ class Endpoints:
         default=None,
         metadata=option(
             or_none(PATH),
-            "Answer liveness here: 200 from the first to the last, because a draining server is "
-            "not a dead one.",
+            "Path that answers 200 from the start to the end, because a draining server is not "
+            "broken.",
         ),
     )
     drain_path: str | None = field(
         default=None,
         metadata=option(
             or_none(PATH),
-            "Begin a drain in every process of the server, and answer once they are drained; for "
-            "a preStop hook (GET or POST). 200 when that was clean; 503 otherwise, with the "
-            "reason. The drain is undone when no stop has come within `termination_grace_period` "
-            "(30 s where that is None): a liveness restart runs the hook, too.",
+            "Path that begins a drain in every process of the server, by GET or POST, and answers "
+            "once they are drained: 200 if that was clean, 503 with the reason if not. The drain "
+            "is undone if no stop comes within `termination_grace_period` (30 s if that is None): "
+            "kubelet runs a preStop hook at a liveness restart, too.",
         ),
     )
     drain_token: str | None = field(
@@ -89,7 +89,8 @@ class Endpoints:
         repr=False,
         metadata=option(
             or_none(TOKEN),
-            "What `drain_path` wants to see in `Authorization: Bearer`. 16 characters or more.",
+            "Secret that a request to `drain_path` must carry in `Authorization: Bearer`. 16 "
+            "characters or more.",
             secret=True,
         ),
     )

@@ -54,7 +54,7 @@ class GracefulMiddleware:
         liveness_path: answers 200 from the first to the last.
         drain_path: begins a drain in every process of the server, and answers once they are
             drained; for a preStop hook. Needs `drain_token`.
-        drain_token: what `drain_path` wants to see in `Authorization: Bearer`.
+        drain_token: the secret that a request to `drain_path` must carry.
         **fields: the fields of `DrainPolicy`, in place of *policy* or the policy of *drainer*.
 
     Raises:

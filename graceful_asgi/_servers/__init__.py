@@ -11,6 +11,7 @@ from .. import log
 from .._core.server_context import ServerContext
 from .._diagnostics.watchdog import MARGIN
 from .._extensions.registry import start_extensions
+from ..event_loop import run_blocking
 from . import gunicorn, policy_check
 from .finder import find_server
 from .server_id import server_id, server_pid
@@ -59,9 +60,6 @@ async def attach(
         origins=origins,
     )
     await start_extensions(drainer)
-    if server is not None and (hook := UvicornHook.of(server)) is not None:
-        drainer.server_closed()  # another middleware of the app was faster: its drain is the one
-        return hook
     if server is None:
         log.passive("no uvicorn server found here", origins)
         return None
@@ -72,6 +70,14 @@ async def attach(
         log.passive(f"this uvicorn has no {', '.join(names)}", origins)
         return None
     hook = UvicornHook(server, drainer)
+    if drainer.context.is_worker:
+        await run_blocking(hook.put_aside, scope)
+    else:
+        hook.put_aside(scope)
+    if (first := UvicornHook.of(server)) is not None:  # another middleware of the app was faster
+        hook.give_back()
+        drainer.server_closed()
+        return first
     with _set_back_on_failure(server, drainer):
         hook.install(scope)
         _mind_parent(server, hook)

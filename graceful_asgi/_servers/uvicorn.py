@@ -64,6 +64,14 @@ class UvicornHook:
         """Return what has hooked *server*, if anything has."""
         return getattr(server, _ATTRIBUTE, None)
 
+    def put_aside(self, scope: Scope) -> None:
+        """Open what a stop will need. In a worker not on the event loop: it reads /proc."""
+        self._adapter.put_aside(before_startup=scope["type"] == "lifespan")
+
+    def give_back(self) -> None:
+        """Close what was put aside, where the server is not hooked after all."""
+        self._adapter.give_back()
+
     def install(self, scope: Scope) -> None:
         """Hook the server. From here on it drains, whichever way it is told to stop."""
         server, drainer, starts = self.server, self.drainer, scope["type"] == "lifespan"
@@ -74,7 +82,6 @@ class UvicornHook:
         self._lifespan = HookedLifespan(server, drainer, asyncio.current_task() if starts else None)
         captured = list(getattr(server, "_captured_signals", ()))
         server._captured_signals = CapturedSignals(self)
-        self._adapter.put_aside(before_startup=starts)
         log.follow("uvicorn.error")
         log.start()
         name = f"{type(server).__module__}.{type(server).__qualname__}"

@@ -497,7 +497,7 @@ def test_a_unix_socket_is_served_by_workers_and_removed(tmp_path: Path) -> None:
 
 
 def test_one_process_drains_and_exits_in_order(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
-    with run(tmp_path, "--readiness", "/readyz", workers=1, lame_duck=0.5) as server:
+    with run(tmp_path, "--readiness-path", "/readyz", workers=1, lame_duck=0.5) as server:
         wait_until_up(server, workers=1)
         slow = beside.submit(get, server.port, "/slow?s=1")
         server.wait_for("slow began")
@@ -553,7 +553,7 @@ def test_a_stop_is_heard_while_the_app_is_imported(tmp_path: Path, workers: int)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_apps_own_middleware_is_the_one_that_drains(tmp_path: Path, workers: int) -> None:
     """Its policy wins over the defaults, what is given for this server wins over its policy."""
-    options = ["--cleanup-period", "0.4", "--liveness", "/livez"]
+    options = ["--cleanup-period", "0.4", "--liveness-path", "/livez"]
     server = run(tmp_path, *options, workers=workers, app="e2e.app:owned", cancel=0.2)
     for name in ("LAME_DUCK", "GRACE", "CLEANUP"):
         del server.env[f"GRACEFUL_{name}_PERIOD"]

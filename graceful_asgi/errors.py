@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from .report import printable
+
 _DISCONNECTS: Final = ("ClientDisconnect", "WebSocketDisconnect")
 """What Starlette raises in the place of an `OSError` from `send`. Named, and not imported."""
 
@@ -34,8 +36,12 @@ class ControlError(GracefulError, OSError):
 class ClosedError(GracefulError, OSError):
     """The drain has ended this event stream or WebSocket, and the app went on sending.
 
-    An `OSError`, as ASGI has it for a send after the disconnect: frameworks take it for one.
+    An `OSError`, as ASGI has it for a send after the disconnect: frameworks take it for one. Its
+    text names a path, which a client chose: everything that a terminal would act on is escaped.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
     @classmethod
     def is_behind(cls, error: BaseException | None) -> bool:

@@ -26,11 +26,14 @@ from .report import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FLUSH_PERIOD: Final = 0.5
+WRITE_PERIOD: Final = 0.5
 """Seconds that the end of the process waits for the last lines to be written."""
 
-_CONSUMER_PERIOD: Final = 0.1
-"""Seconds without progress after which the reader of a `QueueHandler`'s queue counts as gone."""
+CONSUME_PERIOD: Final = 2.0
+"""Seconds that it waits after that for the reader of a `QueueHandler`'s queue."""
+
+_SILENCE: Final = 0.25
+"""Seconds in which that reader takes no record, and so counts as gone."""
 
 _MOST_WAITING: Final = 10_000
 """Records that wait for a log which nobody reads. More are dropped, because memory is finite."""
@@ -112,22 +115,25 @@ class Writer:
             # Filters and formatters may read context variables, as structlog's do.
             jobs.put(partial(contextvars.copy_context().run, self._deliver, record))
 
-    def flush(self, seconds: float = FLUSH_PERIOD) -> bool:
-        """Wait until every record so far has reached its sink, *seconds* at the longest.
+    def flush(self, *, write: float = WRITE_PERIOD, consume: float = CONSUME_PERIOD) -> bool:
+        """Wait until every record so far has reached its sink. Not for an event loop: it blocks.
 
         That includes the queues of `logging.handlers.QueueHandler`: the thread of their listener
-        ends with the process, and the records that it has not taken by then are lost. Not for an
-        event loop, because it blocks.
+        ends with the process, and the records that it has not taken by then are lost.
+
+        Args:
+            write: seconds for the thread that writes, at the longest.
+            consume: seconds for the readers of queues, at the longest.
 
         Returns:
             False if some of the records may be lost.
         """
-        deadline = time.monotonic() + seconds
-        if not self.is_written(seconds):
+        if not self.is_written(write):
             return False
+        deadline = time.monotonic() + consume
         return all([_is_consumed(handler, deadline) for handler in self._handlers()])
 
-    def is_written(self, seconds: float = FLUSH_PERIOD) -> bool:
+    def is_written(self, seconds: float = WRITE_PERIOD) -> bool:
         """Wait until the thread has written every record so far, *seconds* at the longest.
 
         Returns:
@@ -190,7 +196,7 @@ def _is_consumed(handler: logging.Handler, deadline: float) -> bool:
     try:
         waiting, moved_at = _waiting(handler.queue), time.monotonic()
         while waiting and (now := time.monotonic()) < deadline:
-            if now - moved_at > _CONSUMER_PERIOD:
+            if now - moved_at > _SILENCE:
                 return False
             time.sleep(0.002)  # a queue that is read wakes nobody but its reader
             if (still := _waiting(handler.queue)) != waiting:

@@ -1,9 +1,9 @@
 """Metrics of a drain for Prometheus: `DrainCollector`. The one place for `prometheus_client`.
 
-Figures are read when they are scraped; nothing is on the way of a request. Where several processes
-share one scrape (`PROMETHEUS_MULTIPROC_DIR`), custom collectors are not collected. There each
-process writes its figures into the files that are: every second, as a phase changes, and when it is
-scraped itself.
+The figures are read at each scrape; no request pays for them. Where several processes share one
+scrape (`PROMETHEUS_MULTIPROC_DIR`), `prometheus_client` reads files, and calls no custom collector.
+There each process writes its figures into these files: every second, at each phase change, and when
+it is scraped itself.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ if TYPE_CHECKING:
     from .report import DrainStatistics
 
 WRITE_PERIOD: Final = 1.0
-"""Seconds between two writes for other processes: how old a sibling's figures may be."""
+"""Seconds between two writes: the figures of another process may be as old as that."""
 
 Mode = Literal["liveall", "livesum", "livemax", "livemin"]
-"""How `prometheus_client` puts one gauge of several processes together, of those that live."""
+"""How `prometheus_client` combines the gauges of the processes that are alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """One metric: what it is called and means, and its label if it has one."""
+    """One metric: its name, its help text, and its label if it has one."""
 
     name: str
     meaning: str
     label: str = ""
     mode: Mode | None = None
-    """For a gauge; None: a counter."""
+    """None: a counter. Otherwise a gauge."""
 
     def family(self) -> CounterMetricFamily | GaugeMetricFamily:
-        """Return it without values."""
+        """Return the metric without values."""
         make = CounterMetricFamily if self.mode is None else GaugeMetricFamily
         return make(self.name, self.meaning, labels=self._labels())
 
     def shared(self) -> Counter | Gauge:
-        """Return what writes it where other processes read it."""
+        """Return the object that writes the metric to where other processes read it."""
         if self.mode is None:
             return Counter(self.name, self.meaning, self._labels(), registry=None)
         return Gauge(
@@ -96,7 +96,7 @@ TIME_LEFT: Final = _Figure(
 FIGURES: Final = (PHASE, IN_FLIGHT, OLDEST, DRAINS, WORK, ELAPSED, TIME_LEFT)
 
 Value = tuple[_Figure, str, float]
-"""A metric, the value of its label, and its own."""
+"""A metric, the value of its label, and its own value."""
 
 
 def _values(now: DrainStatistics) -> Iterator[Value]:
@@ -114,22 +114,22 @@ def _values(now: DrainStatistics) -> Iterator[Value]:
 
 
 def processes_share_a_scrape() -> bool:
-    """Say whether the environment has `prometheus_client` put several processes together."""
-    # The library's own rule: it reads the lower case as well.
+    """Return True if `prometheus_client` combines several processes, by the environment."""
+    # The same rule as its own: it reads the lower-case name as well.
     return bool({"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"} & os.environ.keys())
 
 
 def forget_process(pid: int) -> None:
-    """Have the gauges of a process that has ended collected no more. For parents of workers.
+    """Remove the gauges of a process that has ended from the shared scrape.
 
-    Does nothing where processes do not share a scrape.
+    For the parent of workers. Does nothing where processes do not share a scrape.
     """
     if processes_share_a_scrape():
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 class DrainCollector(Collector):
-    """Has a drainer's figures collected with a registry's others.
+    """Collects the figures of a drain with the other metrics of a registry.
 
     Register it once in each process: `REGISTRY.register(DrainCollector(drainer))`, where the app is
     made. The scrape itself is not counted as in flight where it is an async call on asyncio in the
@@ -137,7 +137,7 @@ class DrainCollector(Collector):
     `BaseHTTPMiddleware`, which has a task of its own).
 
     Args:
-        drainer: whose figures. Give the same one to the middleware (`drainer=`).
+        drainer: the drainer to read. Give the same one to the middleware (`drainer=`).
     """
 
     def __init__(self, drainer: Drainer) -> None:
@@ -148,7 +148,7 @@ class DrainCollector(Collector):
             self._runner.server_events.append(_Writer(self, self._runner))
 
     def describe(self) -> Iterable[Metric]:
-        """Return the metrics without values: their names, for the registry."""
+        """Return the metrics without values: the registry checks their names."""
         return [figure.family() for figure in FIGURES]
 
     def collect(self) -> Iterable[Metric]:
@@ -166,7 +166,7 @@ class DrainCollector(Collector):
         return families.values()
 
     def write(self) -> None:
-        """Write the figures for other processes, where there are any. Safe from any thread."""
+        """Write the figures for other processes, if there are any. Safe from any thread."""
         if self._shared is not None:
             self._shared.write(self._values())
 
@@ -175,7 +175,7 @@ class DrainCollector(Collector):
 
 
 class _Shared:
-    """The figures of this process in files that the others read."""
+    """Writes the figures of this process to files that the others read."""
 
     def __init__(self) -> None:
         self._metrics: dict[_Figure, Any] = {figure: figure.shared() for figure in FIGURES}
@@ -188,7 +188,7 @@ class _Shared:
                 metric = self._metrics[figure].labels(label) if label else self._metrics[figure]
                 if figure.mode is not None:
                     metric.set(value)
-                else:  # it can only be added to
+                else:  # a counter can only be added to
                     metric.inc(value - self._counted.get((figure, label), 0.0))
                     self._counted[figure, label] = value
 
@@ -209,11 +209,11 @@ class _Writer:
             self._running = spawn(self._run)
 
     def phase_changed(self, change: PhaseChange) -> None:
-        """Have the others know at once."""
+        """Write the new phase at once."""
         self._write()
 
     def closed(self) -> None:
-        """Write no more. The last figures are those of a server that has stopped."""
+        """Stop writing. The last figures are those of a server that has stopped."""
         self._open = False
         self._runner.notifier.wake()
 

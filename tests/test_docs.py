@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-RUN_ELSEWHERE = ("frameworks.md", "opentelemetry.md")
+RUN_ELSEWHERE = ("frameworks.md", "opentelemetry.md", "read-the-log.md")
 """Their examples change settings of the whole process: `e2e/` runs each in one of its own."""
 
 

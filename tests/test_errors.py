@@ -69,3 +69,9 @@ def test_an_error_that_is_its_own_cause_is_looked_at_once() -> None:
     error = OSError("x")
     error.__cause__ = error
     assert not ClosedError.is_behind(error)
+
+
+def test_the_path_in_the_text_of_an_error_is_no_command_to_a_terminal() -> None:
+    text = str(ClosedError("GET /a\x1b[2J\nINFO: forged is closed"))
+    assert text.isprintable()
+    assert r"/a\x1b[2J\nINFO: forged" in text

@@ -225,10 +225,10 @@ def test_nobody_who_logs_waits_for_a_pipe_that_nobody_reads(
     assert stuck.reached.wait(PATIENCE)
     assert stuck.texts == []
     began = time.monotonic()
-    assert not writer.flush(0.1)
+    assert not writer.flush(write=0.1)
     assert time.monotonic() - began < PATIENCE / 2
     stuck.released.set()
-    assert writer.flush(PATIENCE)
+    assert writer.flush(write=PATIENCE, consume=PATIENCE)
     assert stuck.texts == list(map(str, range(100))), "in order"
     assert threading.get_ident() not in stuck.threads
 
@@ -268,16 +268,16 @@ def test_the_thread_goes_with_the_last_server_and_leaves_nothing_behind(
     writer.start()
     writer.stop()
     say(writer, "one server is left")
-    assert writer.flush(PATIENCE)
+    assert writer.flush(write=PATIENCE, consume=PATIENCE)
     assert threading.get_ident() not in sink.threads
     writer.stop()
-    assert writer.flush(PATIENCE)
+    assert writer.flush(write=PATIENCE, consume=PATIENCE)
     wait_until(lambda: _thread._count() <= before, "the thread to end")
     say(writer, "none is left")
     assert sink.texts == ["one server is left", "none is left"]
     writer.start()
     say(writer, "another server")
-    assert writer.flush(PATIENCE)
+    assert writer.flush(write=PATIENCE, consume=PATIENCE)
     assert sink.texts[-1] == "another server"
 
 
@@ -290,7 +290,7 @@ def test_filters_see_the_context_of_whoever_logs(writer: Writer, ours: logging.L
     writer.start()
     request.set("mine")
     say(writer, "information")
-    assert writer.flush(PATIENCE)
+    assert writer.flush(write=PATIENCE, consume=PATIENCE)
     assert seen == ["mine"]
 
 
@@ -317,10 +317,10 @@ def test_a_filter_that_raises_is_printed_and_ends_nothing(
     if threaded:
         writer.start()
     say(writer, "lost")
-    assert writer.flush(PATIENCE)
+    assert writer.flush(write=PATIENCE, consume=PATIENCE)
     broken = False
     say(writer, "said")
-    assert writer.flush(PATIENCE)
+    assert writer.flush(write=PATIENCE, consume=PATIENCE)
     assert sink.texts == ["said"]
     assert type(error).__name__ in capsys.readouterr().err
 
@@ -335,7 +335,7 @@ def test_a_log_that_nobody_reads_does_not_fill_the_memory(
     for number in range(20_000):
         say(writer, str(number))
     stuck.released.set()
-    assert writer.flush(PATIENCE)
+    assert writer.flush(write=PATIENCE, consume=PATIENCE)
     assert 10_000 <= len(stuck.texts) < 10_100
 
 
@@ -360,7 +360,7 @@ def test_the_queue_of_a_queue_handler_is_waited_for(
     try:
         for number in range(10):
             say(writer, str(number))
-        assert writer.flush(PATIENCE)
+        assert writer.flush(write=PATIENCE, consume=PATIENCE)
         taken = 10 if kind is queue.Queue else 9  # the last may have been taken only
         assert sink.texts[:taken] == list(map(str, range(taken)))
     finally:
@@ -372,7 +372,7 @@ def test_a_queue_that_nobody_reads_is_not_waited_for(writer: Writer, ours: loggi
     ours.setLevel(logging.INFO)
     say(writer, "information")
     began = time.monotonic()
-    assert not writer.flush(PATIENCE)
+    assert not writer.flush(write=PATIENCE, consume=PATIENCE)
     assert time.monotonic() - began < PATIENCE / 2
 
 

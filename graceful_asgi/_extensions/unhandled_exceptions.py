@@ -1,8 +1,8 @@
 """Stops the server when an exception is raised that nobody handles: `drain_on_unhandled_exception`.
 
-What a request handler raises is handled, by the server. What ends a thread or a task that nobody
-waits for is heard by two hooks, of the event loop and of `threading`. Both pass it on to whatever
-was there before.
+The server handles what a request handler raises. An exception that ends a thread, a callback, or a
+task that nobody waits for goes to the exception handler of the event loop or to
+`threading.excepthook`. Here both are replaced, and pass the exception on to the former one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..phase import PhaseChange
 
 LONGEST: Final = 200
-"""Characters of an exception that are quoted. It stands in every line about the drain."""
+"""Characters of an exception that are quoted: the reason stands in every line about the drain."""
 
 _ASYNCIO: Final = os.path.join(os.path.dirname(asyncio.__file__), "")
 
@@ -32,21 +32,21 @@ _CONNECTION: Final = frozenset(("transport", "protocol", "socket", "asyncgen"))
 
 
 def stop_on_unhandled_exception(drainer: DrainRunner) -> UnhandledExceptions | None:
-    """Return an extension that listens for exceptions, where the policy asks for it."""
+    """Return the extension, where the policy asks for it."""
     if not drainer.policy.drain_on_unhandled_exception:
         return None
     return UnhandledExceptions(drainer)
 
 
 class UnhandledExceptions:
-    """Listens for exceptions that nobody handles, until closed. Lives on the event loop."""
+    """Takes the exceptions that nobody handles, until closed. Lives on the event loop."""
 
     def __init__(self, drainer: DrainRunner) -> None:
         self._drainer = drainer
         self._loop = running_asyncio_loop()
-        # Bound methods are made anew at each look: these are what is compared with.
-        self._loop_handler = self._heard_by_loop
-        self._thread_hook = self._heard_by_threading
+        # Each access to a method makes a new object; `closed` compares by identity.
+        self._loop_handler = self._handle_in_loop
+        self._thread_hook = self._handle_in_thread
         if self._loop is not None:
             self._former_handler = self._loop.get_exception_handler()
             self._loop.set_exception_handler(self._loop_handler)
@@ -60,22 +60,22 @@ class UnhandledExceptions:
         """Change nothing: a drain that is under way is not begun again."""
 
     def closed(self) -> None:
-        """Put back what was there, unless somebody else has come after."""
+        """Put the former handlers back, unless others have replaced ours since."""
         loop = self._loop
         if loop is not None and loop.get_exception_handler() is self._loop_handler:
             loop.set_exception_handler(self._former_handler)
         if threading.excepthook is self._thread_hook:
             threading.excepthook = self._former_hook
 
-    def _heard_by_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if counts(context):
+    def _handle_in_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if is_failure_of_app(context):
             self._stop(context["exception"])
         if self._former_handler is not None:
             self._former_handler(loop, context)
         else:
             loop.default_exception_handler(context)
 
-    def _heard_by_threading(self, args: threading.ExceptHookArgs) -> None:
+    def _handle_in_thread(self, args: threading.ExceptHookArgs) -> None:
         if isinstance(args.exc_value, Exception):
             self._stop(args.exc_value)
         self._former_hook(args)
@@ -93,12 +93,12 @@ class UnhandledExceptions:
             )
 
 
-def counts(context: Mapping[str, Any]) -> bool:
-    """Say whether what an event loop tells its exception handler is an app's own failure.
+def is_failure_of_app(context: Mapping[str, Any]) -> bool:
+    """Return True if the context of an event loop's exception handler is a failure of the app.
 
-    That is a task that failed and that nobody waited for, or a callback. What names a transport or
-    a protocol, or was raised in one, is a connection's affair (a reset, a failed handshake, a
-    protocol's own bug), and a bare future is a library's: those stop no server.
+    That is a failed task that nobody waited for, or a failed callback. A context that names a
+    transport or a protocol, or an exception that one of them raised, concerns one connection: a
+    reset, a failed handshake. A bare future belongs to a library. Those stop no server.
     """
     exc = context.get("exception")
     if not isinstance(exc, Exception) or _CONNECTION & context.keys():
@@ -109,10 +109,10 @@ def counts(context: Mapping[str, Any]) -> bool:
 
 
 def _raised_in_connection(exc: Exception) -> bool:
-    """Say whether the callback that raised was a transport's or a protocol's.
+    """Return True if the callback that raised was a method of a transport or of a protocol.
 
-    uvloop's handles do not show what they call. The traceback does: after the loop's own frames the
-    callback comes first. (Further in there may be a protocol in anybody's task.)
+    uvloop's handles do not show what they call, so the traceback has to: the first frame after
+    those of the loop is the callback. (A later frame may be a protocol in the task of an app.)
     """
     for frame, _ in traceback.walk_tb(exc.__traceback__):
         owner = frame.f_locals.get("self")
@@ -127,7 +127,7 @@ def _raised_in_connection(exc: Exception) -> bool:
 def _quoted(exc: Exception) -> str:
     try:
         text = repr(exc)
-    except Exception:  # its own `__repr__` is broken; the log has its traceback
+    except Exception:  # a broken `__repr__`; the log has the traceback
         text = type(exc).__name__
     text = printable(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -223,7 +223,49 @@ def killed() -> str:
     )
 
 
+ROOMS: Sequence[Sequence[tuple[str, str]]] = (
+    (("_cli", "one module for each command"),),
+    (("_check", "the load check"), ("_run", "graceful-asgi run and its workers")),
+    (("_asgi", "the middleware: what passes through it"),),
+    (("_servers", "what knows uvicorn and gunicorn"),),
+    (("_extensions", "what lives as long as a server"),),
+    (("_control", "the control socket"),),
+    (("_core", "the drain: what is in flight, which phase, which deadline"),),
+    (("_diagnostics", "what hangs, and the last resort"),),
+    (("log  policy  phase  report  event_loop  types  errors", "the ground"),),
+)
+"""The rooms of the package from the top to the ground, each with what is in it."""
+
+
+def rooms() -> str:
+    """Draw the rooms of the package. Imports point down."""
+    width, row, left = 760, 46, 20
+    parts = []
+    for number, line_of_rooms in enumerate(ROOMS):
+        y = 20 + row * number
+        each = (width - 2 * left - 12 * (len(line_of_rooms) - 1)) / len(line_of_rooms)
+        for place, (name, what) in enumerate(line_of_rooms):
+            x = left + place * (each + 12)
+            ground = PHASES[3] if name.startswith("_") else PHASES[1]
+            parts += [
+                box(x, y, each, row - 14, ground),
+                text(x + 12, y + 21, name, size=14),
+                text(x + each - 12, y + 21, what, fill=FAINT, size=12, at="end"),
+            ]
+        if number:
+            parts.append(line(width / 2, y - 14, width / 2, y - 2, INK, 'marker-end="url(#ink)"'))
+    names = "; ".join(f"{name}: {what}" for row_of in ROOMS for name, what in row_of)
+    return picture(
+        width,
+        20 + row * len(ROOMS),
+        "The rooms of the package",
+        f"From the top down. {names}.",
+        parts,
+    )
+
+
 PICTURES = {
+    "rooms.svg": rooms,
     "timeline.svg": timeline,
     "lost-idle.svg": idle,
     "lost-queue.svg": queue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from support.docs import ROOT
 from support.need import need
 
 import graceful_asgi
+from graceful_asgi import testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,10 +127,20 @@ def test_a_page_is_shown_without_a_request_to_another_host(pages: dict[Path, Pag
     assert asked == set()
 
 
-def test_every_public_name_is_in_the_reference(pages: dict[Path, Page]) -> None:
+def test_every_public_name_is_in_the_reference_with_its_fields(pages: dict[Path, Page]) -> None:
     (reference,) = (page for path, page in pages.items() if path.name == "api.html")
-    described = {f"graceful_asgi.{name}" for name in graceful_asgi.__all__ if name[0] != "_"}
-    assert described <= reference.names
+    (options,) = (page for path, page in pages.items() if path.name == "options.html")
+    for name in graceful_asgi.__all__:
+        thing = getattr(graceful_asgi, name)
+        if name[0] != "_":
+            assert f"graceful_asgi.{name}" in reference.names
+        if dataclasses.is_dataclass(thing):
+            for each in dataclasses.fields(thing):
+                anchor = f"graceful_asgi.{name}.{each.name}"
+                assert anchor in reference.names or each.name in options.names, anchor
+    for name in testing.__all__:
+        if name != "server_process":  # a fixture; a how-to page shows it
+            assert f"graceful_asgi.testing.{name}" in reference.names
 
 
 def test_the_search_knows_the_pages(site: Path) -> None:

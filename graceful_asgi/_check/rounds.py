@@ -64,6 +64,7 @@ class Settings:
             "keep_alive": self.plan.keep_alive_clients,
             "fresh": self.plan.fresh_clients,
             "think": self.plan.think_period * 1000,
+            "latency": self.plan.latency * 1000,
             "path": self.plan.path,
         }
 

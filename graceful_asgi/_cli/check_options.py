@@ -11,6 +11,7 @@ from .._check.scenarios import NAMES
 from .values import (
     BODY,
     HEADER,
+    LATENCY,
     MILLISECONDS,
     PATH,
     PICTURE,
@@ -84,6 +85,12 @@ _OPTIONS: Final = (
         type=click.IntRange(0, 20_000),
         default=50,
         help="Clients that open a connection for each request.",
+    ),
+    click.option(
+        "--latency",
+        type=LATENCY,
+        default="0ms",
+        help="What a round trip to the server takes: 20ms. Loopback takes none, which flatters.",
     ),
     click.option(
         "--think",

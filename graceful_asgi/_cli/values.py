@@ -101,6 +101,16 @@ def _number(text: str, least: float, what: str) -> float:
     return number
 
 
+def _latency(text: str) -> float:
+    """Return seconds: a number is one of milliseconds, if it has no other unit."""
+    number, unit = text, 1000.0
+    if text.endswith("ms"):
+        number = text.removesuffix("ms")
+    elif text.endswith("s"):
+        number, unit = text.removesuffix("s"), 1.0
+    return _number(number, 0, "milliseconds (20, 20ms) or seconds (0.02s)") / unit
+
+
 def _positive_seconds(text: str) -> float:
     number = _number(text, 0, "a number of seconds above 0")
     if not number:
@@ -123,5 +133,6 @@ BODY: Final = _Value("text", _body)
 PATH: Final = _Value("path", _path)
 HEADER: Final = _Value("name: value", _header)
 MILLISECONDS: Final = _Value("ms", lambda text: _number(text, 0, "milliseconds, 0 or more"))
+LATENCY: Final = _Value("ms", _latency)
 SECONDS: Final = _Value("seconds", _positive_seconds)
 PICTURE: Final = _Value("file", _picture)

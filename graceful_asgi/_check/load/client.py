@@ -230,16 +230,21 @@ def _is_framed(head: h11.Response) -> bool:
 
 async def connect(host: str, port: int, *, within: float) -> HttpConnection:
     """Open a TCP connection. Raises `OSError` (`TimeoutError` after `within` seconds)."""
+    with anyio.fail_after(within):
+        return HttpConnection(await connected_socket(host, port))
+
+
+async def connected_socket(host: str, port: int) -> socket.socket:
+    """Return a connected TCP socket that does not block. Raises `OSError`."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with anyio.fail_after(within):
-            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
     except BaseException:
         sock.close()
         raise
-    return HttpConnection(sock)
+    return sock
 
 
 def authority(host: str, port: int) -> str:

@@ -80,6 +80,8 @@ class LoadPlan:
 
     The single requests are waited for until the server has gone.
     """
+    latency: float = 0.0
+    """What a round trip to the server takes, besides its own time."""
     connect_period: float = 3.0
     connect_retries: int = 4
     """After the signal only; before it, the first connect that fails ends the load."""

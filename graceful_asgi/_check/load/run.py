@@ -30,6 +30,7 @@ from ..result.counts import (
 from ..result.timeline import Timeline
 from .client import authority, connect
 from .expectation import shown
+from .relay import Relay
 from .request import Request
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Run:
         """What right answers are, as far as that has been learned."""
         self.notes: Final[list[str]] = []
         """What a reader has to know of what was learned."""
+        self._relay = Relay(plan.latency) if plan.latency else None
         self._sent = self._lost = self._wrong = self._refused = 0
         self._waiting: set[HttpConnection] = set()
         self._none_waiting = asyncio.Event()
@@ -120,6 +122,8 @@ class Run:
             connection.give_up()
         if self._waiting:
             await self._none_waiting.wait()
+        if self._relay is not None:
+            self._relay.close()
 
     def statistics(self) -> LoadStatistics:
         """Return the figures of this instant."""
@@ -142,9 +146,7 @@ class Run:
                 if self.over.is_set():
                     break
                 try:
-                    connection = await connect(
-                        self.host, self.port, within=self.plan.connect_period
-                    )
+                    connection = await self._open()
                 except OSError as error:
                     if not self.signalled.is_set() or error.errno in _OUR_OWN:
                         self._fail(error)
@@ -160,6 +162,12 @@ class Run:
             raise
         self._refuse(counter)
         return None
+
+    async def _open(self) -> HttpConnection:
+        period = self.plan.connect_period
+        if self._relay is None:
+            return await connect(self.host, self.port, within=period)
+        return await self._relay.connect(self.host, self.port, within=period)
 
     def _refuse(self, counter: Counter) -> None:
         counter.refused += 1

@@ -97,6 +97,8 @@ def load_text(load: LoadResult) -> str:
         kinds.append(f"{counts.unsent:,} dead before the write")
     if kinds:
         return ", ".join(kinds)
+    if not counts.sent:
+        return f"none sent, {load.refused:,} refused"
     if counts.retryable:
         return f"{counts.sent - counts.retryable:,} answered, {counts.retryable:,} retryable"
     return f"all {counts.sent:,} answered"

@@ -278,7 +278,9 @@ class Verdict:
 
 
 # Whose failure is nothing but requests that are in the totals already.
-_COUNTED: Final = frozenset({"keep-alive", "fresh connections", "pipelining"})
+_COUNTED: Final = frozenset(
+    {"keep-alive", "fresh connections", "connection storm", "POST", "HTTP/2", "pipelining"}
+)
 
 
 def _adds(finding: Finding) -> bool:

@@ -110,7 +110,7 @@ class Load:
             group.start_soon(self._fail, group)
             with anyio.move_on_after(within) as self._until:
                 await until()
-            await self._run.end(_READ_OUT_PERIOD)
+            await self._run.end(_READ_OUT_PERIOD + self._run.plan.latency)
             # A scenario that has read the end of its connection has a few lines to run yet.
             await asyncio.sleep(0)
             group.cancel_scope.cancel()

@@ -39,7 +39,7 @@ versions:
 
 # The cost of a request, and the table of docs/explanation/servers.md. A few minutes, not part of CI.
 bench: $(VENV)/bench
-	$(BIN)/python -m tests.bench.overhead
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.overhead
 	$(BIN)/python -m tests.bench.servers
 
 # The parts of the pages that the code knows best, and the site in site/. No network is used.

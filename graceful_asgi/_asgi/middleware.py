@@ -19,7 +19,7 @@ from ..event_loop import in_event_loop
 from ..phase import Phase
 from .exchange import SCOPE_KEY, SERVING, Exchange
 from .http import HTTPExchange
-from .options import COMMAND_LINE_KEY, CodeOptions, CommandLine, ServerSettings, resolve
+from .options import COMMAND_LINE_KEY, CodeOptions, CommandLine, ServerSettings, misspelt, resolve
 from .position import check_position
 from .server_record import STATE_KEY, ServerRecord
 from .websocket import WebSocketExchange
@@ -168,9 +168,11 @@ class GracefulMiddleware:
         record = ServerRecord(runner_of(self.drainer), settings.endpoints, is_provisional=True)
         self._record = record  # before the await: the next request must not look as well
         await self._attach(record, scope, settings, anew=True)
-        for fault in (*settings.faults, record.fault):
-            if fault is not None:
-                log.refused("%s; left out: no lifespan reaches the middleware, to fail", fault)
+        # No lifespan reaches the middleware, so there is no start that could fail.
+        for fault in settings.faults:
+            log.refused("%s: ignored", fault)
+        if record.fault is not None:
+            log.refused("%s: the server is left as it is", record.fault)
         if record.drainer.phase is Phase.STOPPED:  # a late request: the server is on its way out
             self._record = None
             return record
@@ -181,7 +183,8 @@ class GracefulMiddleware:
             if change.phase is Phase.STOPPED and self._record is record:
                 self._record = None
 
-        self.drainer.add_hook(forget)
+        if not record.is_passive:  # nothing says when a passive one has ended
+            self.drainer.add_hook(forget)
         return record
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -197,21 +200,25 @@ class GracefulMiddleware:
             # This middleware stands further out as well: there is one drain, and that one has it.
             if unused := self._code.names:
                 log.caution(
-                    "GracefulMiddleware is in this app twice, and the inner one has no say: give "
-                    "%s to the outer one",
+                    "GracefulMiddleware is in this app twice, and the options of the inner one "
+                    "have no effect: give %s to the outer one",
                     ", ".join(unused),
                 )
             return await self.app(scope, receive, send)
         if given is not None:
             given.is_taken = True
-        if self._code.ready is not None and settings.endpoints.readiness_path is None:
-            log.caution("ready= is given, and no readiness_path that would ask it")
-        check_position(scope, settings.endpoints.paths)
         async with self.serving(scope, settings) as record:
             if record.fault is not None:
                 await fail_start(record.fault, receive, send)
+            self._warn(scope, settings)
             receive = drain_before_shutdown(receive, record)
             return await self.app(scope, receive, self.note_start(send, scope, record))
+
+    def _warn(self, scope: Scope, settings: ServerSettings) -> None:
+        """Log what a person should change about how the middleware is used."""
+        if settings.endpoints.ready is not None and settings.endpoints.readiness_path is None:
+            log.caution("ready= is given, and no readiness_path that would ask it")
+        check_position(scope, settings.endpoints.paths)
 
     @asynccontextmanager
     async def serving(self, scope: Scope, settings: ServerSettings) -> AsyncIterator[ServerRecord]:
@@ -259,6 +266,8 @@ class GracefulMiddleware:
         else:
             if hook is not None:
                 record.drainer, record.is_passive = hook.drainer, False
+            if unknown := misspelt(os.environ):
+                log.caution("no option of graceful_asgi: %s", ", ".join(unknown))
 
     def note_start(self, send: Send, scope: Scope, record: ServerRecord) -> Send:
         """Return *send*, which notes that the server has started, or has failed to."""
@@ -288,7 +297,10 @@ def drain_before_shutdown(receive: Receive, record: ServerRecord) -> Receive:
         message = await receive()
         if message["type"] == "lifespan.shutdown":
             drainer.stop("lifespan.shutdown", lame_duck=False)
-            await drainer.drain(PassiveAdapter())
+            try:
+                await drainer.drain(PassiveAdapter())
+            except Exception:
+                log.failed("the drain failed; the app is shut down all the same")
         return message
 
     return receive_shutdown

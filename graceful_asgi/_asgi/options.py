@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core.drainer import Drainer
 from ..errors import GracefulError, MisuseError, PolicyError
+from ..option import PREFIX
 from ..policy import POLICY_OPTIONS, DrainPolicy
 from .health import ENDPOINT_OPTIONS, Endpoints
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 OPTIONS: Final[Mapping[str, Option]] = {**POLICY_OPTIONS, **ENDPOINT_OPTIONS}
 """Every option that has a keyword, a variable and a flag, by name."""
+
+ALIKE: Final = 0.9
+"""How like two names are, by `difflib`, of which one is the other misspelt: a letter or two."""
 
 COMMAND_LINE_KEY: Final = "graceful_asgi.command_line"
 """Where the lifespan's `scope["state"]` holds the `CommandLine` until the app has started."""
@@ -133,6 +137,17 @@ def _unknown(name: str, value: object) -> GracefulError:
         f"GracefulMiddleware has no option {name!r} (given: {shown}); {meant}its options are: "
         f"{', '.join(keywords)}"
     )
+
+
+def misspelt(environ: Mapping[str, str]) -> Sequence[str]:
+    """Return the variables that are nearly options, each with the option that it is like."""
+    known = {each.variable for each in OPTIONS.values()}
+    others = [name for name in environ if name.startswith(PREFIX) and name not in known]
+    found = []
+    for name in sorted(others):
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=ALIKE):
+            found.append(f"{name} (did you mean {close[0]}?)")
+    return found
 
 
 def resolve(

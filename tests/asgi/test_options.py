@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
-from graceful_asgi._asgi.options import OPTIONS, CodeOptions, ServerSettings, resolve
+from graceful_asgi._asgi.options import OPTIONS, CodeOptions, ServerSettings, misspelt, resolve
 from graceful_asgi.errors import GracefulError, MisuseError, PolicyError
 from graceful_asgi.policy import POLICY_OPTIONS, PolicyFields
 
@@ -170,6 +170,23 @@ def test_a_bad_variable_is_refused_there_too(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("GRACEFUL_GRACE_PERIOD", "abc")
     with pytest.raises(PolicyError, match="GRACEFUL_GRACE_PERIOD='abc'"):
         GracefulMiddleware(app)
+
+
+def test_a_variable_that_is_nearly_one_of_ours_is_named() -> None:
+    """Whoever set it believes that it counts. The prefix may be that of others as well."""
+    environ = {
+        "GRACEFUL_GRACE_PERIOOD": "20",
+        "GRACEFUL_READYNESS_PATH": "/readyz",
+        "GRACEFUL_GRACE_PERIOD": "20",
+        "GRACEFUL_CONTROL_DIR": "/run/app",
+        "GRACEFUL_SERVICE_HOST": "10.0.0.1",
+        "GRACEFUL_SHUTDOWN": "yes",
+        "GRACE_PERIOD": "1",
+    }
+    assert misspelt(environ) == [
+        "GRACEFUL_GRACE_PERIOOD (did you mean GRACEFUL_GRACE_PERIOD?)",
+        "GRACEFUL_READYNESS_PATH (did you mean GRACEFUL_READINESS_PATH?)",
+    ]
 
 
 def test_the_token_is_not_shown() -> None:

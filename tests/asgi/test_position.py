@@ -128,8 +128,8 @@ async def test_twice_in_one_app_is_said_if_the_inner_one_was_given_anything(warn
     inner = GracefulMiddleware(app, readiness_path="/readyz", policy=QUICK)
     await start_and_stop(GracefulMiddleware(inner))
     assert warnings() == [
-        "GracefulMiddleware is in this app twice, and the inner one has no say: give policy=, "
-        "readiness_path= to the outer one"
+        "GracefulMiddleware is in this app twice, and the options of the inner one have no "
+        "effect: give policy=, readiness_path= to the outer one"
     ]
 
 
@@ -169,3 +169,14 @@ async def test_a_frame_that_cannot_be_looked_at_costs_no_start(
     async with serving(outer) as server:
         assert server.sent == [{"type": "lifespan.startup.complete"}]
     assert "cannot be found" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_a_variable_that_is_nearly_an_option_is_said(
+    warnings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRACEFUL_GRACE_PERIOOD", "20")
+    await start_and_stop(GracefulMiddleware(with_lifespan(answer)))
+    assert warnings() == [
+        "no option of graceful_asgi: GRACEFUL_GRACE_PERIOOD (did you mean GRACEFUL_GRACE_PERIOD?)"
+    ]

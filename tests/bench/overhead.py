@@ -134,7 +134,7 @@ def _serving(name: str) -> Iterator[int]:
     port = free_port()
     target = f"tests.bench.overhead:{name}"
     command = [sys.executable, "-m", "uvicorn", target, "--port", str(port), "--no-access-log"]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with tempfile.TemporaryDirectory() as directory:
         log_path = Path(directory, "server.log")
         with TargetProcess(command, port=port, env=environment, log_path=log_path):

@@ -1,8 +1,7 @@
-"""What asyncio and trio do differently: calling in from outside, the clock, a wait cut short."""
+"""What asyncio and trio do differently: calling in from outside, the clock; and sharing a loop."""
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import threading
 import time
@@ -14,9 +13,8 @@ import pytest
 from support.polling import PATIENCE
 
 from graceful_asgi.event_loop import (
-    Interrupted,
-    Interruptible,
     Wakeup,
+    in_slices,
     run_soon,
     running_clock,
     spawn,
@@ -115,158 +113,6 @@ async def test_a_signal_handler_that_interrupts_the_loop_sees_the_clock_of_the_l
     assert times == [pytest.approx(anyio.current_time(), abs=1)]
 
 
-# A wait that somebody else may interrupt
-
-
-class Waiter:
-    """A task that waits for one event after another, and keeps what became of it."""
-
-    def __init__(self, *events: anyio.Event) -> None:
-        self.wait = Interruptible()
-        self.outcome = ""
-        self.over = anyio.Event()
-        self._events = events
-
-    async def _all(self) -> str:
-        for event in self._events:
-            await event.wait()
-        return "came"
-
-    async def run(self) -> None:
-        try:
-            self.outcome = await self.wait.wait(self._all())
-        except Interrupted:
-            self.outcome = "interrupted"
-            await anyio.lowlevel.checkpoint()  # whoever was interrupted goes on like any other task
-        except BaseException as exc:
-            self.outcome = type(exc).__name__
-            raise
-        finally:
-            self.over.set()
-
-
-@pytest.mark.anyio
-async def test_a_wait_that_nobody_interrupts_is_a_wait_like_any_other() -> None:
-    event = anyio.Event()
-    waiter = Waiter(event)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(waiter.run)
-        await anyio.wait_all_tasks_blocked()
-        assert waiter.wait.waiting
-        event.set()
-    assert waiter.outcome == "came"
-    assert not waiter.wait.waiting
-
-
-@pytest.mark.anyio
-async def test_an_interrupted_wait_ends_at_once_and_its_task_goes_on() -> None:
-    waiter = Waiter(anyio.Event())
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(waiter.run)
-        await anyio.wait_all_tasks_blocked()
-        waiter.wait.interrupt()
-        waiter.wait.interrupt()
-        with anyio.fail_after(PATIENCE):
-            await waiter.over.wait()
-    assert waiter.outcome == "interrupted"
-
-
-@pytest.mark.anyio
-async def test_an_interruption_that_is_too_late_loses_nothing() -> None:
-    """What the task waits for has come: it has been woken, and has not run yet."""
-    event = anyio.Event()
-    waiter = Waiter(event)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(waiter.run)
-        await anyio.wait_all_tasks_blocked()
-        event.set()
-        waiter.wait.interrupt()
-    assert waiter.outcome == "came"
-
-
-@pytest.mark.anyio
-async def test_an_interruption_between_two_waits_ends_the_second() -> None:
-    first = anyio.Event()
-    waiter = Waiter(first, anyio.Event())
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(waiter.run)
-        await anyio.wait_all_tasks_blocked()
-        first.set()
-        waiter.wait.interrupt()
-        with anyio.fail_after(PATIENCE):
-            await waiter.over.wait()
-    assert waiter.outcome == "interrupted"
-
-
-@pytest.mark.anyio
-async def test_an_interruption_of_nothing_does_not_end_the_next_wait() -> None:
-    waiter = Waiter(event := anyio.Event())
-    waiter.wait.interrupt()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(waiter.run)
-        await anyio.wait_all_tasks_blocked()
-        event.set()
-    assert waiter.outcome == "came"
-
-
-@pytest.mark.anyio
-async def test_a_wait_that_raises_raises() -> None:
-    async def fails() -> None:
-        await anyio.lowlevel.checkpoint()
-        raise LookupError("as asked")
-
-    with pytest.raises(LookupError, match="as asked"):
-        await Interruptible().wait(fails())
-
-
-@pytest.mark.anyio
-async def test_a_cancellation_while_waiting_is_passed_on() -> None:
-    waiter = Waiter(anyio.Event())
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(waiter.run)
-        await anyio.wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
-    assert waiter.outcome == anyio.get_cancelled_exc_class().__name__
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("first", ["interruption", "cancellation"])
-async def test_a_cancellation_beside_an_interruption_is_passed_on(first: str) -> None:
-    if not hasattr(asyncio.Task, "uncancel"):
-        pytest.skip("Python 3.10 does not count cancellations")
-    waiter = Waiter(anyio.Event())
-    task = asyncio.ensure_future(waiter.run())
-    await anyio.wait_all_tasks_blocked()
-    if first == "interruption":
-        waiter.wait.interrupt()
-    task.cancel()
-    waiter.wait.interrupt()
-    await asyncio.wait([task], timeout=PATIENCE)
-    assert task.cancelled()
-    assert waiter.outcome == "CancelledError"
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_cancellation_that_the_task_has_swallowed_before_does_not_count() -> None:
-    waiter = Waiter(anyio.Event())
-
-    async def run() -> None:
-        try:
-            await asyncio.sleep(PATIENCE)
-        except asyncio.CancelledError:
-            await waiter.run()
-
-    task = asyncio.ensure_future(run())
-    await anyio.wait_all_tasks_blocked()
-    task.cancel()
-    await anyio.wait_all_tasks_blocked()
-    waiter.wait.interrupt()
-    await asyncio.wait([task], timeout=PATIENCE)
-    assert waiter.outcome == "interrupted"
-
-
 # Beside everything else
 
 
@@ -287,3 +133,21 @@ def test_outside_of_a_loop_nothing_is_spawned() -> None:
         raise AssertionError("ran")
 
     assert spawn(run) is None
+
+
+@pytest.mark.anyio
+async def test_in_slices_everything_else_runs_between_two_of_them() -> None:
+    turns = [""]
+
+    async def others() -> None:
+        while True:
+            turns.append("")
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        async for number in in_slices(range(30), 3):
+            turns[-1] += f"{number} "
+        tasks.cancel_scope.cancel()
+    assert "".join(turns).split() == [str(number) for number in range(30)]
+    assert max(len(turn.split()) for turn in turns) <= 6, "trio may run them in either order"

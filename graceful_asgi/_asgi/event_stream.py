@@ -9,36 +9,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import anyio
-
-    from .._core.work import CloseWhen
-    from ..types import Message
+    from ..types import Message, Scope
 
 _MIDDLE: Final = b"?"
 """A tail that stands for the midst of an event."""
 
 
 class EventStream:
-    """One response's events as they pass, and whether it has been ended.
+    """One response's events as they pass."""
 
-    Attributes:
-        closed: when the response was ended in the app's place; None while it was not.
-        completed: set when the server has taken that end.
-        told: whether the app has been given to understand that it was.
-    """
-
-    __slots__ = ("_passing", "_tail", "closed", "completed", "told")
+    __slots__ = ("_passing", "_tail")
 
     def __init__(self) -> None:
-        self.closed: CloseWhen | None = None
-        self.completed: anyio.Event | None = None
-        self.told = False
         self._tail = b"\n\n"  # nothing sent yet: no event is half out
         self._passing = 0
 
     @property
     def between_events(self) -> bool:
-        """Whether all that was sent are whole events, and nothing is being sent."""
+        """True while everything that was sent are whole events, and nothing is being sent."""
         return not self._passing and _ends_event(self._tail)
 
     def begins(self, chunk: bytes) -> bytes:
@@ -49,19 +37,19 @@ class EventStream:
         return (before + bytes(chunk[-4:]))[-4:]
 
     def passed(self, tail: bytes) -> None:
-        """Note that what *tail* stands for has been sent."""
+        """Note that the chunk that *tail* belongs to has been sent."""
         self._passing -= 1
         self._tail = tail
 
     def failed(self, tail: bytes) -> None:
-        """Note that it may have been sent, or not: sending it was cancelled, or raised."""
+        """Note that the chunk may have been sent, or not: sending was cancelled, or raised."""
         self._passing -= 1
         if not (_ends_event(self._tail) and _ends_event(tail)):
             self._tail = _MIDDLE
 
 
 def is_event_stream(start: Message) -> bool:
-    """Say whether a response that starts like this may be ended between any two of its events.
+    """Return True if a response that starts like this may end between any two of its events.
 
     Not one with a length, which would be missed; not one in an encoding, whose events cannot be
     seen, and which has an end of its own.
@@ -70,6 +58,19 @@ def is_event_stream(start: Message) -> bool:
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return media_type == b"text/event-stream" and not (
         b"content-length" in headers or b"content-encoding" in headers
+    )
+
+
+def reconnects(scope: Scope) -> bool:
+    """Return True for a request whose client connects again when the event stream ends.
+
+    An EventSource sends GET and `Accept: text/event-stream`, and comes back by itself (WHATWG
+    HTML, section 9.2). The client of any other request takes the end of the body for the end of
+    its answer: OpenAI's returns what it has got.
+    """
+    return scope["method"] == "GET" and any(
+        name == b"accept" and b"text/event-stream" in value.lower()
+        for name, value in scope["headers"]
     )
 
 

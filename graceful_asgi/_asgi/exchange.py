@@ -6,23 +6,24 @@ or two. Types unknown here pass through untouched.
 
 from __future__ import annotations
 
-import math
+import asyncio
+import inspect
 import random
-from asyncio import current_task
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from .._core.work import Work
+from ..errors import ClosedError
 from ..phase import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from .._core.runner import DrainRunner
-    from ..event_loop import Interruptible
     from ..report import Outcome
     from ..types import Message, Receive, Scope, Send
-    from .event_stream import EventStream
+
+    AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
 SCOPE_KEY: Final = "graceful_asgi"
 """Where the scope of a call that is counted holds its exchange and, when the call is over, the
@@ -37,56 +38,40 @@ SERVING: Final = Phase.SERVING
 
 Answer = Literal["not started", "started", "complete", "refused"]
 
+Closing = Literal["on drain", "at deadline"]
+"""When the drain closed an exchange: as the drain began, or because the grace period ended."""
+
 
 class Exchange(Work):
-    """What an HTTP request and a WebSocket session have in common."""
+    """What an HTTP request and a WebSocket session have in common.
+
+    Attributes:
+        answer: how far the response has come, or the handshake and the close.
+        may_close: True once the app has said that a drain may close the exchange as it begins.
+        closed: when the drain closed the exchange in the app's place. Set before the close is
+            sent: what the app sends from then on goes no further.
+        aware: True once the app knows that its peer is gone, from a disconnect or from an error.
+    """
 
     __slots__ = (
-        "_body_read",
-        "_events",
-        "_last",
-        "_listening",
         "_receive",
         "_send",
-        "_sent",
-        "_start",
         "answer",
+        "aware",
+        "closed",
         "drainer",
         "may_close",
         "scope",
     )
 
-    # Not there before they are known: each request would pay for a None and a 0.
-    _last: Message
-    """The piece that completes the body. It may be on its way for long."""
-    _sent: int
-    """Bytes of the body's other pieces."""
-
     def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
-        # What Work.__init__ does, spelled out: the call is a tenth of what a request costs here.
-        in_flight = self._in_flight = drainer.in_flight
-        self._cancel_scope = None
-        self.began = in_flight.clock()
-        self.cancelled = False
-        self.close_at = math.inf
-        try:
-            self.task = current_task()
-        except RuntimeError:
-            self.task = None
         self.drainer = drainer
         self.scope = scope
-        self.answer: Answer = "not started"
-        self.may_close = False
-        """The app has said that it may be ended as a drain begins."""
         self._receive = receive
         self._send = send
-        # An HTTP request's, and here all the same: an __init__ of its own would cost more than all
-        # of this.
-        self._body_read = False
-        self._start: Message | None = None
-        """How the response began, until somebody wants to know whether it is an event stream."""
-        self._events: EventStream | None = None
-        self._listening: Interruptible | None = None
+        self.answer: Answer = "not started"
+        self.closed: Closing | None = None
+        self.may_close = self.aware = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Exchange:
         """Return itself: apps copy the scope that it stands in."""
@@ -117,19 +102,33 @@ class Exchange(Work):
         return self.answer == "started"
 
     @property
-    def outcome(self) -> Outcome:
-        return "rejected" if self.answer == "refused" else super().outcome
-
-    def close_on_drain(self) -> None:
-        """Let the work be ended as soon as a drain begins, or now if one has. Idempotent."""
-        self.may_close = True
-        if self.drainer.phase is not SERVING:  # and this may be a worker thread
-            self.drainer.notifier.post(partial(self.drainer.close_schedule.add, self))
+    def unaware(self) -> bool:
+        return self.closed is not None and not self.aware
 
     @property
-    def was_closed(self) -> bool:
-        """Whether the drain has ended it in the app's place."""
-        return False
+    def outcome(self) -> Outcome:
+        if self.answer == "refused":
+            return "rejected"
+        if self.closed is None:
+            return super().outcome
+        if self.cut:  # the peer has not taken the close
+            return "aborted"
+        # Cancelled because it did not know of the close, or because it did, and stayed?
+        stayed = self.cancelled and self.aware
+        return "cancelled" if self.closed == "at deadline" or stayed else "completed"
+
+    def close_on_drain(self) -> None:
+        """Let a drain close the exchange as it begins, or now if one has. Idempotent."""
+        self.may_close = True
+        if self.drainer.phase is not SERVING:  # and this may be a worker thread
+            schedule = self.drainer.close_schedule
+            self.drainer.notifier.post(partial(schedule.add, self, now=True))
+
+    def excuses(self, error: Exception) -> bool:
+        """Return True for an *error* that is only the app's way to take the end of its exchange."""
+        if self.answered_for_app:
+            return True
+        return self.closed is not None and ClosedError.is_behind(error)
 
     async def receive(self) -> Message:
         """Pass on what the client sends."""
@@ -164,3 +163,16 @@ def unavailable() -> tuple[Message, Message]:
         {"type": "http.response.start", "status": 503, "headers": headers},
         {"type": "http.response.body", "body": body, "more_body": False},
     )
+
+
+def marked_as_coroutine_function(function: AnyCallable) -> AnyCallable:
+    """Return *function* so that `iscoroutinefunction` takes it for what it returns.
+
+    A `send` that returns the server's own awaitable saves a coroutine for each message. asgiref
+    warns of a `send` that is no coroutine function (`asgiref.wsgi`, `asgiref.sync`).
+    """
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:  # Python 3.12 and newer
+        return mark(function)  # type: ignore[no-any-return]
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    return function

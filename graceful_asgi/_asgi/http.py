@@ -1,41 +1,46 @@
-"""An HTTP request in flight and its response, an event stream's end included."""
+"""An HTTP request in flight and its response, an event stream's close included."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import anyio
 
 from .. import log
 from .._core.server import PassiveAdapter
+from .._servers.sse_starlette import keep_event_streams_open
 from ..errors import ClosedError, GracefulError
-from ..event_loop import Interrupted, Interruptible
 from . import connection_header
-from .event_stream import EventStream, is_event_stream
-from .exchange import SERVING, Exchange, unavailable
+from .event_stream import EventStream, is_event_stream, reconnects
+from .exchange import SERVING, Exchange, marked_as_coroutine_function, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from .._core.runner import DrainRunner
     from .._core.work import CloseWhen
-    from ..report import Kind, Outcome
-    from ..types import Message
+    from ..report import Kind
+    from ..types import Message, Receive, Scope, Send
 
-_BODIES: Final = frozenset(
-    ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
-)
-
-NOTICE_PERIOD: Final = 0.5
-"""Seconds for an app to hear that its response was ended. One that neither sends nor receives in
-that time has nothing to hear it by but a cancellation."""
+_FILES: Final = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
+"""Bodies as extensions of ASGI have them."""
 
 
 class HTTPExchange(Exchange):
     """An HTTP request and its response."""
 
-    __slots__ = ()
+    __slots__ = ("_body", "_body_read", "_message")
+
     kind: ClassVar[Kind] = "http"
+
+    def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
+        Exchange.__init__(self, drainer, scope, receive, send)
+        self._body_read = False
+        self._message: Message | None = None
+        """How the response starts, and then the piece that completes it, as the app has sent that.
+        It may be on its way for long."""
+        self._body: StreamedBody | None = None
+        """There once the body comes in pieces, or a drain wants to know about it."""
 
     @property
     def method(self) -> str:
@@ -47,59 +52,49 @@ class HTTPExchange(Exchange):
 
     @property
     def sent(self) -> int:
-        last: Message = getattr(self, "_last", {})
-        earlier: int = getattr(self, "_sent", 0)
+        last = {} if self._message is None else self._message
+        earlier = 0 if self._body is None else self._body.size
         return earlier + len(last.get("body", b""))
 
     async def receive(self) -> Message:
-        if self._body_read:
-            return await self._listen()
         message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self._body_read = True
+        if message["type"] == "http.request":
+            if not message.get("more_body", False):
+                self._body_read = True
         elif message["type"] == "http.disconnect":
-            self._note_told()
+            # ASGI has the server say so as well once a response is complete, whoever completed it.
+            self.aware = True
         return message
 
-    async def _listen(self) -> Message:
-        """Pass on what comes after the body, which is the disconnect; ours, too."""
-        message: Message = {"type": "http.disconnect"}
-        if not self.was_closed:
-            self._listening = Interruptible()
-            with contextlib.suppress(Interrupted):
-                message = await self._listening.wait(self._receive())
-        if message["type"] == "http.disconnect":
-            self._note_told()
-        return message
-
-    def _note_told(self) -> None:
-        if self._events is not None:
-            self._events.told = True
-
+    @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
-        # Returns the server's own awaitable: a coroutine around it would be half of our cost.
+        # Returns the server's own awaitable: a coroutine around it would be a third of our cost.
         kind = message["type"]
         if kind == "http.response.start":
-            self.answer = "started"
-            self._start = message
             if self.drainer.phase is not SERVING:
-                self.drainer.close_schedule.add(self)
-                if self._may_say_close(message):
-                    message = connection_header.with_close(message)
-        elif kind in _BODIES:
-            if not message.get("more_body", False):
-                return self._complete(message)
-            self._sent = getattr(self, "_sent", 0) + len(message.get("body", b""))
-            if (events := self._event_stream()) is not None:
-                return self._send_event(message, events)
+                return self._start_while_draining(message)
+            self.answer = "started"
+            self._message = message
+        elif kind == "http.response.body" or kind in _FILES:
+            # Most responses leave `more_body` out, and a look is cheaper than a call of `get`.
+            if message.get("more_body"):
+                return self._send_piece(message)
+            return self._complete(message)
         return self._send(message)
 
-    async def _complete(self, message: Message) -> None:
-        if self.was_closed:
-            return self._too_late(message)
-        self._last = message
-        await self._send(message)  # waits for a slow reader: cancelled here, the answer is cut
-        self.answer = "complete"
+    def _start_while_draining(self, message: Message) -> Awaitable[None]:
+        if self.answered_for_app:
+            return _send_nothing()
+        self.answer = "started"
+        self._message = message
+        self.drainer.close_schedule.add(self)
+        if self._body is not None and self._body.events is not None and not self._is_passive:
+            # The app may have imported sse-starlette for this very response. It looks for the first
+            # time when it has sent this message.
+            keep_event_streams_open()
+        if self._may_say_close(message):
+            message = connection_header.with_close(message)
+        return self._send(message)
 
     def _may_say_close(self, message: Message) -> bool:
         # An early answer plus a close, with the body still on its way, breaks the client's pipe
@@ -107,40 +102,44 @@ class HTTPExchange(Exchange):
         body_pending = not self._body_read and connection_header.has_body(self.scope["headers"])
         return connection_header.closes(self.scope, message) and not body_pending
 
-    # An event stream, and its end
+    def _send_piece(self, message: Message) -> Awaitable[None]:
+        if self.answered_for_app:
+            return _send_nothing()
+        body = self._streamed_body()
+        body.size += len(message.get("body", b""))
+        if body.events is None:
+            return self._send(message)
+        return self._send_event(message, body, body.events)
 
-    def _event_stream(self) -> EventStream | None:
-        """Return the state of the response's events; None where it is none that can be ended."""
-        start, self._start = self._start, None
-        if start is not None and is_event_stream(start):
-            self._events = EventStream()
-        return self._events
+    async def _complete(self, message: Message) -> None:
+        if self.closed or self.answered_for_app:
+            return self._check_late(message)
+        self._message = message
+        await self._send(message)  # waits for a slow reader: cancelled here, the answer is cut
+        self.answer = "complete"
+        if self._body is not None:
+            self._body.note_end()
+
+    # An event stream, and its close
+
+    def _streamed_body(self) -> StreamedBody:
+        if self._body is None:
+            self._body = StreamedBody(self._message or {})
+        return self._body
 
     @property
     def close_when(self) -> CloseWhen:
-        if self.answer != "started" or self._event_stream() is None:
+        if self.answer != "started" or self._streamed_body().events is None:
             return "never"
-        on_drain = self.drainer.policy.event_streams == "close" or self.may_close
-        return "on drain" if on_drain else "at deadline"
+        if self.may_close:
+            return "on drain"
+        if not reconnects(self.scope):
+            return "never"
+        return "on drain" if self.drainer.policy.event_streams == "close" else "at deadline"
 
-    @property
-    def was_closed(self) -> bool:
-        return self._events is not None and self._events.closed is not None
-
-    @property
-    def outcome(self) -> Outcome:
-        events = self._events
-        if events is None or not events.closed:
-            return super().outcome
-        if self.cut:
-            return "aborted"
-        # Cancelled because it could not hear of the end, or because it had, and stayed?
-        stayed = self.cancelled and events.told
-        return "cancelled" if events.closed == "at deadline" or stayed else "completed"
-
-    async def _send_event(self, message: Message, events: EventStream) -> None:
-        if events.closed:
-            return self._too_late(message)
+    async def _send_event(self, message: Message, body: StreamedBody, events: EventStream) -> None:
+        if self.closed:
+            return self._check_late(message)
         tail = events.begins(message.get("body", b""))
         try:
             await self._send(message)
@@ -148,56 +147,68 @@ class HTTPExchange(Exchange):
             events.failed(tail)
             raise
         events.passed(tail)
-        if self.drainer.phase is not SERVING and self.drainer.close_schedule.is_due(self):
-            await self.close()
+        if body.closers:
+            await self._close_between_events(self.close_when)
 
-    def _too_late(self, message: Message) -> None:
-        self._note_told()
-        if message.get("body") or message.get("more_body", False):
-            raise ClosedError(f"{self.method} {self.path} has been ended: the server drains")
+    def _check_late(self, message: Message) -> None:
+        """Take what the app sends after its response was completed for it: an end, or too much."""
+        self.aware = True
+        if self.closed and (message.get("body") or message.get("more_body", False)):
+            raise ClosedError(f"{self.method} {self.path} is closed: the server drains")
 
-    async def close(self) -> None:
-        """Complete the body if no event is half out. Else the send that completes it does."""
-        await self._complete_events(self.close_when)
+    async def close(self, patience_end: float, *, hurried: bool = False) -> None:
+        # Between two events is where the app has sent the end of one, and that is seen in `send`
+        # only: this waits until `send` has closed the stream, or the app has ended it.
+        body = self._streamed_body()
+        body.closers += 1
+        try:
+            await self.close_now()
+            if self.answer == "started":
+                await body.wait_end()
+        finally:
+            body.closers -= 1
 
-    async def settle(self) -> None:
-        # sse-starlette ends its streams by itself when uvicorn is told to stop, the way it does for
-        # a client that has gone: without an end of the body.
-        if self.close_when == "never" or self._events is None:
+    async def close_now(self) -> None:
+        await self._close_between_events(self.close_when)
+
+    async def _close_between_events(self, when: CloseWhen) -> None:
+        """Complete the body in the app's place, if no event is half out."""
+        body = self._streamed_body()
+        if body.events is None or when == "never" or self.closed or not body.events.between_events:
             return
-        with anyio.CancelScope() as cancel_scope:
-            if self.task is None:  # what it had to be cancelled by has been left by now
-                self.cancel_with(cancel_scope)
-            if self._events.completed is not None:  # a slow reader: in flight until it has the end
-                await self._events.completed.wait()
-            await self._complete_events("on drain")
-
-    async def _complete_events(self, ending: CloseWhen) -> None:
-        events = self._events
-        if ending == "never" or events is None or events.closed or not events.between_events:
-            return
-        # Before the await: from here on the app's own go no further.
-        events.closed, events.completed = ending, anyio.Event()
+        self.closed, body.closing = when, anyio.Event()
         try:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         except Exception as exc:
             log.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
         except BaseException:
-            if self.drainer.waiting:  # the app has given up on the send that this is a part of
-                events.closed = None
+            # Whoever waited for a slow reader gave up: the app on the send that this is a part of,
+            # or a drain that was called off. While there is time, the stream goes on.
+            if self.drainer.waiting or self.drainer.phase is SERVING:
+                self.closed = None
             raise
         finally:
-            events.completed.set()
+            body.closing.set()
         self.answer = "complete"
-        self.drainer.close_schedule.start_soon(self._tell)
+        body.note_end()
+        self.drainer.close_schedule.watch(self)
 
-    async def _tell(self) -> None:
-        """See to it that the app hears of the end: as of a client's leaving, or by cancellation."""
-        if self._listening is not None:
-            self._listening.interrupt()
-        await anyio.sleep(NOTICE_PERIOD)
-        if self._events is not None and not self._events.told:
-            self._in_flight.cancel_only([self])
+    async def settle(self) -> None:
+        # An app that takes the drain for the end of its event stream, and returns without an end
+        # of the body, as sse-starlette does before 3.2. To an EventSource the stream has ended.
+        if self._body is None or (self._body.closing is None and self.close_when == "never"):
+            return
+        with anyio.CancelScope() as cancel_scope:
+            if self.task is None:  # what it had to be cancelled by has been left by now
+                self.cancel_with(cancel_scope)
+            if self._body.closing is not None:  # a slow reader: in flight until it has the end
+                await self._body.closing.wait()
+            await self._close_between_events("on drain")
+
+    @property
+    def _is_passive(self) -> bool:
+        """True where a server drains that we do not know."""
+        return isinstance(self.drainer.adapter, PassiveAdapter)
 
     # In the app's place
 
@@ -208,19 +219,60 @@ class HTTPExchange(Exchange):
         self.answer = "refused"
 
     async def conclude(self) -> None:
-        await self.close()
-        if self.cut and isinstance(self.drainer.adapter, PassiveAdapter):
+        await self.close_now()
+        if self.answer == "not started":
+            await self._send_unavailable()
+        elif self.cut and self._is_passive:
             # An unknown server cuts the answer only if it sees that the app has failed.
             raise GracefulError(f"{self.method} {self.path} was cut at its deadline")
+
+    async def answer_for_app(self) -> None:
         if self.answer == "not started":
-            start, body = unavailable()
-            if connection_header.closes(self.scope, start):
-                start = connection_header.with_close(
-                    start
-                )  # whatever is unread: the process is going away
-            try:
-                await self._send(start)
-                await self._send(body)
-            except OSError as exc:
-                log.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
-            self.answer = "complete"
+            self.answered_for_app = True
+            await self._send_unavailable()
+
+    async def _send_unavailable(self) -> None:
+        start, body = unavailable()
+        if connection_header.closes(self.scope, start):
+            # Whatever of the request is unread: the process is going away.
+            start = connection_header.with_close(start)
+        try:
+            await self._send(start)
+            await self._send(body)
+        except OSError as exc:
+            log.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
+        self.answer = "complete"
+
+
+class StreamedBody:
+    """A response's body that comes in pieces.
+
+    Attributes:
+        size: bytes of the pieces so far, but for the last.
+        events: where its events stand; None where it is no event stream that may be closed.
+        closers: how many calls of `close` wait for the end of an event.
+        closing: there once the drain completes the body; set as the server has taken the end.
+    """
+
+    __slots__ = ("_ended", "closers", "closing", "events", "size")
+
+    def __init__(self, start: Message) -> None:
+        self.size = self.closers = 0
+        self.events = EventStream() if is_event_stream(start) else None
+        self.closing: anyio.Event | None = None
+        self._ended: anyio.Event | None = None
+
+    async def wait_end(self) -> None:
+        """Wait until the body is complete."""
+        if self._ended is None:
+            self._ended = anyio.Event()
+        await self._ended.wait()
+
+    def note_end(self) -> None:
+        """Note that the body is complete."""
+        if self._ended is not None:
+            self._ended.set()
+
+
+async def _send_nothing() -> None:
+    """Take what the app sends after it was answered for."""

@@ -14,7 +14,7 @@ from .._core.drainer import Drainer, as_drainer, runner_of
 from .._core.runner import DrainRunner
 from .._core.server import PassiveAdapter
 from .._servers import attach
-from ..errors import ClosedError, ControlError, GracefulError
+from ..errors import ControlError, GracefulError
 from ..event_loop import in_event_loop
 from ..phase import Phase
 from .exchange import SCOPE_KEY, SERVING, Exchange
@@ -128,7 +128,7 @@ class GracefulMiddleware:
 
         exchange = scope[SCOPE_KEY] = make(drainer, scope, receive, send)
         # No context manager: that alone would be a seventh of what a request costs here.
-        drainer.in_flight.works.add(exchange)  # counted first, the phase looked at second
+        drainer.in_flight.enter(exchange)  # counted first, the phase looked at second
         app = self.app if exchange.task is not None else self._in_cancel_scope
         returned = None
         try:
@@ -137,13 +137,15 @@ class GracefulMiddleware:
             try:
                 returned = await app(scope, exchange.receive, exchange.send)
             except Exception as exc:
-                if not (exchange.was_closed and ClosedError.is_behind(exc)):
+                if not exchange.excuses(exc):
                     raise
-                log.detail("%s fell over the news of its end: %r", exchange.path, exc)
+                log.detail("%s fell over its end: %r", exchange.path, exc)
             if drainer.phase is not SERVING:
                 await exchange.settle()
             return returned
         except asyncio.CancelledError:
+            if exchange.answered_for_app:  # the loop ends, and with it an app that has not
+                return None
             if not exchange.cancelled or not exchange.uncancel():
                 raise
             await exchange.conclude()

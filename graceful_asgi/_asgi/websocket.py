@@ -1,19 +1,24 @@
-"""A WebSocket session in flight, and how a drain closes it: at a message boundary.
+"""A WebSocket session in flight, and how a drain closes it: at a boundary.
 
-The session is closed when its handler waits for the next message, never while it works on one.
+A boundary is where the session owes its client nothing that anybody can see:
+
+* the handler waits for the next message, and the server has none;
+* or it has been given none lately, and is between two of its own sends: it only sends, or waits for
+  something else.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import anyio
+import anyio.lowlevel
 
 from .. import log
 from ..errors import ClosedError
-from ..event_loop import Interrupted, Interruptible
-from .exchange import SERVING, Exchange, unavailable
+from .exchange import SERVING, Exchange, marked_as_coroutine_function, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -32,10 +37,17 @@ QUIET_PERIOD: Final = 0.25
 RECENT_PERIOD: Final = 30.0
 """Seconds after which a message that has had no reply is taken for one that gets none."""
 
-LAST_PERIOD: Final = 1.0
-"""Seconds for a reply that is owed when there is no time for one any more."""
+READ_TURNS: Final = 10
+"""Turns of the loop in which bytes that lie in the kernel wake a handler that waits: one to poll,
+and up to five in websockets' legacy protocol, whose reader is a task of its own."""
 
-_FAREWELL: Final = {"code": SERVICE_RESTART, "reason": "service restart"}
+READ_PERIOD: Final = 0.02
+"""Seconds that the server is given to come out with a message that it has read."""
+
+MOST_AHEAD: Final = 100
+"""Messages that are taken from the server for a handler that does not ask for any."""
+
+_CLOSE: Final = {"code": SERVICE_RESTART, "reason": "service restart"}
 
 
 class WebSocketExchange(Exchange):
@@ -43,27 +55,53 @@ class WebSocketExchange(Exchange):
 
     __slots__ = (
         "_changed",
-        "_closing",
+        "_closes_after_send",
+        "_given",
         "_given_at",
-        "_left",
+        "_holds_back",
+        "_hurried",
+        "_let_go",
+        "_mailbox",
+        "_patience_end",
+        "_reading",
+        "_receiving",
         "_replies",
+        "_sending",
         "_sent_apart_at",
+        "_told_at",
+        "_told_in",
         "_unanswered",
-        "_wait",
     )
+
     kind: ClassVar[Kind] = "websocket"
 
     def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(drainer, scope, receive, send)
-        self._wait: Interruptible | None = None
-        """The handler's wait for the next message."""
-        self._unanswered = 0
-        """Messages that the handler has been given, less what it has sent since."""
+        Exchange.__init__(self, drainer, scope, receive, send)
+        self._receiving = self._sending = 0
+        """How many calls of `receive` wait, and how many of `send` for the server to take it."""
+        self._given = self._unanswered = 0
+        """Messages that the handler was given; and those less what it has sent since."""
+        self._replies = False
+        """True once it has sent something after it had been given a message."""
         self._given_at = self._sent_apart_at = -math.inf
-        """When it was given a message last, and sent one while it waited for the next."""
+        """When it was given a message last; when it last sent one while it waited for the next:
+        then one task sends, and another waits."""
+
+        # While a drain closes the session:
+        self._told_in = 0
+        """The number of the drain that has told the session to close, and when it first did."""
+        self._told_at = -math.inf
+        self._patience_end, self._hurried = math.inf, False
+        self._holds_back = self._closes_after_send = False
+        """True while the handler gets no more messages; while its next send ends the session."""
+        self._let_go: anyio.Event | None = None
+        """Set as the handler may get messages again, or the session is over."""
+        self._mailbox: deque[Message] = deque()
+        """Messages taken from the server that the handler has not been given."""
+        self._reading: anyio.Event | None = None
+        """There while the drain looks what the server has read; set when it has."""
         self._changed: anyio.Event | None = None
-        """Set as it waits, or has sent something; there once somebody looks for the moment."""
-        self._replies = self._closing = self._left = False
+        """Set as the handler waits, or has sent something; there once `close` waits for that."""
 
     @property
     def progress(self) -> str:
@@ -79,100 +117,76 @@ class WebSocketExchange(Exchange):
             return "on drain"
         return "never"
 
-    @property
-    def was_closed(self) -> bool:
-        return self._left
+    # What passes
 
     async def receive(self) -> Message:
-        wait = self._wait = Interruptible()
+        self._receiving += 1
+        self._note_change()
         try:
-            if self.drainer.phase is not SERVING and self._may_leave():
-                raise Interrupted
-            self._note_change()
-            message = await wait.wait(self._receive())
-        except Interrupted:
-            return await self._leave()
+            message = await self._next_message()
         finally:
-            if self._wait is wait:
-                self._wait = None
+            self._receiving -= 1
         if message["type"] == "websocket.receive":
+            self._given += 1
             self._unanswered += 1
             self._given_at = self.drainer.now()
         elif message["type"] == "websocket.disconnect":
             self.answer = "complete"
+            self.aware = True
+            self._note_change()
         return message
 
+    async def _next_message(self) -> Message:
+        while True:
+            if self._reading is not None:
+                await self._reading.wait()
+            message = self._mailbox.popleft() if self._mailbox else await self._receive()
+            if message["type"] != "websocket.receive":
+                return message if self.closed is None else _as_ours(message)
+            if self.closed is not None:
+                continue  # it has crossed the close: its client has to send it again
+            if not self._holds_back:
+                return message
+            self._mailbox.appendleft(message)
+            if self._let_go is None:
+                self._let_go = anyio.Event()
+            await self._let_go.wait()
+
+    @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
-        if self._left:
+        if self.closed is not None or self.answered_for_app:
             return self._send_late(message)
         if kind == "websocket.send":
             return self._send_message(message)
         if kind == "websocket.accept":
             self.answer = "started"
+            self._note_change()
         elif kind in ("websocket.close", "websocket.http.response.start"):
             self.answer = "complete"
+            self._note_change()
         return self._send(message)
 
     async def _send_message(self, message: Message) -> None:
-        await self._send(message)
+        self._sending += 1
+        try:
+            await self._send(message)
+        finally:
+            self._sending -= 1
         if self._unanswered:
             self._unanswered -= 1
             self._replies = True
-        if self._wait is not None:
+        if self._receiving:
             self._sent_apart_at = self.drainer.now()
         self._note_change()
+        # A handler that does nothing but wait in `send` is between two sends only here.
+        if self._closes_after_send and not self._receiving and not self._owes_for():
+            await self._close()
 
     async def _send_late(self, message: Message) -> None:
-        if message["type"] != "websocket.close":  # which has been done
+        self.aware = True
+        if self.closed is not None and message["type"] != "websocket.close":  # which has been done
             raise ClosedError(f"WebSocket {self.path} is closed: the server drains")
-
-    # The end
-
-    def _is_due(self) -> bool:
-        return self.answer == "started" and self.drainer.close_schedule.is_due(self)
-
-    def _reply_left(self) -> float:
-        """Seconds for which a reply may still be owed, by another task than the one that waits.
-
-        Nobody can see it. A message that has had as many replies as messages came is answered when
-        no more of them come; one that never gets any is waited for in vain, and not for long.
-        """
-        patience_end = max(self.drainer.close_schedule.patience_end(), self.close_at + LAST_PERIOD)
-        until = min(self._given_at + RECENT_PERIOD, patience_end)
-        if not self._unanswered:
-            until = min(until, self._sent_apart_at + QUIET_PERIOD)
-        return max(0.0, until - self.drainer.now())
-
-    def _may_leave(self) -> bool:
-        """Say whether the handler gets no more messages: it replies to them, or time is up.
-
-        One that has never replied to any may just collect them. It goes on as long as it can.
-        """
-        return self._is_due() and (self._replies or not self._reply_left())
-
-    async def close(self) -> None:
-        """Close the session as soon as its handler waits. A reply that it owes goes out first."""
-        if self._closing or not self.drainer.waiting:
-            return  # somebody sees to it; or it is about to be cancelled, and `conclude` closes it
-        self._closing = True
-        try:
-            while self._is_due():
-                if self._wait is not None and self._may_leave():
-                    return self._wait.interrupt()
-                await self._next_change(self._reply_left() or math.inf)
-        finally:
-            self._closing = False
-
-    async def _leave(self) -> Message:
-        """Close the session between two messages; return what tells the handler of it."""
-        while self._is_due() and (left := self._reply_left()):
-            await self._next_change(left)
-        if not self._is_due():  # the drain has been called off
-            return await self.receive()
-        self._left = True
-        await self.conclude()
-        return {"type": "websocket.disconnect", **_FAREWELL}
 
     def _note_change(self) -> None:
         if self._changed is not None:
@@ -185,23 +199,164 @@ class WebSocketExchange(Exchange):
         with anyio.move_on_after(seconds):
             await self._changed.wait()
 
-    async def refuse(self) -> None:
-        if "websocket.http.response" in (self.scope.get("extensions") or ()):
-            for message in unavailable():
-                await self.send({**message, "type": f"websocket.{message['type']}"})
-        else:
+    # The close
+
+    async def close(self, patience_end: float, *, hurried: bool = False) -> None:
+        self._patience_end, self._hurried = patience_end, hurried
+        if self._told_in != self.drainer.state.number:
+            self._told_in, self._told_at = self.drainer.state.number, self.drainer.now()
+        try:
+            while self.closed is None and self.answer in ("not started", "started"):
+                if self.answer == "not started":
+                    await self._next_change(math.inf)
+                elif self._receiving:
+                    await self._close_in_receive()
+                elif owes_for := self._owes_for():
+                    await self._next_change(owes_for)
+                else:
+                    await self._close_between_sends()
+        finally:
+            self._closes_after_send = self._holds_back = False
+            if self._let_go is not None:
+                self._let_go.set()
+
+    async def close_now(self) -> None:
+        is_open = self.answer == "started" and self.closed is None
+        if is_open and not self._sending and not self._owes_for():
+            await self._close()
+
+    async def _close_in_receive(self) -> None:
+        """Close the session while its handler waits for a message, or return as it waits no more.
+
+        A message that the server has read comes first. Then the handler gets no more, so that what
+        it was given is all that it has to answer. A handler that has never replied to any may only
+        collect them: it gets its messages until nobody can expect a reply.
+        """
+        given = self._given
+        for _ in range(READ_TURNS):
+            await anyio.lowlevel.checkpoint()
+            if not self._receiving or self._given != given:
+                return
+        self._holds_back = self._holds_back or self._replies or not self._owes_for()
+        if owes_for := self._owes_for():
+            return await self._next_change(owes_for)
+        if self._holds_back and not self._sending:
+            return await self._close()
+        await self._next_change(math.inf)
+
+    async def _close_between_sends(self) -> None:
+        """Close the session of a handler that does something else than wait for a message.
+
+        What the server has read comes first: the client's own close above all.
+        """
+        await self._read_ahead()
+        if self._receiving or self._owes_for() or self.answer != "started":
+            return
+        if self._sending:
+            self._closes_after_send = True
+            return await self._next_change(math.inf)
+        await self._close()
+
+    async def _read_ahead(self) -> None:
+        """Take the messages that the server has read, and keep them for the handler."""
+        self._reading = anyio.Event()
+        try:
+            while len(self._mailbox) < MOST_AHEAD and not self._receiving:
+                message = None
+                with anyio.move_on_after(READ_PERIOD):
+                    message = await self._receive()
+                if message is None:
+                    return
+                self._mailbox.append(message)
+                if message["type"] == "websocket.disconnect":
+                    self.answer = "complete"
+                    return
+        finally:
+            self._reading.set()
+            self._reading = None
+
+    def _owes_for(self) -> float:
+        """Return the seconds for which the session may owe its client something; 0 if nothing."""
+        now = self.drainer.now()
+        return max(0.0, (self._owes_apart() if self._receiving else self._owes_in_turn()) - now)
+
+    def _owes_apart(self) -> float:
+        """Return until when a reply may be owed while the handler waits: by another task of it.
+
+        Nobody can see it. A message that has had as many replies as messages came is answered when
+        no more of them come; one that never gets any is waited for in vain, and not for long.
+        """
+        if self.may_close or (self._replies and math.isinf(self._sent_apart_at)):
+            return -math.inf  # one task does it all, and has replied: it waits again
+        until = min(self._given_at + RECENT_PERIOD, self._patience_end)
+        return until if self._unanswered else min(until, self._sent_apart_at + QUIET_PERIOD)
+
+    def _owes_in_turn(self) -> float:
+        """Return until when a reply may be owed while the handler does not wait for a message.
+
+        It has been given a message lately, and is at work on it, or sends, which may be the rest of
+        a reply: that goes on until it waits again. Or it was given its last message long ago, to
+        send for ever.
+        """
+        # A reply may take as long as the grace period allows for one.
+        recent_period = max(RECENT_PERIOD, self.drainer.policy.grace_period)
+        until = math.inf if self._given_at > self._told_at - recent_period else -math.inf
+        if not self._unanswered:
+            if self.may_close:
+                until = -math.inf
+            elif self._hurried:
+                until = min(until, self._patience_end)
+        return max(until, self._patience_end) if self._mailbox else until
+
+    async def _close(self) -> None:
+        self.closed = "on drain"
+        try:
             await self.conclude()
+        except BaseException:
+            # A drain that was called off, or a handler that gave up on the send that this is a part
+            # of: the peer does not read.
+            if self.drainer.waiting or self.drainer.phase is SERVING:
+                self.closed = None
+            raise
+        self._note_change()
+        self.drainer.close_schedule.watch(self)
+
+    # In the app's place
+
+    async def refuse(self) -> None:
+        await self.conclude()
         self.answer = "refused"
 
     async def settle(self) -> None:
-        if self._left:  # a task of the app's may have been cancelled in the midst of the close
+        if self.closed is not None:  # a task of the app's may have been cancelled in the close
+            await self.conclude()
+
+    async def answer_for_app(self) -> None:
+        if self.answer == "not started":
+            self.answered_for_app = True
             await self.conclude()
 
     async def conclude(self) -> None:
         if self.answer == "complete":
             return
+        messages: tuple[Message, ...] = ({"type": "websocket.close", **_CLOSE},)
+        extensions = self.scope.get("extensions") or ()
+        if self.answer == "not started" and "websocket.http.response" in extensions:
+            # A handshake: without the extension a close makes a 403 of it.
+            messages = tuple({**m, "type": f"websocket.{m['type']}"} for m in unavailable())
         try:
-            await self._send({"type": "websocket.close", **_FAREWELL})
+            for message in messages:
+                await self._send(message)
         except Exception as exc:  # the server has closed it first, in its own words
             log.detail("%s was closed already: %r", self.path, exc)
         self.answer = "complete"
+
+
+def _as_ours(message: Message) -> Message:
+    """Return a server's disconnect with the code of our close, where it has none of the client's.
+
+    uvicorn's `websockets` protocol says 1005 after a close of the app's.
+    """
+    if message["type"] == "websocket.disconnect" and message.get("code") in (None, 1005, 1006):
+        return {**message, **_CLOSE}
+    return message

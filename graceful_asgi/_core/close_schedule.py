@@ -1,7 +1,7 @@
-"""When work that would go on for ever is ended: WebSockets, event streams. How is its own affair.
+"""When work that would go on for ever is closed: WebSockets, event streams. How is its own affair.
 
-The ends are spread over the lame duck, so that ten thousand clients do not come back in one
-instant. What the policy lets run longer is ended just before the grace period is.
+The closes are spread over the lame duck, so that ten thousand clients do not come back in one
+instant. What the policy lets run longer is closed just before the grace period ends.
 """
 
 from __future__ import annotations
@@ -10,163 +10,213 @@ import heapq
 import itertools
 import math
 import random
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from collections import Counter, deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.lowlevel
 
 from .. import log
-from ..event_loop import spawn
+from ..event_loop import in_slices, spawn
 from ..phase import Phase
+from ..report import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator
 
     from anyio.abc import TaskGroup
 
     from .view import DrainView
     from .work import Work
 
-    Action = Callable[[], Coroutine[Any, Any, None]]
+    Action = Callable[[Work], Awaitable[None]]
 
 BOUNDARY_PERIOD: Final = 0.5
 """Seconds before the end of the grace period (at most half of it) in which an event that is half
-out may be completed, and its stream ended after it."""
+out may be completed, and its stream closed after it."""
 
 MOMENT: Final = 0.1
-"""Seconds for ends that nobody can wait for any more. A server that takes them does so at once."""
+"""Seconds for closes that nobody can wait for any more. A server takes them at once, or not."""
+
+CLOSE_COST: Final = 0.0005
+"""Seconds that one close takes of the loop, at the most: with h11, a framework, on a slow machine.
+Ten thousand need five seconds, and get them."""
+
+HURRIED_PERIOD: Final = 1.0
+"""Seconds for a reply that nobody can see where somebody waits for the server's end: Ctrl+C,
+`--reload`."""
+
+NOTICE_PERIOD: Final = 0.5
+"""Seconds for an app to notice that its response or session was closed. An app that neither sends
+nor receives in that time can notice it by nothing but a cancellation."""
 
 
 class CloseSchedule:
-    """Ends long-lived work at its time, from a drain's beginning on. Lives on the event loop."""
+    """Tells work to close, from a drain's beginning on. Lives on the event loop."""
 
-    def __init__(self, state: DrainView) -> None:
-        self._state = state
-        self._plan: list[tuple[float, int, Work]] = []
-        self._actions: list[Action] = []
-        self._number = itertools.count()
-        self._last_call = False
+    def __init__(self, view: DrainView) -> None:
+        self._view = view
+        self._plan: ClosePlan | None = None
         self._running: object = None
-        """What runs them; kept, because a loop holds its tasks by weak references only."""
-        self._tasks: TaskGroup | None = None
+        """The task that carries the plan out; kept, because a loop holds its tasks by weak
+        references only."""
 
     def start(self) -> None:
-        """Plan the ends of what is in flight, and go on with them. For the loop that publishes."""
-        state = self._state
-        self._plan, self._last_call = [], False
-        if not state.waiting:  # called off meanwhile
-            return
-        for work in state.in_flight:
-            work.close_at = math.inf
-        works = [work for work in state.in_flight if work.close_when == "on drain"]
-        now, period = state.now(), self._time_for_it()
-        for place, work in enumerate(works):
-            self._schedule(work, now + period * (place + 0.5) / len(works))
-        if works:
-            log.closing(Counter[str](work.kind for work in works), period)
-        if self._running is None:
-            self._running = spawn(self._run)
-        else:
-            state.notifier.wake()
+        """Plan the closes of what is in flight, and carry them out. On the loop that publishes."""
+        # This runs late: the drain that it is about may have been called off, and another one
+        # begun. A plan of a drain that was called off sees that by itself, and ends.
+        if self._view.waiting and (self._plan is None or not self._plan.is_current):
+            self._plan = ClosePlan(self._view)
+            self._running = spawn(self._plan.run)
 
-    def add(self, work: Work) -> None:
-        """Plan the end of *work* that came, or showed what it is, when the others were planned."""
-        state = self._state
-        if state.waiting and work.close_when == "on drain" and math.isinf(work.close_at):
-            self._schedule(work, state.now() + random.random() * self._time_for_it())
-            state.notifier.wake()
+    def add(self, work: Work, *, now: bool = False) -> None:
+        """Plan the close of *work* that came, or showed what it is, after the drain had begun."""
+        if self._plan is not None and self._view.waiting:
+            self._plan.add(work, now=now)
 
-    def start_soon(self, action: Action) -> None:
-        """Run *action* beside the ends that come; not where it is too late for any."""
-        if self._tasks is not None:
-            self._tasks.start_soon(_attempt, action)
-        elif self._running is not None:
-            self._actions.append(action)
-
-    def is_due(self, work: Work) -> bool:
-        """Say whether the time has come to end *work*, at the next moment that it allows."""
-        state = self._state
-        if work.close_when == "never":
-            return False
-        if work.close_when == "at deadline":
-            return state.phase is Phase.CANCELLING or state.now() >= self._boundary_time()
-        if state.phase is Phase.LAME_DUCK:
-            return state.now() >= min(work.close_at, state.lame_duck_end())
-        return state.phase in (Phase.DRAINING, Phase.CANCELLING)
-
-    def patience_end(self) -> float:
-        """Return when work that is due is no longer let finish what it is at: halfway through the
-        grace period, so that what it was at can be seen to end."""
-        state = self._state
-        if state.phase is Phase.LAME_DUCK:
-            return state.lame_duck_end() + state.policy.grace_period / 2
-        return state.state.deadline - state.policy.grace_period / 2
+    def watch(self, work: Work) -> None:
+        """Cancel *work*, which was closed, if its app does not notice that by itself."""
+        if self._plan is not None:
+            self._plan.watch(work)
 
     async def close_now(self) -> None:
-        """End all that can be ended in this moment. What cannot is about to be cancelled."""
-        with anyio.move_on_after(MOMENT):
+        """Close what is between two events, or two messages, in this moment.
+
+        The rest is about to be cancelled.
+        """
+        works = [work for work in self._view.in_flight if work.close_when != "never"]
+        patience = self._view.policy.cancel_period / 2
+        await self._with_each(works, lambda work: work.close_now(), patience)
+
+    async def answer_for_apps(self) -> None:
+        """Answer what has no answer yet, in the place of apps that have not unwound in time."""
+        works = list(self._view.in_flight)
+        patience = self._view.policy.cleanup_period / 2
+        await self._with_each(works, lambda work: work.answer_for_app(), patience)
+
+    async def _with_each(self, works: Collection[Work], act: Action, patience: float) -> None:
+        """Act on each of *works*, which are not awaited for longer than their writing takes."""
+        with anyio.move_on_after(min(MOMENT + len(works) * CLOSE_COST, patience)):
             async with anyio.create_task_group() as tasks:
-                for work in self._state.in_flight:
-                    if work.close_when != "never":
-                        tasks.start_soon(_attempt, work.close)
+                async for work in in_slices(works):
+                    tasks.start_soon(_attempt, work, act)
 
-    # The run
 
-    async def _run(self) -> None:
-        state = self._state
-        async with anyio.create_task_group() as self._tasks:
-            try:
-                while self._actions:
-                    self.start_soon(self._actions.pop())
-                with state.notifier.listening() as listener:
-                    while state.waiting:
-                        for work in self._take():
-                            self.start_soon(work.close)
-                        await listener.wait(self._next() - state.now())
-            finally:
-                tasks, self._running, self._tasks = self._tasks, None, None
-            # No await since the last look at the phase: `start` begins a run of its own by now.
-            if state.phase is not Phase.SERVING:
-                tasks.cancel_scope.cancel()  # what has not worked by now never will
+class ClosePlan:
+    """The closes of one drain."""
+
+    def __init__(self, view: DrainView) -> None:
+        self._view = view
+        self._number = view.state.number
+        self._planned: set[Work] = set()
+        self._due: list[tuple[float, int, Work]] = []
+        """A heap of when, and what. The numbers keep works from being compared."""
+        self._numbers = itertools.count()
+        self._last_call = False
+        self._watched: deque[tuple[float, Work]] = deque()
+
+    def add(self, work: Work, *, now: bool) -> None:
+        """Plan the close of *work* for some time in what is left of the lame duck, or for now."""
+        if work.close_when == "on drain" and (now or work not in self._planned):
+            after = 0.0 if now else random.random() * self._lame_duck_left()
+            self._schedule(work, self._view.now() + after)
+            self._view.notifier.wake()
+
+    def watch(self, work: Work) -> None:
+        """Look after a while if the app of *work* has noticed that it was closed."""
+        self._watched.append((self._view.now() + NOTICE_PERIOD, work))
+        if len(self._watched) == 1:
+            self._view.notifier.wake()
+
+    async def run(self) -> None:
+        """Tell each work to close when it is due, until the drain no longer waits for work.
+
+        A drain that is called off withdraws what has been told: the tasks that wait for a boundary
+        are cancelled.
+        """
+        view = self._view
+        with view.notifier.listening() as wakeup:
+            async with anyio.create_task_group() as tasks:
+                await self._plan_all()
+                while self.is_current:
+                    await self._tell(tasks)
+                    self._cancel_unaware()
+                    await wakeup.wait(self._next() - view.now())
+                tasks.cancel_scope.cancel()
+
+    @property
+    def is_current(self) -> bool:
+        """True while the drain goes on that this is the plan of, and waits for work."""
+        return self._view.waiting and self._view.state.number == self._number
+
+    async def _plan_all(self) -> None:
+        view = self._view
+        works = [work async for work in in_slices(view.in_flight) if work.close_when == "on drain"]
+        now, period = view.now(), self._lame_duck_left()
+        async for place, work in in_slices(enumerate(works)):
+            if work not in self._planned:
+                self._schedule(work, now + period * (place + 0.5) / len(works))
+        if works and self.is_current:
+            log.closing(Counter[str](work.kind for work in works), period)
+
+    def _schedule(self, work: Work, due: float) -> None:
+        self._planned.add(work)
+        heapq.heappush(self._due, (due, next(self._numbers), work))
+
+    def _lame_duck_left(self) -> float:
+        return max(0.0, self._view.lame_duck_end() - self._view.now())
+
+    async def _tell(self, tasks: TaskGroup) -> None:
+        """Tell the work whose time has come to close."""
+        async for work in in_slices(self._take()):
+            if not self.is_current:
+                return
+            now, hurried = self._view.now(), self._view.state.hurried
+            patience = HURRIED_PERIOD if hurried else self._view.policy.grace_period / 2
+            tasks.start_soon(_attempt, work, partial(_close, now + patience, hurried))
 
     def _take(self) -> Iterator[Work]:
         """Yield the work whose time has come."""
-        state = self._state
-        now, end = state.now(), state.lame_duck_end()
-        while self._plan and min(self._plan[0][0], end) <= now:
-            work = heapq.heappop(self._plan)[2]
-            work.close_at = now  # and stays so, should a request put the lame duck's end off
-            yield work
-        if now >= self._boundary_time() and not self._last_call:
+        view = self._view
+        while self._due and min(self._due[0][0], view.lame_duck_end()) <= view.now():
+            yield heapq.heappop(self._due)[2]
+        if not self._last_call and view.now() >= self._boundary_time():
             self._last_call = True
-            last = [work for work in state.in_flight if work.close_when == "at deadline"]
-            state.record.note_stuck(state.state, last, state.now())
+            last = [work for work in view.in_flight if work.close_when == "at deadline"]
+            view.record.note_stuck(view.state, last, view.now())
             yield from last
+
+    def _cancel_unaware(self) -> None:
+        """Cancel work whose app has had its time to notice the close."""
+        now, unaware = self._view.now(), []
+        while self._watched and self._watched[0][0] <= now:
+            _, work = self._watched.popleft()
+            if work.unaware:
+                unaware.append(work)
+        self._view.in_flight.cancel_only(unaware)
 
     def _next(self) -> float:
         """Return when there is something to do again."""
-        last_call = math.inf if self._last_call else self._boundary_time()
-        if not self._plan:
-            return last_call
-        return min(last_call, self._plan[0][0], self._state.lame_duck_end())
-
-    def _schedule(self, work: Work, due: float) -> None:
-        work.close_at = due
-        heapq.heappush(self._plan, (due, next(self._number), work))
-
-    def _time_for_it(self) -> float:
-        return max(0.0, self._state.lame_duck_end() - self._state.now())
+        due = min(self._due[0][0], self._view.lame_duck_end()) if self._due else math.inf
+        unaware = self._watched[0][0] if self._watched else math.inf
+        return min(due, unaware, math.inf if self._last_call else self._boundary_time())
 
     def _boundary_time(self) -> float:
-        state = self._state
-        if state.phase is not Phase.DRAINING:
+        view = self._view
+        if view.phase is not Phase.DRAINING:
             return math.inf
-        return state.state.deadline - min(BOUNDARY_PERIOD, state.policy.grace_period / 2)
+        period = BOUNDARY_PERIOD + len(view.in_flight) * CLOSE_COST
+        return view.state.deadline - min(period, view.policy.grace_period / 2)
 
 
-async def _attempt(action: Action) -> None:
-    # One that cannot be ended must not keep the others from it.
+def _close(patience_end: float, hurried: bool, work: Work) -> Awaitable[None]:
+    return work.close(patience_end, hurried=hurried)
+
+
+async def _attempt(work: Work, act: Action) -> None:
+    # Work that cannot be closed must not keep other work from it.
     try:
-        await action()
+        await act(work)
     except Exception:
-        log.failed("ending long-lived work failed; the drain goes on")
+        log.failed("closing %s %s failed; the drain goes on", work.kind, printable(work.path))

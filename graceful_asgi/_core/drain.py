@@ -90,6 +90,8 @@ class Drain:
     """What asked for the end of the process; None before a stop."""
     failed: bool = False
     """True after a stop that came from an unhandled exception."""
+    hurried: bool = False
+    """True after the lame duck was cut short: somebody waits for the end (Ctrl+C, `--reload`)."""
     began: float = math.inf
     lame_duck_deadline: float = math.inf
     deadline: float = math.inf
@@ -201,8 +203,9 @@ def step(drain: Drain, event: Event, now: float) -> Drain:
             return Drain(policy=policy, number=drain.number)
         case Step.UNDO if now >= drain.undo_at:
             return step(drain, Step.RESUME, now)
-        case Step.END_LAME_DUCK if phase is Phase.LAME_DUCK and now < drain.lame_duck_deadline:
-            return replace(drain, lame_duck_deadline=now)
+        case Step.END_LAME_DUCK if phase is Phase.LAME_DUCK and not drain.hurried:
+            deadline = min(now, drain.lame_duck_deadline)
+            return replace(drain, lame_duck_deadline=deadline, hurried=True)
         case Step.CLOSE if phase is Phase.LAME_DUCK:
             return replace(drain, phase=Phase.DRAINING, deadline=now + policy.grace_period)
         case Step.CANCEL if drain.waiting:

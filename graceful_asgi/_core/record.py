@@ -43,9 +43,17 @@ class DrainRecord:
         return drain.phase is not Phase.SERVING and self._closed < drain.number
 
     def close(self, drain: Drain) -> None:
-        """Count what is left as aborted. It does not count again if it ends after all."""
+        """Count what is left. It does not count again if it ends after all.
+
+        Work that was answered in the app's place was cancelled; anything else counts as aborted.
+        """
         self._closed = drain.number
-        self.of(drain).aborted += len(self._in_flight)
+        counts = self.of(drain)
+        for work in self._in_flight:
+            if work.answered_for_app:
+                counts.cancelled += 1
+            else:
+                counts.aborted += 1
 
     def overran(self, drain: Drain, work: StuckWork) -> None:
         """Count and log *work*, which was given up at its deadline."""

@@ -55,7 +55,7 @@ class DrainRunner:
         self._given_clock = clock
         self.in_flight = InFlight(clock or self._first_time)
         self.notifier = Notifier()
-        self.close_schedule = CloseSchedule(self)
+        self.close_schedule: CloseSchedule = CloseSchedule(self)
         self.context = ServerContext()
         self.peers: Peers | None = None
         self.adapter: ServerAdapter | None = None
@@ -139,8 +139,8 @@ class DrainRunner:
         seen = -1
         while seen != len(self._history):
             seen = len(self._history)
-            self.state = self._history.drain()
-            self.phase = self.state.phase
+            self.state: Drain = self._history.drain()
+            self.phase: Phase = self.state.phase
             self.policy = self.state.policy
             # Nobody asks what becomes of work while serving, and no request pays for it.
             self.in_flight.on_leave = self._left if self.record.is_open(self.state) else None
@@ -209,15 +209,15 @@ class DrainRunner:
         self._enter(Step.CLEAN_UP)
 
     async def _cancel(self, adapter: ServerAdapter, done: Callable[[], bool]) -> None:
-        record = self.record
-        record.note_stuck(self.state, self.in_flight, self.now())
+        self.record.note_stuck(self.state, self.in_flight, self.now())
         await self.close_schedule.close_now()
-        record.of(self.state).aborted += adapter.cut_answers()
+        self.record.of(self.state).aborted += adapter.cut_answers()
         await anyio.lowlevel.checkpoint()  # the server learns of the cut before the app does
         self.in_flight.cancel()
         await self._wait(done, self._deadline)
+        await self.close_schedule.answer_for_apps()
         adapter.cut_connections()
-        record.close(self.state)
+        self.record.close(self.state)
         self._sync()
 
     def finish(self) -> DrainReport:

@@ -1,21 +1,23 @@
 """The registry of work in flight: what has started and not finished. It never waits.
 
-Entering and leaving are one context manager, so the count is right after any failure. Sets of
-Python objects are added to, removed from and copied in one step under the GIL: no lock.
+Every `InFlight.enter` has its `InFlight.leave` in a `finally`, so the count is right after any
+failure. Adding to a set of Python objects, taking out of it and copying it are one step each under
+the GIL: no lock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
+import itertools
+from asyncio import current_task
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import anyio
 
-from ..event_loop import Clock, RunSoon, run_soon
+from ..event_loop import SLICE, Clock, RunSoon, run_soon
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
     from ..report import Kind, Outcome, StuckWork
 
 CloseWhen = Literal["never", "on drain", "at deadline"]
-"""When work may be ended before it is over by itself: as the drain begins, just before the grace
-period ends, or never (then it is cancelled at the end of that)."""
+"""When a drain closes work that would go on: as it begins, just before the grace period ends, or
+never. What is never closed is cancelled at the end of the grace period."""
+
+_Cancellable: TypeAlias = "asyncio.Task[Any] | anyio.CancelScope"
 
 
 class InFlight:
-    """What is in flight now. Safe to read from any thread and in a signal handler."""
+    """The work that is in flight now. Safe to read from any thread and in a signal handler."""
 
     __slots__ = ("cancelled", "clock", "on_leave", "works")
 
@@ -37,13 +41,24 @@ class InFlight:
         self.clock = clock
         self.cancelled = False
         self.on_leave: Callable[[Work], object] | None = None
-        """Told of work that ends. None while serving: then nobody asks, and nobody pays."""
+        """Called with work that ends. None while serving: then nobody asks, and no request pays."""
 
     def __len__(self) -> int:
         return len(self.works)
 
     def __iter__(self) -> Iterator[Work]:
         return iter(tuple(self.works))
+
+    def enter(self, work: Work) -> None:
+        """Count *work* as in flight from now on, in the task that calls this."""
+        work.began = self.clock()
+        work.cancelled = work.answered_for_app = False
+        work._cancel_scope = None
+        try:
+            work.task = current_task()
+        except RuntimeError:  # not on asyncio: trio, or a plain thread
+            work.task = None
+        self.works.add(work)
 
     def leave(self, work: Work) -> None:
         """Take out *work* that has ended."""
@@ -57,44 +72,61 @@ class InFlight:
         self.cancel_only(self)
 
     def cancel_only(self, works: Iterable[Work]) -> None:
-        """Cancel *works*. Safe from any thread; they unwind later, on their own loop.
+        """Cancel *works*. Safe from any thread; they unwind later, each on its own loop.
 
-        A task can hold several works (a handler that tracks a part of itself). Cancelled once
-        for each, it would stay cancelled after the first of them has unwound.
+        One task can hold several works: a handler that tracks a part of itself. Its task is
+        cancelled once, or it would stay cancelled after the first of them has unwound.
         """
-        fresh = [work for work in works if not work.cancelled]
-        for task in {work.task for work in fresh if work.task is not None}:
-            # A closed loop: nothing will ever run there again.
-            with contextlib.suppress(RuntimeError):
-                task.get_loop().call_soon_threadsafe(self._cancel_task, task)
-        for work in fresh:
-            work.cancel()
+        loops: dict[RunSoon, dict[_Cancellable, list[Work]]] = {}
+        for work in works:
+            if work.cancelled:
+                continue
+            work.cancelled = True
+            if (target := work.cancellable()) is not None:
+                cancellable, soon = target
+                loops.setdefault(soon, {}).setdefault(cancellable, []).append(work)
+        for soon, targets in loops.items():
+            self._cancel_soon(soon, iter(targets.items()))
 
-    def _cancel_task(self, task: asyncio.Task[Any]) -> None:
-        # The work may have ended since: then the task is about its owner's business, not ours.
-        if any(work.task is task for work in self.works):
-            task.cancel()
+    def _cancel_soon(
+        self, soon: RunSoon, targets: Iterator[tuple[_Cancellable, list[Work]]]
+    ) -> None:
+        # A closed loop runs nothing any more: its work cannot be cancelled, nor end.
+        with contextlib.suppress(RuntimeError):
+            soon(lambda: self._cancel_slice(soon, targets))
+
+    def _cancel_slice(
+        self, soon: RunSoon, targets: Iterator[tuple[_Cancellable, list[Work]]]
+    ) -> None:
+        """Cancel the next of *targets*, and leave the rest for the next turn of the loop."""
+        sliced = tuple(itertools.islice(targets, SLICE))
+        for cancellable, works in sliced:
+            # Work that has ended meanwhile leaves its task to the task's owner.
+            if not self.works.isdisjoint(works):
+                cancellable.cancel()
+        if len(sliced) == SLICE:
+            self._cancel_soon(soon, targets)
 
 
 class Work:
-    """One piece of work in flight, from `works.add` to `leave`."""
+    """One piece of work in flight, from `InFlight.enter` to `InFlight.leave`.
 
-    __slots__ = ("_cancel_scope", "_in_flight", "began", "cancelled", "close_at", "task")
+    Attributes:
+        began: when it entered, by the drainer's clock.
+        task: the task that does the work; None outside of asyncio.
+        cancelled: True once it was cancelled by us.
+        answered_for_app: True once its peer has got an answer in the place of the app, which has
+            not unwound.
+    """
+
+    __slots__ = ("_cancel_scope", "answered_for_app", "began", "cancelled", "task")
 
     kind: ClassVar[Kind] = "task"
-
-    def __init__(self, in_flight: InFlight) -> None:
-        self._in_flight = in_flight
-        self._cancel_scope: tuple[anyio.CancelScope, RunSoon] | None = None
-        self.began = in_flight.clock()
-        self.cancelled = False
-        self.close_at = math.inf
-        """When a drain is to end it: in the plan of `Endings`."""
-        self.task: asyncio.Task[Any] | None
-        try:
-            self.task = asyncio.current_task()
-        except RuntimeError:  # not on asyncio: trio, or a plain thread
-            self.task = None
+    began: float
+    task: asyncio.Task[Any] | None
+    cancelled: bool
+    answered_for_app: bool
+    _cancel_scope: tuple[anyio.CancelScope, RunSoon] | None
 
     @property
     def method(self) -> str:
@@ -128,16 +160,39 @@ class Work:
 
     @property
     def cut(self) -> bool:
-        """Whether ending here leaves a peer with a part of an answer."""
+        """True where an end at this moment leaves a peer with a part of an answer."""
         return False
 
     @property
     def close_when(self) -> CloseWhen:
-        """When a drain may end the work; that can change while it goes on."""
+        """When a drain may close the work. That can change while it goes on."""
         return "never"
 
-    async def close(self) -> None:
-        """Give the work an end that its peer takes for one, if this is a moment for it."""
+    @property
+    def unaware(self) -> bool:
+        """True where the drain has closed the work, and the app has no way to know it yet."""
+        return False
+
+    async def close(self, patience_end: float, *, hurried: bool = False) -> None:
+        """Close the work at its next boundary: give it an end that its peer takes for one.
+
+        Returns once that is done, or the work has ended by itself. Cancelled, it closes no more.
+
+        Args:
+            patience_end: when a boundary that nobody can see is no longer waited for, by the
+                drainer's clock.
+            hurried: True where somebody waits for the end: what looks like work that would go on
+                for ever is taken for that.
+        """
+
+    async def close_now(self) -> None:
+        """Close the work if this moment is a boundary: it is about to be cancelled."""
+
+    async def answer_for_app(self) -> None:
+        """Give the peer an answer in the app's place, if none has begun.
+
+        Called at the end of the cancel period: the app has not unwound, and may never.
+        """
 
     @property
     def outcome(self) -> Outcome:
@@ -157,16 +212,14 @@ class Work:
         if self.cancelled:
             cancel_scope.cancel()
 
-    def cancel(self) -> None:
-        """Count the work as cancelled, and cancel its scope if it has one. For the registry."""
-        self.cancelled = True
-        if self._cancel_scope is not None:
-            cancel_scope, soon = self._cancel_scope
-            with contextlib.suppress(RuntimeError):
-                soon(cancel_scope.cancel)
+    def cancellable(self) -> tuple[_Cancellable, RunSoon] | None:
+        """Return what ends the work when it is cancelled, and how its loop is told to do that."""
+        if self.task is not None:
+            return self.task, self.task.get_loop().call_soon_threadsafe
+        return self._cancel_scope
 
     def uncancel(self) -> bool:
-        """Take our own cancellation back after catching it; False if there is another one.
+        """Take our own cancellation back after catching it; return False if there is another one.
 
         Python 3.10 does not count cancellations; there, ours is taken for the only one.
         """
@@ -178,20 +231,20 @@ class Work:
 class TrackedWork(Work):
     """Work that the app says it does: `with drainer.track("nightly export"):`."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_in_flight", "_name")
 
     def __init__(self, in_flight: InFlight, name: str) -> None:
         self._in_flight = in_flight
         self._name = name
 
     def __enter__(self) -> None:
-        # Only now: what is made in one task may be entered in another.
-        super().__init__(self._in_flight)
+        # Only now: what is made in one task may be entered in another, and more than once.
+        in_flight = self._in_flight
+        in_flight.enter(self)
         if self.task is None and _in_event_loop():
             self.cancel_with(anyio.CancelScope().__enter__())
-        self._in_flight.works.add(self)
-        if self._in_flight.cancelled:  # it comes too late to be waited for
-            self._in_flight.cancel()
+        if in_flight.cancelled:  # it comes too late to be waited for
+            in_flight.cancel()
 
     def __exit__(
         self,

@@ -149,7 +149,7 @@ class Connections:
         for connection in tuple(self._server.server_state.connections):
             if self._is_websocket(connection):
                 _shut_down(connection)
-            else:
+            elif not _is_flushed(connection):
                 _reset(connection)
 
     def _is_websocket(self, connection: Connection) -> bool:
@@ -187,6 +187,16 @@ def _close_when_idle(connection: Any) -> None:
             _shut_down(connection)
 
     connection.on_stream_closed = on_stream_closed
+
+
+def _is_flushed(connection: Connection) -> bool:
+    """Return True for a connection that closes by itself, its whole answer in the kernel.
+
+    A reset would take that back: the 503 that a request has just got in the place of its app.
+    """
+    cycle, transport = getattr(connection, "cycle", None), connection.transport
+    is_answered = cycle is not None and cycle.response_complete
+    return is_answered and transport.is_closing() and not transport.get_write_buffer_size()
 
 
 def _has_sent_close(websocket: Any) -> bool:

@@ -28,7 +28,7 @@ class LifespanWork(Work):
     kind: ClassVar[Kind] = "lifespan"
 
     def __init__(self, drainer: DrainRunner, path: str, task: asyncio.Task[Any] | None) -> None:
-        super().__init__(drainer.in_flight)
+        self.began = drainer.now()
         self._path = path
         self._progress = "running"
         self.task = task

@@ -27,6 +27,7 @@ from .lifespan import HookedLifespan
 from .signal_handlers import handles
 from .signal_watch import SignalWatch
 from .signals import CapturedSignals, HostProcess
+from .sse_starlette import keep_event_streams_open, look_at_sse_starlette
 
 if TYPE_CHECKING:
     from .._core.runner import DrainRunner
@@ -86,6 +87,7 @@ class UvicornHook:
         log.start()
         name = f"{type(server).__module__}.{type(server).__qualname__}"
         log.hooked(name, drainer.policy, drainer.context.origins)
+        look_at_sse_starlette()
         drainer.loop_monitor = LoopMonitor(drainer.now)
         drainer.server = self
         drainer.server_events.append(self)
@@ -137,6 +139,7 @@ class UvicornHook:
         if self._is_stopping:
             return
         self._is_stopping = True
+        keep_event_streams_open()  # the app may have imported sse-starlette after the start
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.expect()
         policy = self.drainer.policy
@@ -242,7 +245,7 @@ class UvicornHook:
         self._process.set_deadline()
         if sockets is not None:
             self._adapter.share_sockets(stopped_by_signal=bool(self._process.captured))
-        server.should_exit = True  # sse-starlette reads it; `on_tick` says less with it
+        server.should_exit = True  # `on_tick` says less with it
         ticking = asyncio.ensure_future(self._tick())
         try:
             await self.drainer.drain(self._adapter)

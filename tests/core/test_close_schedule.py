@@ -35,20 +35,22 @@ class LongLived(Work):
     kind: Kind = "websocket"  # type: ignore[misc]
 
     def __init__(self, drainer: DrainRunner, ending: CloseWhen = "on drain") -> None:
-        super().__init__(drainer.in_flight)
-        self.task = None  # not the test's own
         self.closed: list[float] = []
-        self.was_due = False
         self._ending = ending
         self._drainer = drainer
-        drainer.in_flight.works.add(self)
+        drainer.in_flight.enter(self)
+        self.task = None  # not the test's own
 
     @property
     def close_when(self) -> CloseWhen:
         return self._ending
 
-    async def close(self) -> None:
-        self.was_due = self._drainer.close_schedule.is_due(self)
+    async def close(self, patience_end: float, *, hurried: bool = False) -> None:
+        self.patience = patience_end - self._drainer.now()
+        self.hurried = hurried
+        await self.close_now()
+
+    async def close_now(self) -> None:
         self.closed.append(self._drainer.statistics().elapsed)
         self._drainer.in_flight.leave(self)
 
@@ -56,12 +58,15 @@ class LongLived(Work):
 class Stubborn(LongLived):
     """Work that cannot be ended when its time has come."""
 
-    async def close(self) -> None:
+    async def close(self, patience_end: float, *, hurried: bool = False) -> None:
+        self.closed.append(self._drainer.statistics().elapsed)
+
+    async def close_now(self) -> None:
         self.closed.append(self._drainer.statistics().elapsed)
 
 
 class Broken(LongLived):
-    async def close(self) -> None:
+    async def close_now(self) -> None:
         self.closed.append(self._drainer.statistics().elapsed)
         raise LookupError("cannot end")
 
@@ -87,7 +92,6 @@ async def test_the_ends_are_spread_evenly_over_the_lame_duck() -> None:
     works = [LongLived(drainer) for _ in range(20)]
     await drain(drainer)
     assert times(works) == pytest.approx([0.25 + 0.5 * place for place in range(20)], abs=0.01)
-    assert all(work.was_due for work in works)
     assert drainer.report().completed == 20
 
 
@@ -149,7 +153,6 @@ async def test_a_drain_that_is_called_off_ends_no_more_and_a_new_one_starts_anew
     drainer.resume()
     await anyio.sleep(20)
     assert sum(map(len, (work.closed for work in works))) == 2
-    assert not any(map(drainer.close_schedule.is_due, works))
     drainer.begin("again")
     drainer.resume()
     drainer.begin("and again")
@@ -162,7 +165,6 @@ async def test_what_may_go_on_is_ended_just_before_the_grace_period_is_over() ->
     works = [LongLived(drainer, "at deadline") for _ in range(3)]
     await drain(drainer)
     assert times(works) == pytest.approx([29.5] * 3, abs=0.01)
-    assert all(work.was_due for work in works)
     assert len(drainer.report().stuck) == 3, "its deadline passed, if not the last one"
 
 
@@ -179,7 +181,6 @@ async def test_a_begin_gives_it_no_deadline() -> None:
     drainer.begin("test")
     await anyio.sleep(3600)
     assert not work.closed
-    assert not drainer.close_schedule.is_due(work)
 
 
 async def test_what_cannot_be_ended_yet_gets_another_chance_as_it_is_cancelled() -> None:
@@ -208,7 +209,6 @@ async def test_an_abort_ends_what_it_can() -> None:
         await anyio.sleep(1)
         drainer.abort()
     assert times(works) == pytest.approx([1, 1], abs=0.01)
-    assert all(work.was_due for work in works)
 
 
 async def test_one_that_fails_is_logged_and_changes_nothing_about_the_drain(
@@ -220,7 +220,7 @@ async def test_one_that_fails_is_logged_and_changes_nothing_about_the_drain(
     assert drainer.phase is Phase.CLEANUP
     assert drainer.statistics().elapsed == pytest.approx(32, abs=0.2)
     assert sorted(broken.closed[:1] + sound.closed) == pytest.approx([2.5, 7.5], abs=0.01)
-    assert "ending long-lived work failed" in caplog.text
+    assert "closing websocket" in caplog.text
 
 
 async def test_the_log_says_once_what_is_ended_over_which_time(

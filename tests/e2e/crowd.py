@@ -133,13 +133,19 @@ async def listens(crowd: Crowd, number: int) -> Ended:
         return Ended(str(code), crowd.now())
 
 
-def reads(path: str) -> Callable[[Crowd, int], Awaitable[Ended]]:
-    """Return an event-stream client, which knows its chunks to the byte."""
+def reads(path: str, *, method: str = "GET") -> Callable[[Crowd, int], Awaitable[Ended]]:
+    """Return an event-stream client, which knows its chunks to the byte.
+
+    With GET it is an EventSource, to the server.
+    """
 
     async def client(crowd: Crowd, number: int) -> Ended:
         reader, writer = await asyncio.open_connection("127.0.0.1", crowd.server.port)
         try:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            writer.write(
+                f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
+                "Accept: text/event-stream\r\n\r\n".encode()
+            )
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             assert b"transfer-encoding: chunked" in head
             tail = await _chunk(reader)

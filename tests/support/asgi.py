@@ -365,12 +365,19 @@ class LiveCall(Call):
 
     async def receive(self) -> Message:
         message: Message = await self._mail.get()
+        if message["type"].endswith(".disconnect"):
+            self.say(message)  # and again to whoever asks again
         return message
 
     async def send(self, message: Message) -> None:
         await anyio.lowlevel.checkpoint()
         self.sent.append(message)
         self.times.append(self.now())
+        # As ASGI has it, and uvicorn does: after its end the app receives the disconnect.
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.say({"type": "http.disconnect"})
+        elif message["type"] == "websocket.close":
+            self.say({**message, "type": "websocket.disconnect"})
 
     def now(self) -> float:
         return self.drainer.now() - (self._began or 0.0)

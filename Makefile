@@ -88,5 +88,5 @@ $(VENV)/package: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev --group docs --group frameworks --group manifests
+	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev --group docs --group frameworks --group manifests --group servers
 	@touch $@

@@ -86,8 +86,8 @@ def _callables_of(handle: object) -> list[object]:
     callback = getattr(handle, "_callback", None)
     if callback is not None:
         return [callback, *(getattr(handle, "_args", None) or ())]
-    skipped = (asyncio.AbstractEventLoop, type, types.ModuleType)
-    return [each for each in _referents(handle) if not isinstance(each, skipped)]
+    found = [each for each in _referents(handle) if not isinstance(each, asyncio.AbstractEventLoop)]
+    return sorted(found, key=callable, reverse=True)
 
 
 def reaches(callbacks: Iterable[object], server: Server) -> bool:

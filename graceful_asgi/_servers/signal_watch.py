@@ -1,75 +1,108 @@
-"""`SignalWatch`: warns, while a server serves, where a stop will not reach it."""
+"""`SignalWatch`: warns, while a server serves, where a stop does not reach it."""
 
 from __future__ import annotations
 
 import signal
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from .signal_handlers import callbacks_of, name_handler, reaches, server_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
     from .touchpoints import Server
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-TICKS: Final = 10
-"""Of uvicorn's ticks, between two looks: a second."""
+REACTION_PERIOD: Final = 1.0
+"""Seconds in which a handler has to tell the server of a signal. One that the event loop runs comes
+later, and one may only wake a task."""
+
+_ADVICE: Final = (
+    "Have it call the handler that it has replaced, or set server.should_exit = True. Or install it "
+    "before the server starts: uvicorn raises the signal again after the drain"
+)
 
 
 class SignalWatch:
     """Looks at who handles the signals of a stop. Lives on the server's loop.
 
-    Libraries put handlers of their own in the place of uvicorn's at any time: at their import, as
-    the app starts, at the first request. The server then serves on until it is killed.
+    Libraries put handlers of their own in the place of uvicorn's at any time: as the app starts, at
+    the first request. If such a handler does not tell the server, the server serves on until it is
+    killed. Where a handler can have nothing to do with the server, that is certain, and said at
+    once. Any other handler is observed: whether it tells the server shows when a signal comes.
 
     Args:
         server: the server.
         in_main_thread: uvicorn handles signals in the main thread only.
+        is_told: returns True once the server is stopping.
     """
 
-    def __init__(self, server: Server, *, in_main_thread: bool) -> None:
+    def __init__(
+        self, server: Server, *, in_main_thread: bool, is_told: Callable[[], bool]
+    ) -> None:
         self._server = server
         self._in_main_thread = in_main_thread
-        self._seen: dict[int, Any] = {}
+        self._is_told = is_told
+        self._known: dict[int, Any] = {}
         """The handlers that were looked at already."""
-        self._ticks = 0
+        self._observed: list[tuple[float, int, object]] = []
+        """When a signal came, which one, and the handler that took it."""
 
     def tick(self) -> None:
-        """Look every second. Call it about every 0.1 s."""
-        self._ticks = (self._ticks + 1) % TICKS
-        if not self._ticks:
-            self.look()
+        """Look at the handlers, and at what has become of signals. Call it every 0.1 s."""
+        self.look()
+        if self._observed and time.monotonic() >= self._observed[0][0] + REACTION_PERIOD:
+            _, signum, handler = self._observed.pop(0)
+            if not self._is_told():
+                log.caution(
+                    "%s goes to %s, which has not told this server to stop. %s",
+                    signal.Signals(signum).name,
+                    self._name(signum, handler),
+                    _ADVICE,
+                )
 
     def look(self) -> None:
         """Warn about each new handler that keeps a signal from the server."""
         for signum in SIGNALS:
             handler = signal.getsignal(signum)
-            if signum in self._seen and self._seen[signum] == handler:
+            if self._known.get(signum) == handler:
                 continue
-            self._seen[signum] = handler
+            self._known[signum] = handler
             if server_of(handler) is not None:
-                continue  # another server's, perhaps: a signal stops all of them
+                continue  # this server's, or another one's: a signal stops all of them
             if not self._in_main_thread:
                 self._look_from_thread(signum, handler)
-            elif not reaches(callbacks_of(signum, handler), self._server):
-                self._warn(signum, handler)
+            elif callable(handler) and reaches(callbacks_of(signum, handler), self._server):
+                self._observe(signum, handler)
+            else:
+                log.caution(
+                    "%s goes to %s, which has taken the place of uvicorn's handler: this server "
+                    "is not told to stop. %s",
+                    signal.Signals(signum).name,
+                    self._name(signum, handler),
+                    _ADVICE,
+                )
+
+    def _observe(self, signum: int, handler: Callable[..., object]) -> None:
+        def observer(signum: int, frame: FrameType | None) -> object:
+            self._observed.append((time.monotonic(), signum, handler))
+            return handler(signum, frame)
+
+        self._known[signum] = observer
+        signal.signal(signum, observer)
+        signal.siginterrupt(signum, False)  # as asyncio has it, for handlers that a loop runs
 
     def _look_from_thread(self, signum: int, handler: object) -> None:
         if signum == signal.SIGTERM and handler is signal.SIG_DFL:
             log.caution(
                 "this server runs in a thread, and nobody handles SIGTERM: it ends the process at "
-                "once, with everything in flight. Install a handler in the main thread that sets "
-                "server.should_exit = True, and join the thread before the program ends"
+                "once, with everything in flight. Handle it in the main thread: set "
+                "server.should_exit = True, and join the thread"
             )
 
-    def _warn(self, signum: int, handler: object) -> None:
-        callbacks = [name_handler(each) for each in callbacks_of(signum, handler)[:1]]
-        log.caution(
-            "%s goes to %s, which has taken the place of uvicorn's handler: this server will not "
-            "drain by it. Have that handler call the one it has replaced, or set "
-            "server.should_exit = True; or install it before the server starts, then uvicorn "
-            "raises the signal again after the drain",
-            signal.Signals(signum).name,
-            *callbacks,
-        )
+    def _name(self, signum: int, handler: object) -> str:
+        return name_handler(callbacks_of(signum, handler)[0])

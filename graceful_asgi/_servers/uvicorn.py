@@ -50,7 +50,11 @@ class UvicornHook:
         self.in_main_thread = threading.current_thread() is threading.main_thread()
         self.finished = False
         self._adapter = UvicornAdapter(server)
-        self._signal_watch = SignalWatch(server, in_main_thread=self.in_main_thread)
+        self._signal_watch = SignalWatch(
+            server,
+            in_main_thread=self.in_main_thread,
+            is_told=lambda: drainer.stopping or server.should_exit,
+        )
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
         self._has_opened = False

@@ -22,8 +22,8 @@ REACTION_PERIOD: Final = 1.0
 later, and one may only wake a task."""
 
 _ADVICE: Final = (
-    "Have it call the handler that it has replaced, or set server.should_exit = True. Or install it "
-    "before the server starts: uvicorn raises the signal again after the drain"
+    "Have it call the handler that it has replaced, or set server.should_exit = True. Or install "
+    "it before the server starts: uvicorn raises the signal again after the drain"
 )
 
 

@@ -149,11 +149,14 @@ class HostProcess:
         return cls._current
 
     @classmethod
-    def join(cls, hook: HookedServer) -> HostProcess:
-        """Take in a server that starts. One that comes after a signal is stopped at once."""
-        if cls._current is None or cls._current._pid != os.getpid():
+    def of_server(cls) -> HostProcess:
+        """Return the object of this process for a server that starts here."""
+        if cls._current is not None and cls._current._pid != os.getpid():
             cls._current = cls()  # a forked child has none of its parent's servers
-        self = cls._current
+        return cls.current()
+
+    def add(self, hook: HookedServer) -> None:
+        """Take in a server that starts. One that comes after a signal is stopped at once."""
         if self._exit is not None and self._exit.is_left_to_program:
             self._reset()
         self._servers.append(weakref.ref(hook, self._drop))
@@ -161,7 +164,6 @@ class HostProcess:
             self._watchdog.start()  # now: when a stop comes there may be no thread to be had
         if self.captured:
             hook.stop(signal.Signals(self.captured[0]).name, lame_duck=False)
-        return self
 
     def leave(self, hook: HookedServer) -> None:
         """Forget a server that is over. Idempotent."""

@@ -49,6 +49,7 @@ class UvicornHook:
         self.server = server
         self.in_main_thread = threading.current_thread() is threading.main_thread()
         self.finished = False
+        self._process = HostProcess.of_server()
         self._adapter = UvicornAdapter(server)
         self._signal_watch = SignalWatch(
             server,
@@ -95,7 +96,7 @@ class UvicornHook:
         drainer.loop_monitor = LoopMonitor(drainer.now)
         drainer.server = self
         drainer.server_events.append(self)
-        self._process = HostProcess.join(self)
+        self._process.add(self)
         if drainer.stopping:  # another server has this drainer, too
             self.stop(drainer.reason)
         if self.in_main_thread and not old_uvicorn.raises_signals_anew(server):

@@ -95,6 +95,37 @@ def displaced(port: int) -> None:
     say("program goes on")
 
 
+def cancels_serve(port: int) -> None:
+    """As vllm has it: the program's handler cancels the task of `serve()`."""
+
+    async def main() -> None:
+        task = asyncio.create_task(Unhandled(config(port)).serve())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        say("handler installed")
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    say("program goes on")
+
+
+def sets_an_event(port: int) -> None:
+    """The program's handler wakes a task, and that one stops the server."""
+
+    async def main() -> None:
+        server = Unhandled(config(port))
+        asked = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
+        say("handler installed")
+        task = asyncio.create_task(server.serve())
+        await asked.wait()
+        stop(server)
+        await task
+
+    asyncio.run(main())
+    say("program goes on")
+
+
 def thread(port: int) -> None:
     """A server in a thread of a program that goes on for longer than any hard deadline."""
     server = uvicorn.Server(config(port))

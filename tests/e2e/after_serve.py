@@ -1,0 +1,171 @@
+"""Programs that go on after their server: `python -m e2e.after_serve NAME PORT`.
+
+Each says what of it has run. APP_PLAIN=1 leaves the middleware out, for what plain uvicorn does.
+APP_LOOP picks the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from .app import make_bare_app, say
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+bare = make_bare_app()
+
+if "APP_PLAIN" not in os.environ:
+    from graceful_asgi import GracefulMiddleware
+
+    bare.add_middleware(GracefulMiddleware)
+
+
+def config(port: int) -> uvicorn.Config:
+    return uvicorn.Config(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+
+
+def run(main: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Run *main* as a program does, on the loop that is wanted, and say how that ends."""
+    try:
+        if os.environ.get("APP_LOOP") == "uvloop":
+            import uvloop
+
+            uvloop.run(main())
+        else:
+            asyncio.run(main())
+    except KeyboardInterrupt:
+        say("KeyboardInterrupt")
+    say("after the loop")
+
+
+def uvicorn_run(port: int) -> None:
+    try:
+        uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+    except KeyboardInterrupt:
+        say("KeyboardInterrupt")
+    finally:
+        say("finally")
+    say("after uvicorn.run()")
+
+
+def server_run(port: int) -> None:
+    try:
+        uvicorn.Server(config(port)).run()
+    except KeyboardInterrupt:
+        say("KeyboardInterrupt")
+    say("after server.run()")
+
+
+def serve(port: int) -> None:
+    async def main() -> None:
+        try:
+            await uvicorn.Server(config(port)).serve()
+        finally:
+            say("finally")
+        say("after serve()")
+
+    run(main)
+
+
+def serve_and_work(port: int) -> None:
+    """What comes after the server takes its time, in the task of the server."""
+
+    async def main() -> None:
+        await uvicorn.Server(config(port)).serve()
+        await asyncio.sleep(1.5)
+        say("after serve()")
+
+    run(main)
+
+
+def outer_lifespan(port: int) -> None:
+    """As fastmcp has it: a context manager around the server."""
+
+    @contextlib.asynccontextmanager
+    async def life() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0.1)
+            say("outer lifespan closed")
+
+    async def main() -> None:
+        async with life():
+            await uvicorn.Server(config(port)).serve()
+
+    run(main)
+
+
+async def bot() -> None:
+    """Work for ever."""
+    try:
+        for _ in itertools.count():
+            await asyncio.sleep(0.1)
+    finally:
+        say("bot ends")
+
+
+def gather(port: int) -> None:
+    """The program waits for the bot as well, for ever."""
+
+    async def main() -> None:
+        await asyncio.gather(uvicorn.Server(config(port)).serve(), bot())
+
+    run(main)
+
+
+def task_group(port: int) -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined]
+            tasks.create_task(uvicorn.Server(config(port)).serve())
+            tasks.create_task(bot())
+
+    run(main)
+
+
+def wait_first(port: int) -> None:
+    async def main() -> None:
+        tasks = [asyncio.create_task(uvicorn.Server(config(port)).serve())]
+        tasks += [asyncio.create_task(bot())]
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        say("after the first")
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending)
+        await asyncio.sleep(1.5)
+        say("orderly end")
+
+    run(main)
+
+
+def awaited_task(port: int) -> None:
+    async def main() -> None:
+        await asyncio.create_task(uvicorn.Server(config(port)).serve())
+        say("after the task")
+
+    run(main)
+
+
+def run_for_ever(port: int) -> None:
+    """As old programs have it; nothing waits for the server."""
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(uvicorn.Server(config(port)).serve()), loop.create_task(bot())]
+    try:
+        loop.run_forever()
+    finally:
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.close()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](int(sys.argv[2]))

@@ -1,0 +1,87 @@
+"""Programs with several servers in one process: `python -m e2e.several_servers NAME PORT PORT`.
+
+SIGUSR1 stops the first server by code, SIGUSR2 the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from .app import make_app, say
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+def make_servers(*ports: int) -> list[uvicorn.Server]:
+    servers = [uvicorn.Server(uvicorn.Config(make_app(), port=port)) for port in ports]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        servers[number == signal.SIGUSR2].should_exit = True
+
+    signal.signal(signal.SIGUSR1, stop)
+    signal.signal(signal.SIGUSR2, stop)
+    return servers
+
+
+def one_loop(*ports: int) -> None:
+    """Both in one loop, as an API and its metrics."""
+
+    async def main() -> None:
+        await asyncio.gather(*(server.serve() for server in make_servers(*ports)))
+        say("program goes on")
+
+    asyncio.run(main())
+
+
+def one_in_a_thread(*ports: int) -> None:
+    """The first in a daemon thread, the second in the main thread."""
+    servers = make_servers(*ports)
+    threading.Thread(target=servers[0].run, daemon=True).start()
+    servers[1].run()
+    say("program goes on")
+
+
+def started_later(*ports: int) -> None:
+    """The second starts while the first drains, and would serve on."""
+
+    async def main() -> None:
+        servers = make_servers(*ports)
+        first = asyncio.create_task(servers[0].serve())
+        while not servers[0].should_exit:  # noqa: ASYNC110  # a flag of uvicorn's
+            await asyncio.sleep(0.05)
+        say("starts another")
+        await asyncio.gather(first, servers[1].serve())
+        say("program goes on")
+
+    asyncio.run(main())
+
+
+def plain_thread(*ports: int) -> None:
+    """One server in a daemon thread, and a program that handles no signal."""
+    threading.Thread(target=make_servers(*ports)[0].run, daemon=True).start()
+    time.sleep(60)
+
+
+def handled_thread(*ports: int) -> None:
+    """One server in a thread, and a program that handles SIGTERM."""
+    (server,) = servers = make_servers(*ports)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    stop.wait()
+    servers[0].should_exit = True
+    thread.join()
+    say("program goes on")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*map(int, sys.argv[2:]))

@@ -1,0 +1,141 @@
+"""What a program sees of the end of its server, beside the same program on plain uvicorn."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from support.client import Client
+from support.ports import free_port
+from support.server import Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ON_UVLOOP = ("uvicorn_run", "serve", "gather", "wait_first")
+"""What asyncio and uvloop each do in their own way: `Runner`, and an exit out of a callback."""
+SAID = ("finally", "KeyboardInterrupt", "after", "bot ends", "outer lifespan", "orderly", "atexit")
+
+
+def program(directory: Path, name: str, loop: str = "asyncio", **more: float | str) -> Server:
+    port = free_port()
+    env = {"APP_LOOP": loop, **{k: str(v) for k, v in more.items() if k.startswith("APP_")}}
+    periods = {k: float(v) for k, v in more.items() if not k.startswith("APP_")}
+    command = [sys.executable, "-m", "e2e.after_serve", name, str(port)]
+    return Server(
+        command,
+        directory,
+        port=port,
+        env=env,
+        ready="Uvicorn running on",
+        periods={"lame_duck": 0.1, "grace": 5, "cleanup": 5, **periods},
+    )
+
+
+def said(server: Server) -> list[str]:
+    return [line for line in server.log.splitlines() if line.startswith(SAID)]
+
+
+def on_loops(*names: str) -> pytest.MarkDecorator:
+    """Parametrise a test with programs, each on asyncio, and some on uvloop."""
+    old = sys.version_info < (3, 11)  # asyncio.TaskGroup came with 3.11
+    wanted = [name for name in names if not (old and name == "task_group")]
+    pairs = [(name, "asyncio") for name in wanted]
+    pairs += [(name, "uvloop") for name in wanted if name in ON_UVLOOP]
+    return pytest.mark.parametrize(("name", "loop"), pairs)
+
+
+ENDS_BY_ITSELF = {
+    "uvicorn_run": ["finally", "after uvicorn.run()", "atexit"],
+    "server_run": ["after server.run()", "atexit"],
+    "serve": ["finally", "after serve()", "after the loop", "atexit"],
+    "serve_and_work": ["after serve()", "after the loop", "atexit"],
+    "outer_lifespan": ["outer lifespan closed", "after the loop", "atexit"],
+    "awaited_task": ["after the task", "after the loop", "atexit"],
+    "wait_first": ["after the first", "bot ends", "orderly end", "after the loop", "atexit"],
+}
+
+
+@on_loops(*ENDS_BY_ITSELF)
+def test_after_a_clean_drain_by_sigterm_a_program_goes_on_to_its_end(
+    tmp_path: Path, name: str, loop: str
+) -> None:
+    with program(tmp_path, name, loop) as server:
+        server.terminate()
+        assert server.wait() == 0
+        assert said(server) == ENDS_BY_ITSELF[name]
+        assert "never retrieved" not in server.log
+        assert "Traceback" not in server.log
+
+
+@on_loops("gather", "task_group")
+def test_a_program_that_would_wait_for_ever_is_ended_in_order(
+    tmp_path: Path, name: str, loop: str
+) -> None:
+    """SIGTERM ends it on plain uvicorn. Here its tasks get to clean up."""
+    with program(tmp_path, name, loop, cleanup=20) as server:
+        server.terminate()
+        assert server.wait(10) == 0
+        assert said(server) == ["bot ends", "atexit"]
+        assert "never retrieved" not in server.log
+        assert "was destroyed" not in server.log
+        assert "Traceback" not in server.log
+
+
+def test_a_loop_that_runs_for_ever_is_ended_in_order(tmp_path: Path) -> None:
+    with program(tmp_path, "run_for_ever", cleanup=20) as server:
+        server.terminate()
+        assert server.wait(10) == 0
+        assert said(server) == ["bot ends", "atexit"]
+        assert "Traceback" not in server.log
+
+
+@on_loops(*ENDS_BY_ITSELF, "gather", "task_group")
+def test_after_ctrl_c_a_program_sees_what_it_sees_on_plain_uvicorn(
+    tmp_path: Path, name: str, loop: str
+) -> None:
+    seen = []
+    for more in ({"APP_PLAIN": "1"}, {}):
+        with program(tmp_path, name, loop, **more) as server:
+            server.signal(signal.SIGINT)
+            seen.append((server.wait(), said(server), "Traceback" in server.log))
+            assert "never retrieved" not in server.log
+    plain, ours = seen
+    assert ours == plain
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@on_loops("uvicorn_run", "serve", "awaited_task", "gather", "task_group")
+def test_a_forced_drain_ends_the_program_with_1_and_nothing_but_the_report(
+    tmp_path: Path, name: str, number: signal.Signals, loop: str
+) -> None:
+    periods = {"lame_duck": 0.1, "grace": 0.2, "cancel": 0.5}
+    with program(tmp_path, name, loop, **periods) as server, Client(server.port) as client:
+        client.request("/slow?name=cut")
+        server.wait_for("slow began cut")
+        server.signal(number)
+        assert client.response().status == 503
+        assert server.wait() == 1
+        lines = said(server)
+        assert not [line for line in lines if line.startswith(("after", "KeyboardInterrupt"))]
+        assert lines[-1] == "atexit"
+        assert ("finally" in lines) == (name in ("uvicorn_run", "serve"))
+        for noise in ("never retrieved", "was destroyed", "Traceback", "Exception in"):
+            assert noise not in server.log
+
+
+def test_after_ctrl_c_the_program_may_go_on_for_as_long_as_it_likes(tmp_path: Path) -> None:
+    """Plain uvicorn lets it. What the hard deadline bounds is the end of the process."""
+    with program(tmp_path, "serve_and_work", cleanup=0.2) as server:
+        server.signal(signal.SIGINT)
+        assert server.wait(15) == 0
+
+
+def test_after_sigterm_the_program_has_what_is_left_of_the_cleanup_period(tmp_path: Path) -> None:
+    with program(tmp_path, "serve_and_work", cleanup=0.2) as server:
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 1
+        assert "hard deadline" in server.log
+        assert "after_serve.py" in server.log.split("hard deadline")[1]

@@ -1,0 +1,160 @@
+"""Several servers in one process are one service: one signal, one deadline, one exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from support.client import Client, get, is_refused
+from support.polling import wait_until
+from support.ports import free_port
+from support.server import ROOM, Server
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+WAYS = ["one_loop", "one_in_a_thread"]
+
+
+def program(directory: Path, name: str, *, servers: int = 2, **periods: float) -> Server:
+    ports = [free_port() for _ in range(servers)]
+    command = [sys.executable, "-m", "e2e.several_servers", name, *map(str, ports)]
+    started = 1 if name == "started_later" else servers
+    ready = r"(?s)" + ".*".join(["Uvicorn running on"] * started)
+    given = {"lame_duck": 0.3, "grace": 5, **periods}
+    return Server(command, directory, port=ports[0], ready=ready, periods=given)
+
+
+def second_port(server: Server) -> int:
+    return int(server.command[-1])
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoolExecutor) -> None:
+    """uvicorn alone would tell one of them, and the other when that one is done."""
+    with program(tmp_path, name, lame_duck=1.5) as server:
+        ports = server.port, second_port(server)
+        slow = [beside.submit(get, port, "/slow?s=2.5&name=old") for port in ports]
+        server.wait_for("slow began old", count=2)
+        server.signal(signal.SIGTERM)
+        server.wait_for(r"lame duck \(SIGTERM\)", count=2)
+        assert server.seconds_since_signal() < 1
+        assert [get(port, "/readyz").status for port in ports] == [503, 503]
+        assert [answer.result().status for answer in slow] == [200, 200]
+        assert server.wait() == 0
+        assert server.seconds_since_signal() < 2.5 + ROOM
+        assert server.count("lifespan shutdown") == 2
+        assert server.count("clean after") == 2
+        assert "program goes on" in server.log
+        assert "goes to" not in server.log
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("busy", [0, 1], ids=["the first", "the second"])
+@pytest.mark.parametrize("name", WAYS)
+def test_what_is_cut_in_one_of_them_is_in_the_exit_code(
+    tmp_path: Path, name: str, busy: int
+) -> None:
+    with program(tmp_path, name, lame_duck=0.2, grace=0.3) as server:
+        port = (server.port, second_port(server))[busy]
+        with Client(port) as client:
+            client.request("/slow?name=cut")
+            server.wait_for("slow began cut")
+            server.signal(signal.SIGTERM)
+            assert client.response().status == 503
+        assert server.wait() == 1
+        assert "program goes on" not in server.log
+        assert server.count("lifespan shutdown") == 2
+        assert "hard deadline" not in server.log
+        assert "Traceback" not in server.log
+        assert "never retrieved" not in server.log
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_one_hard_deadline_holds_for_all(tmp_path: Path, name: str) -> None:
+    with program(tmp_path, name, lame_duck=0.2, grace=0.3) as server:
+        with Client(server.port) as client:
+            client.request("/block")
+            server.wait_for("block began")
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 1
+        assert "hard deadline" in server.log
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_ctrl_c_again_cancels_in_all(tmp_path: Path, name: str) -> None:
+    with (
+        program(tmp_path, name, lame_duck=30, grace=30) as server,
+        Client(server.port) as one,
+        Client(second_port(server)) as other,
+    ):
+        one.request("/slow?name=old")
+        other.request("/slow?name=old")
+        server.wait_for("slow began old", count=2)
+        server.signal(signal.SIGINT)
+        server.wait_for(r"\]: draining \(", count=2)
+        server.signal(signal.SIGINT)
+        assert [one.response().status, other.response().status] == [503, 503]
+        assert server.wait(8) == 1
+
+
+@pytest.mark.parametrize("stopped", [0, 1], ids=["the first", "the second"])
+@pytest.mark.parametrize("name", WAYS)
+def test_a_server_that_code_stops_leaves_the_other_one_its_signals(
+    tmp_path: Path, name: str, stopped: int, beside: ThreadPoolExecutor
+) -> None:
+    """The first to start puts back the handlers that it found, and takes them from the second."""
+    if name == "one_in_a_thread" and stopped == 1:
+        pytest.skip("the thread is a daemon's: it ends with the main thread's server")
+    with program(tmp_path, name) as server:
+        ports = [server.port, second_port(server)]
+        os.kill(server.pid, (signal.SIGUSR1, signal.SIGUSR2)[stopped])
+        server.wait_for(r"stopped \(should_exit\)")
+        wait_until(lambda: is_refused(ports[stopped]), "it is closed")
+        left = ports[1 - stopped]
+        assert not get(left, "/").closes
+        slow = beside.submit(get, left, "/slow?s=1&name=old")
+        server.wait_for("slow began old")
+        server.terminate()
+        server.signal(signal.SIGTERM)  # again, as gunicorn has it
+        assert slow.result().status == 200
+        assert server.wait() == 0
+        assert server.count("clean after") == 2
+
+
+def test_a_server_that_starts_after_the_signal_is_stopped_as_well(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    with program(tmp_path, "started_later", lame_duck=0.2) as server:
+        slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
+        server.wait_for("slow began old")
+        server.signal(signal.SIGTERM)
+        server.wait_for("starts another")
+        assert slow.result().status == 200
+        assert server.wait() == 0
+        assert server.count("lifespan shutdown") == 2
+        assert "program goes on" in server.log
+
+
+def test_a_server_in_a_thread_that_sigterm_would_cut_is_warned_about(tmp_path: Path) -> None:
+    with program(tmp_path, "plain_thread", servers=1) as server:
+        server.wait_for("this server runs in a thread, and nobody handles SIGTERM")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == -signal.SIGTERM
+
+
+def test_a_server_in_a_thread_of_a_program_that_handles_sigterm_is_not(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    with program(tmp_path, "handled_thread", servers=1) as server:
+        slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
+        server.wait_for("slow began old")
+        server.signal(signal.SIGTERM)
+        assert slow.result().status == 200
+        assert server.wait() == 0
+        assert "program goes on" in server.log
+        assert "WARNING" not in server.log

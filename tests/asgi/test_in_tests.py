@@ -225,6 +225,22 @@ async def test_what_a_second_server_keeps_in_its_state_is_a_string_to_everybody(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+async def test_a_middleware_further_out_may_copy_the_state(copied: Any) -> None:
+    middleware = GracefulMiddleware(with_lifespan(answer))
+
+    async def copies(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            scope = {**scope, "state": copied(scope["state"])}
+        await middleware(scope, receive, send)
+
+    async with serving(copies) as first, serving(copies) as second:
+        assert (await first.get()).status == 200
+        call = await second.get()
+        assert (call.error, call.status) == (None, 200)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("make_scope", [http_scope, websocket_scope])
 async def test_a_notice_outlives_its_call(make_scope: Any) -> None:
     """A background task of the app's own keeps the request."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import importlib
+import inspect
 import json
 import logging
 import pickle
+import sys
 import threading
 import warnings
 from contextlib import asynccontextmanager
@@ -179,6 +183,37 @@ async def test_asgi_lifespan_and_httpx_share_one_state_for_all_calls() -> None:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             assert (await client.get("/")).json() == {"draining": False}
+
+
+# What libraries look at
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("make_scope", [http_scope, websocket_scope])
+async def test_receive_and_send_are_taken_for_coroutine_functions(make_scope: Any) -> None:
+    look: Any = inspect if sys.version_info >= (3, 12) else asyncio
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(look.iscoroutinefunction(each) for each in (receive, send))
+
+    await Call(GracefulMiddleware(app), make_scope()).run()
+    assert seen == [True, True]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_wsgi_app_is_served_without_a_warning() -> None:
+    need("asgiref")
+    wsgi_to_asgi: Any = importlib.import_module("asgiref.wsgi").WsgiToAsgi
+
+    def wsgi(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+
+    app: Any = GracefulMiddleware(wsgi_to_asgi(wsgi))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+        assert (await client.get("http://test/")).text == "hello"
 
 
 # The state of the lifespan is the app's

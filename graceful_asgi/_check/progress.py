@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .trial import Step, Watch
 
 _TITLE_WIDTH: Final = 24
+_ENOUGH: Final = 10
+"""Requests. What fewer of them say of all others is nothing."""
 
 
 class ConsoleProgress:
@@ -58,8 +60,8 @@ class ConsoleProgress:
             text.append(", ")
             text.append(f"{verdict.wrong_total:,} wrong", "bold red" if verdict.wrong_total else "")
             text.append(f" of {verdict.at_risk:,} at risk")
-            if verdict.missed_requests is not None and not verdict.wrong_total:
-                text.append(f" (less than one in {1 / verdict.missed_requests:,.0f})")
+            if verdict.missed_requests is not None and verdict.at_risk >= _ENOUGH:
+                text.append(f" (95 %: fewer than 1 in {1 / verdict.missed_requests:,.0f} lost)")
             self._console.print(text)
 
 
@@ -80,7 +82,7 @@ class _Line:
             nonlocal last
             if step != last:
                 last = step
-                console.print(self.text(step, figures))
+                console.print(self.text(step, figures), no_wrap=True, overflow="ellipsis")
 
         return watch
 
@@ -90,13 +92,14 @@ class _Line:
         text = Text(f"{self._title:<{_TITLE_WIDTH}} ", no_wrap=True, overflow="ellipsis")
         text.append(f"{step:<13}", style="bold")
         text.append(f"{time.monotonic() - self._began:4.1f} s")
-        text.append(f" {figures.sent:8,} sent")
-        if step in ("under load", "told to stop"):
-            text.append(f" {self._rate:6,.0f}/s")
+        # Faults first: in a narrow terminal the end of the line is cut off.
         if figures.lost:
             text.append(f" {figures.lost:4,} lost", style="bold red")
         if figures.wrong:
             text.append(f" {figures.wrong:4,} wrong", style="bold red")
+        text.append(f" {figures.sent:8,} sent")
+        if step in ("under load", "told to stop"):
+            text.append(f" {self._rate:6,.0f}/s")
         if figures.refused and step == "exited":
             text.append(f" {figures.refused:,} refused")
         return text

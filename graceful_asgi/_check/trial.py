@@ -18,6 +18,7 @@ from .result.finding import Exit
 from .result.verdict import ClientUse, Trial
 from .scenarios import background
 from .scenarios.load import Load
+from .server.drain_log import PhaseWatch
 from .server.port import connects
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .server.process import TargetProcess
 
 _WATCH_INTERVAL: Final = 0.1
+_LOOK_INTERVAL: Final = 0.02
 _EXIT_NOTICE_PERIOD: Final = 0.5
 # A handshake or a first event may take its time; a scenario that never gets there says so itself.
 _POSITION_PERIOD: Final = 5.0
@@ -107,6 +109,8 @@ async def stop_under_load(
     use = _Use()
     running = asyncio.ensure_future(load.run(until=server.wait_exit, within=math.inf))
     again = asyncio.ensure_future(asyncio.sleep(0))
+    phases = PhaseWatch(server.log_path)
+    watching = asyncio.ensure_future(_watch_phases(phases))
     try:
         await _follow(running, lambda: tell("under load", load.statistics()), signal_after)
         await _wait_in_position(load, running)
@@ -125,9 +129,10 @@ async def stop_under_load(
         result = await running
         use.note()
     finally:
-        for task in (running, again):
+        for task in (running, again, watching):
             task.cancel()
-        await asyncio.gather(running, again, return_exceptions=True)
+        await asyncio.gather(running, again, watching, return_exceptions=True)
+    phases.look(time.monotonic())
     left_running = await _left_running(server)
     server.kill()
     still_open = connects(server.host, server.port)
@@ -139,10 +144,17 @@ async def stop_under_load(
         findings=tuple(load.findings(end)),
         samples=tuple(load.timeline.samples()),
         first_refusal=load.timeline.first_refusal,
+        phases={name: at - load.signalled_at for name, at in phases.began.items()},
         client=use.most,
         notes=tuple(load.notes),
         expected={each.text: right.text for each, right in load.expectations.items()},
     )
+
+
+async def _watch_phases(phases: PhaseWatch) -> None:
+    while True:
+        phases.look(time.monotonic())
+        await asyncio.sleep(_LOOK_INTERVAL)
 
 
 async def _follow(

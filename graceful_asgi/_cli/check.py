@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 import click
@@ -15,6 +15,7 @@ from .._check.errors import CheckError, CommandError
 from .._check.load.limits import allow_connections
 from .._check.load.plan import LoadPlan
 from .._check.progress import ConsoleProgress
+from .._check.result.junit import junit, junit_of_error
 from .._check.result.report import report
 from .._check.result.table import print_table, styled
 from .._check.result.target import Target
@@ -24,6 +25,7 @@ from .._check.result.text import (
     not_run,
     right_answers,
     sections,
+    signal_name,
     worth,
 )
 from .._check.rounds import Settings, run_rounds
@@ -32,12 +34,16 @@ from .check_options import HELP, check_options
 from .group import needs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from .._check.result.verdict import Verdict
 
-    Draw = Callable[[Path, Sequence[Target]], None]
+    class Draw(Protocol):
+        """Draws a check to a file."""
+
+        def __call__(self, path: Path, targets: Sequence[Target], *, signal: str) -> None: ...
+
 
 _POISE_PERIOD: Final = 0.5
 """Seconds before the signal: when the requests are sent that are to be in flight at it."""
@@ -70,6 +76,7 @@ def command(
     compare: str | None,
     as_json: bool,
     plot: Path | None,
+    junit_file: Path | None,
     **options: Any,
 ) -> int:
     """Check one server, or two; return the exit code."""
@@ -83,13 +90,19 @@ def command(
         progress = ConsoleProgress(console, rounds=0 if settings.until else settings.rounds)
         anyio.run(run_rounds, targets, settings, progress)
     except CheckError as error:
+        if junit_file is not None:
+            names = [target.command.name for target in targets]
+            _write("--junit", junit_file, junit_of_error(names, str(error)))
         raise click.ClickException(str(error)) from error
-    if draw is not None and plot is not None:
-        _draw(draw, plot, targets)
     if as_json:
         sys.stdout.write(json.dumps(report(targets, settings.as_dict()), indent=2) + "\n")
     else:
         _print(console, targets, settings)
+    if junit_file is not None:
+        _write("--junit", junit_file, junit(targets))
+    if draw is not None and plot is not None:
+        _draw(draw, plot, targets, signal_name(settings.signal))
+        console.print(Text(f"picture: {plot.absolute()}"))
     return exit_status(targets[0].verdict)
 
 
@@ -179,11 +192,18 @@ def _picture() -> Draw:
     return draw
 
 
-def _draw(draw: Draw, path: Path, targets: Sequence[Target]) -> None:
+def _draw(draw: Draw, path: Path, targets: Sequence[Target], name: str) -> None:
     try:
-        draw(path, targets)
+        draw(path, targets, signal=name)
     except OSError as error:
         raise click.ClickException(f"--plot {path}: {error}") from error
+
+
+def _write(option: str, path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{option} {path}: {error}") from error
 
 
 def _print(console: Console, targets: Sequence[Target], settings: Settings) -> None:

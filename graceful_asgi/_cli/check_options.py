@@ -18,6 +18,7 @@ from .values import (
     SECONDS,
     SIGNAL,
     TARGET,
+    XML,
 )
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -165,6 +166,12 @@ _OPTIONS: Final = (
         "as_json",
         is_flag=True,
         help="The verdict as JSON on standard output, and nothing else there.",
+    ),
+    click.option(
+        "--junit",
+        "junit_file",
+        type=XML,
+        help="Write the verdict as JUnit XML, for a CI system to show.",
     ),
     click.option(
         "--plot",

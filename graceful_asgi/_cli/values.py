@@ -122,8 +122,15 @@ def _picture(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in PICTURE_FORMATS:
         raise ValueError(f"a file that ends in {' or '.join(PICTURE_FORMATS)}")
+    return _in_a_directory(path)
+
+
+def _in_a_directory(path: Path) -> Path:
+    """Found out now: the check takes its time, and its result would be lost."""
     if not path.parent.is_dir():
         raise ValueError(f"a file in a directory that exists, and {path.parent} does not")
+    if path.is_dir():
+        raise ValueError("a file, and this is a directory")
     return path
 
 
@@ -135,4 +142,5 @@ HEADER: Final = _Value("name: value", _header)
 MILLISECONDS: Final = _Value("ms", lambda text: _number(text, 0, "milliseconds, 0 or more"))
 LATENCY: Final = _Value("ms", _latency)
 SECONDS: Final = _Value("seconds", _positive_seconds)
+XML: Final = _Value("file", lambda text: _in_a_directory(Path(text)))
 PICTURE: Final = _Value("file", _picture)

@@ -37,14 +37,13 @@ LIGHT = ["--keep-alive", "20", "--fresh", "10", "--signal-after", "0.6"]
 
 def test_an_app_with_the_middleware_passes_every_scenario() -> None:
     app = "check.server.programs.app:graceful"
-    server = ["--http", "zttp", "--http2"]
     finish = {"GRACEFUL_EVENT_STREAMS": "finish"}
     env = {**SHORT_PERIODS, **finish}
-    ended = run("check", app, *server, "--json", *LIGHT, *ALL_PATHS, env=env)
+    ended = run("check", app, "--json", *LIGHT, *ALL_PATHS, env=env)
     assert ended.code == 0, ended.out + ended.err
     assert ended.report["passed"]
     found = {each["name"]: each["result"] for each in ended.server["scenarios"]}
-    assert found == dict.fromkeys(NAMES, "passed")
+    assert found == {**dict.fromkeys(NAMES, "passed"), "HTTP/2": "not run"}
     assert ended.server["requests"]["total"]["lost"] == 0
     assert ended.server["requests"]["before"]["served"] > 50
     assert ended.server["requests"]["after"]["served"] > 20
@@ -164,6 +163,7 @@ def test_two_servers_stand_side_by_side_and_the_first_gives_the_exit_code(tmp_pa
     assert ended.code == 0, ended.out + ended.err
     assert max(map(len, ended.out.splitlines())) <= 80
     [lost] = re.findall(r"LOST +│ (\d+) +│ (\d+) +│", ended.out)
+    assert f"picture: {picture}" in ended.out.replace("\n", "")
     assert lost == ("0", "2")
     assert "not run: " in ended.out
     assert re.search(r"^PASSED .*nothing lost", ended.out, re.M)
@@ -179,6 +179,46 @@ def test_a_header_is_sent_with_every_request_and_another_status_may_be_right() -
     assert "--path /: GET / answered 403" in without.err
     assert run(*options, "--expect-status", "403", *command).code == 0
     assert run(*options, "--header", "Host: example.org", *command).code == 0
+
+
+def test_at_sixty_columns_the_numbers_that_matter_stay() -> None:
+    options = [*NO_LOAD, *QUICK, "--skip", "half a request head", "--slow-path", "/slow"]
+    other = " ".join([*SERVER, "'drains'", "{port}"])
+    server = ["--", *SERVER, "serves", "{port}"]
+    ended = run("check", *options, "--compare", other, *server, env={"COLUMNS": "60"})
+    assert max(map(len, ended.out.splitlines())) <= 60
+    assert re.search(r"^│ LOST +│ 1 +│ 0 +│$", ended.out, re.M)
+    assert re.search(r"^│ WRONG +│ 0 +│ 0 +│$", ended.out, re.M)
+    [exited] = re.findall(r"exited .* lost", ended.out)
+    assert exited.endswith("1 lost")
+
+
+def test_rounds_go_on_until_enough_was_at_risk_and_have_a_running_total() -> None:
+    """Each round puts one request at risk, the slow one."""
+    options = [*NO_LOAD, *QUICK, "--skip", "half a request head", "--slow-path", "/slow"]
+    ended = run("check", *options, "--until", "2", "--", *SERVER, "drains", "{port}")
+    assert ended.code == 0, ended.out + ended.err
+    totals = re.findall(r"after (\d+) rounds?: .*: 0 lost, 0 wrong of (\d+) at risk", ended.out)
+    assert totals == [("1", "1"), ("2", "2")]
+    assert "with 95 % confidence" in ended.out.replace("\n", " ")
+
+
+def test_rounds_that_put_nothing_at_risk_do_not_go_on_for_ever() -> None:
+    ended = run("check", *NO_LOAD, *QUICK, "--until", "9", "--", *SERVER, "exits 7", "{port}")
+    assert ended.code == 2
+    assert "a round puts no request at risk" in ended.err
+
+
+def test_the_verdict_is_written_for_ci_and_so_is_what_kept_it_from_being_one(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "check.xml"
+    options = [*NO_LOAD, *QUICK, "--junit", str(file)]
+    assert run("check", *options, "--", *SERVER, "exits 7", "{port}").code == 0
+    assert 'failures="0" errors="0"' in file.read_text()
+    assert run("check", *options, "--", *SERVER, "exits early", "{port}").code == 2
+    assert "<error message=" in file.read_text()
+    assert "exited early" in file.read_text()
 
 
 # -- what cannot be run ---------------------------------------------------------------------------
@@ -209,6 +249,9 @@ def test_a_header_is_sent_with_every_request_and_another_status_may_be_right() -
         (["main:app", "--body", "@/no/such"], "'--body': '@/no/such' is not allowed: "),
         (["main:app", "--body", "x" * 65_537], "is not allowed: at most 65,536 bytes"),
         (["main:app", "--skip", "nothing"], "'--skip': 'nothing' is not one of"),
+        (["main:app", "--latency", "-1"], "'--latency': '-1' is not allowed: milliseconds"),
+        (["main:app", "--junit", "/no/such/a.xml"], "/no/such does not"),
+        (["main:app", "--junit", "/tmp"], "a file, and this is a directory"),
         (["main:app", "--plot", "drain.gif"], "'--plot': 'drain.gif' is not allowed"),
         (["main:app", "--plot", "/no/such/a.png"], "/no/such does not"),
         (["main:app", "--compare", ""], "an empty command starts no server"),

@@ -1,17 +1,17 @@
-"""The picture of a check: requests, losses and phases over time, one row for each server."""
+"""The picture of a check: requests, faults and phases over time, two panels for each server."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .timeline import SLICE
+from .verdict import some
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -19,31 +19,33 @@ if TYPE_CHECKING:
     from .target import Target
     from .verdict import Trial
 
-_SERVED: Final = "#2a78b8"
-_IN_FLIGHT: Final = "#e08a1e"
-_LOST: Final = "#c62828"
+# Blue, grey and red: they stay apart for readers who do not see colours, and in print.
+_ANSWERED: Final = "#1f6fb2"
+_IN_FLIGHT: Final = "#4a4a4a"
+_FAULT: Final = "#c62828"
+_GOOD: Final = "#2e7d32"
 _INK: Final = "#2b2b2b"
-_ACCEPTING: Final = "#fff3d6"
-_CLOSED: Final = "#ebebeb"
+_BANDS: Final = ("#eef2f6", "#dfe6ee")
 
-_STYLE: Final[dict[str, Any]] = {
-    "size": 9,
-    "color": _INK,
-}
+_TEXT: Final[dict[str, Any]] = {"size": 9, "color": _INK}
+_MARGIN: Final = 0.18
+"""Of the width: what the name of the last exit needs at the right."""
+_NARROW: Final = 0.14
+"""Of the width: a phase that is narrower has its name written upwards."""
 
 
-def draw(path: Path, targets: Sequence[Target]) -> None:
+def draw(path: Path, targets: Sequence[Target], *, signal: str = "signal") -> None:
     """Draw the worst run of each server to `path`, in the format that its suffix names.
 
     Raises `OSError` when the file cannot be written.
     """
-    picture(targets).savefig(path, dpi=150)
+    picture(targets, signal=signal).savefig(path, dpi=150)
 
 
-def picture(targets: Sequence[Target]) -> Figure:
-    """The picture itself: for each server a panel of requests, and under it one of losses."""
+def picture(targets: Sequence[Target], *, signal: str = "signal") -> Figure:
+    """Return the picture itself. All servers have the same scales, so that they can be compared."""
     trials = [worst(target.trials) for target in targets]
-    figure = Figure(figsize=(9, 0.6 + 3.0 * len(trials)), layout="constrained")
+    figure = Figure(figsize=(10, 0.5 + 3.4 * len(trials)), layout="constrained")
     panels = figure.subplots(
         2 * len(trials),
         1,
@@ -51,106 +53,150 @@ def picture(targets: Sequence[Target]) -> Figure:
         squeeze=False,
         gridspec_kw={"height_ratios": [3.2, 1] * len(trials)},
     )[:, 0]
-    highest = max(max(_rates(trial), default=0.0) for trial in trials)
-    for number, (target, trial) in enumerate(zip(targets, trials, strict=True)):
-        requests, losses = panels[2 * number], panels[2 * number + 1]
-        _draw_requests(requests, trial, highest * 1.25 or 1.0)
-        _draw_losses(losses, trial)
-        _title(requests, target, trial)
+    samples = [sample for trial in trials for sample in trial.samples]
+    highest = max((sample.answered / SLICE for sample in samples), default=1.0) or 1.0
+    most_in_flight = max((sample.in_flight for sample in samples), default=1) or 1
+    most_faults = max((sample.failed for sample in samples), default=1) or 1
     left = min((trial.samples[0].second for trial in trials if trial.samples), default=-1.0)
     right = max(trial.end.seconds for trial in trials)
-    panels[-1].set_xlim(left, right + 0.12 * (right - left))
-    figure.legend(
-        handles=[Patch(color=_ACCEPTING), Patch(color=_CLOSED)],
-        labels=["told to stop, nobody refused yet", "refuses connections"],
-        loc="outside lower right",
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-    )
-    panels[-1].set_xlabel("seconds from the signal", **_STYLE)
+    width = right - left
+    for number, (target, trial) in enumerate(zip(targets, trials, strict=True)):
+        requests, faults = panels[2 * number], panels[2 * number + 1]
+        requests.set_xlim(left, right + _MARGIN * width)
+        _draw_requests(requests, trial, highest, most_in_flight)
+        _draw_faults(faults, trial, most_faults)
+        _mark_phases(requests, trial, width)
+        _mark_phases(faults, trial, None)
+        _mark_ends(requests, trial)
+        _mark_ends(faults, trial)
+        _name_ends(requests, trial, signal)
+        _title(requests, target, trial)
+    panels[-1].set_xlabel(f"seconds after {signal}", **_TEXT)
     return figure
 
 
 def worst(trials: Sequence[Trial]) -> Trial:
-    """The one with the most losses; of several such, the one that took longest to end."""
-    return max(trials, key=lambda trial: (trial.load.total.lost_total, trial.end.seconds))
+    """Return the one with the most faults; of several, the one that took longest to end."""
+
+    def badness(trial: Trial) -> tuple[int, float]:
+        total = trial.load.total
+        return total.lost_total + total.wrong_total, trial.end.seconds
+
+    return max(trials, key=badness)
 
 
-def _draw_requests(axes: Axes, trial: Trial, highest: float) -> None:
-    samples = trial.samples
-    seconds = [sample.second for sample in samples]
-    axes.fill_between(seconds, _rates(trial), step="post", color=_SERVED, alpha=0.25, linewidth=0)
-    axes.step(seconds, _rates(trial), where="post", color=_SERVED, linewidth=1.2)
-    axes.set_ylim(0, highest)
-    axes.set_ylabel("answered / s", size=9, color=_SERVED)
+def _draw_requests(axes: Axes, trial: Trial, highest: float, most_in_flight: int) -> None:
+    seconds = [sample.second for sample in trial.samples]
+    rates = [sample.answered / SLICE for sample in trial.samples]
+    axes.fill_between(seconds, rates, step="post", color=_ANSWERED, alpha=0.25, linewidth=0)
+    axes.step(seconds, rates, where="post", color=_ANSWERED, linewidth=1.2)
+    axes.set_ylim(0, highest * 1.45)  # the names of the phases stand above
+    axes.set_ylabel("right answers a second", size=9, color=_ANSWERED)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.tick_params(axis="y", colors=_SERVED, labelsize=8)
+    axes.tick_params(axis="y", colors=_ANSWERED, labelsize=8)
     other = axes.twinx()
-    in_flight = [sample.in_flight for sample in samples]
-    other.step(seconds, in_flight, where="post", color=_IN_FLIGHT, linewidth=1.0)
-    other.set_ylim(0, max([*in_flight, 1]) * 1.9)
-    other.set_ylabel("in flight", size=9, color=_IN_FLIGHT)
+    in_flight = [sample.in_flight for sample in trial.samples]
+    other.step(
+        seconds, in_flight, where="post", color=_IN_FLIGHT, linewidth=1.0, linestyle=(0, (3, 1.5))
+    )
+    other.set_ylim(0, most_in_flight * 1.45)
+    other.set_ylabel("in flight (dashed)", size=9, color=_IN_FLIGHT)
     other.tick_params(axis="y", colors=_IN_FLIGHT, labelsize=8)
     other.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    _mark_phases(axes, trial, named=True)
     for each in (axes, other):
         each.spines["top"].set_visible(False)
 
 
-def _draw_losses(axes: Axes, trial: Trial) -> None:
+def _draw_faults(axes: Axes, trial: Trial, most: int) -> None:
     samples = [sample for sample in trial.samples if sample.failed]
-    most = max((sample.failed for sample in samples), default=1)
     axes.bar(
         [sample.second for sample in samples],
         [sample.failed for sample in samples],
         width=SLICE,
         align="edge",
-        color=_LOST,
+        color=_FAULT,
     )
-    axes.set_ylim(0, most * 1.5)
-    axes.set_ylabel("lost", size=9, color=_LOST)
-    axes.yaxis.set_major_locator(MaxNLocator(2 if samples else 1, integer=True))
-    axes.tick_params(axis="y", colors=_LOST, labelsize=8)
+    axes.set_ylim(0, most * 1.3)
+    axes.set_ylabel("lost\nor wrong", size=9, color=_FAULT)
+    axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    axes.tick_params(axis="y", colors=_FAULT, labelsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    _mark_phases(axes, trial, named=False)
+    if not samples:
+        axes.text(0.01, 0.5, "none", transform=axes.transAxes, va="center", size=9, color=_GOOD)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def _mark_phases(axes: Axes, trial: Trial, *, named: bool) -> None:
-    """Shade what a client can tell: still accepting, accepting no more; mark signal and exit."""
+def phases(trial: Trial) -> Iterator[tuple[str, float, float]]:
+    """Yield the phases from the signal to the exit: names, beginnings and ends in seconds.
+
+    They are those that the server's log names. A server that names none has the two that every
+    client can tell: it accepts connections, or refuses them.
+    """
     gone = trial.end.seconds
-    refused = trial.first_refusal
-    closed = gone if refused is None else min(max(refused, 0.0), gone)
-    axes.axvspan(0, closed, color=_ACCEPTING, linewidth=0, zorder=0)
-    axes.axvspan(closed, gone, color=_CLOSED, linewidth=0, zorder=0)
-    axes.axvline(0, color=_INK, linewidth=1.4)
-    axes.axvline(gone, color=_INK, linewidth=1.4, linestyle="--")
-    if named:
-        end = "deadline" if trial.end.late else f"exit {gone:.1f} s"
-        for second, text, to in ((0.0, "signal", "right"), (gone, end, "left")):
-            place = -4 if to == "right" else 4
+    found = sorted((at, name) for name, at in trial.phases.items() if at < gone)
+    if not found:
+        refused = trial.first_refusal
+        found = [(0.0, "accepts connections")]
+        if refused is not None and refused < gone:
+            found.append((max(refused, 0.0), "refuses connections"))
+    ends = [at for at, _ in found[1:]] + [gone]
+    for (began, name), ended in zip(found, ends, strict=True):
+        yield name, max(began, 0.0), ended
+
+
+def _mark_phases(axes: Axes, trial: Trial, width: float | None) -> None:
+    """Shade the phases, one after the other in another tone; with `width`, name them."""
+    for number, (name, began, ended) in enumerate(phases(trial)):
+        axes.axvspan(began, ended, color=_BANDS[number % 2], linewidth=0, zorder=0)
+        if number:
+            axes.axvline(began, color=_INK, linewidth=0.6, zorder=1)
+        if width is not None:
+            is_narrow = (ended - began) / width < _NARROW
             axes.annotate(
-                text,
-                (second, 1.0),
+                name,
+                ((began + ended) / 2, 0.97),
                 xycoords=("data", "axes fraction"),
-                xytext=(place, -4),
-                textcoords="offset points",
-                ha=to,
+                ha="center",
                 va="top",
-                **_STYLE,
+                rotation=90 if is_narrow else 0,
+                **{**_TEXT, "size": 8},
             )
 
 
+def _mark_ends(axes: Axes, trial: Trial) -> None:
+    """Draw a line at the signal, and one at the exit."""
+    axes.axvline(0, color=_INK, linewidth=1.4)
+    colour = _FAULT if trial.end.late else _INK
+    axes.axvline(trial.end.seconds, color=colour, linewidth=1.4, linestyle="--")
+
+
+def _name_ends(axes: Axes, trial: Trial, signal: str) -> None:
+    """Say what the two lines are."""
+    gone = trial.end.seconds
+    end = f"killed at {gone:.1f} s" if trial.end.late else f"exit at {gone:.1f} s"
+    for second, text, side, place in ((0.0, signal, "right", -4), (gone, end, "left", 4)):
+        axes.annotate(
+            text,
+            (second, 0.97),
+            xycoords=("data", "axes fraction"),
+            xytext=(place, 0),
+            textcoords="offset points",
+            ha=side,
+            va="top",
+            weight="bold",
+            **_TEXT,
+        )
+
+
 def _title(axes: Axes, target: Target, trial: Trial) -> None:
-    lost = trial.load.total.lost_total
-    name, rounds = target.command.name, len(target.trials)
-    which = f" (the worst of {rounds} runs)" if rounds > 1 else ""
+    total = trial.load.total
+    name, runs = target.command.name, len(target.trials)
+    which = f" (the worst of {runs} runs)" if runs > 1 else ""
     axes.set_title(f"{name}{which}", loc="left", size=11, color=_INK, weight="bold")
-    text = f"{lost:,} of {trial.load.total.sent:,} requests lost"
-    axes.set_title(text, loc="right", size=11, color=_LOST if lost else "#2e7d32", weight="bold")
-
-
-def _rates(trial: Trial) -> list[float]:
-    return [sample.answered / SLICE for sample in trial.samples]
+    faults = total.lost_total + total.wrong_total
+    text = (
+        f"{total.lost_total:,} lost, {total.wrong_total:,} wrong of {some(total.sent, 'request')}"
+    )
+    color = _FAULT if faults else _GOOD
+    axes.set_title(text, loc="right", size=11, color=color, weight="bold")

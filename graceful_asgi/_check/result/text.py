@@ -136,10 +136,10 @@ def worth(verdict: Verdict) -> str:
     if missed is None:
         return "" if verdict.lost_total else "No request was at risk, so nothing is proven."
     return (
-        f"0 lost of {some(verdict.at_risk, 'request')} at risk (in flight at the signal or sent "
-        f"after it) in {some(verdict.trials, 'stop')}. A rarer loss may have been missed: one in "
-        f"{1 / missed:,.0f} such requests, or one in {1 / verdict.missed_stops:.1f} stops "
-        "(95 % confidence)."
+        f"{some(verdict.at_risk, 'request')} at risk (in flight at the signal or sent after it) in "
+        f"{some(verdict.trials, 'stop')}, 0 lost: with 95 % confidence fewer than 1 in "
+        f"{1 / missed:,.0f} such requests are lost, and fewer than {verdict.missed_stops:.0%} of "
+        "stops lose any."
     )
 
 

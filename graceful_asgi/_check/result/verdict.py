@@ -40,6 +40,8 @@ class Trial:
     """The run in slices of time."""
     first_refusal: float | None = None
     """Seconds from the signal to the first client that was refused."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """The phases of the drain, where the server's log names them: seconds from the signal."""
     expected: Mapping[str, str] = field(default_factory=dict)
     """What was asked for ("GET /"), and what its right answers are, in words."""
     notes: tuple[str, ...] = ()
@@ -147,6 +149,12 @@ class Verdict:
     @property
     def faults(self) -> list[str]:
         """Return what is against the server, in words."""
+        scenarios = [f"{f.scenario}: {f.text}" for f in self.findings if f.failed and _adds(f)]
+        return [*self.request_faults, *scenarios, *self.exit_faults]
+
+    @property
+    def request_faults(self) -> list[str]:
+        """Return what is against the server in the totals of all requests."""
         total = self.total
         faults = [self._lost] if total.lost_total else []
         faults += [self._wrong(kind, n) for kind, n in sorted(total.wrong.items())]
@@ -155,7 +163,12 @@ class Verdict:
             faults.append(f"{dead} dead before a request was written")
         if self.load.before.wrong:
             faults.append("wrong answers before the signal: the app fails without being stopped")
-        faults += [f"{f.scenario}: {f.text}" for f in self.findings if f.failed and _adds(f)]
+        return faults
+
+    @property
+    def exit_faults(self) -> list[str]:
+        """Return what is against the way in which it ended."""
+        faults = []
         if self.late:
             runs = some(self.trials, "run")
             faults.append(f"not gone by the deadline in {self.late} of {runs}")

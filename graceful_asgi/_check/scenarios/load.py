@@ -58,6 +58,14 @@ class Load:
         """
         self._run.mark_signalled()
 
+    @property
+    def signalled_at(self) -> float:
+        """The instant of the signal (monotonic). Raises `RuntimeError` before it."""
+        at = self._run.timeline.signalled_at
+        if at is None:
+            raise RuntimeError("the signal has not been sent")
+        return at
+
     def statistics(self) -> LoadStatistics:
         """Return the figures of this instant."""
         return self._run.statistics()

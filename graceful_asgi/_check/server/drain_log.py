@@ -1,14 +1,17 @@
-"""Reads what a drain came to out of a log: the inverse of two lines of the journal. Pure."""
+"""Reads a drain out of the server's log: the inverse of three lines of `graceful_asgi.log`."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Final
 
+from ...phase import Phase
 from ...report import DrainReport, StuckWork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _REPORT: Final = re.compile(
     r"drain \[\d+\]: (?:clean|forced) after (?P<elapsed>[\d.]+) s \((?P<reason>.*?)\): "
@@ -21,9 +24,41 @@ _STUCK: Final = re.compile(
     re.M,
 )
 
+_PHASES: Final = (Phase.LAME_DUCK, Phase.DRAINING, Phase.CANCELLING, Phase.CLEANUP)
+"""Those that take time. A server that serves or has stopped is not in a phase of its drain."""
+_PHASE: Final = re.compile(
+    rf"drain \[\d+\]: (?P<phase>{'|'.join(phase.value for phase in _PHASES)}) \("
+)
+
+
+class PhaseWatch:
+    """Follows a log while it is written, and knows when each phase of a drain began.
+
+    Of several processes the first to enter a phase counts. A log that is not this package's, or is
+    written in another format, has no phases.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._rest = ""
+        self.began: dict[str, float] = {}
+        """The names of the phases, each with the instant (monotonic) at which it was seen."""
+
+    def look(self, now: float) -> None:
+        """Take in what has been written since the last look."""
+        with contextlib.suppress(OSError), self._path.open("rb") as log:
+            log.seek(self._read)
+            data = log.read()
+            self._read += len(data)
+            *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
+            for line in lines:
+                if (found := _PHASE.search(line)) is not None:
+                    self.began.setdefault(found["phase"], now)
+
 
 def read_report(log: str) -> DrainReport | None:
-    """The last report in `log`, with all stuck work named there; None: there is no report.
+    """Return the last report in `log`, with all stuck work named there; None: there is no report.
 
     Times are as the log rounds them.
     """

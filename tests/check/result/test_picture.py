@@ -10,7 +10,7 @@ from matplotlib.container import BarContainer
 
 from check.result.test_verdict import trial
 from graceful_asgi._check.result.counts import Counts
-from graceful_asgi._check.result.picture import draw, picture, worst
+from graceful_asgi._check.result.picture import draw, phases, picture, worst
 from graceful_asgi._check.result.target import Target
 from graceful_asgi._check.result.timeline import Sample
 from graceful_asgi._check.server.command import Command
@@ -25,6 +25,7 @@ SAMPLES = (
 )
 GOOD = replace(trial(seconds=2.0), samples=SAMPLES, first_refusal=0.5)
 BAD = replace(trial(after=Counts(lost={"cut body": 3})), samples=SAMPLES)
+WRONG = replace(trial(after=Counts(wrong={"empty body": 4})), samples=SAMPLES)
 LATE = replace(trial(late=True, seconds=30.0), samples=SAMPLES)
 
 
@@ -32,32 +33,56 @@ def target(*trials: object) -> Target:
     return Target(Command(("serve",), "main:app"), trials=list(trials))  # type: ignore[arg-type]
 
 
-def test_the_worst_run_is_the_one_with_the_most_losses_then_the_longest() -> None:
+def test_the_worst_run_is_the_one_with_the_most_faults_then_the_longest() -> None:
     assert worst([GOOD, BAD, GOOD]) is BAD
+    assert worst([GOOD, WRONG, BAD]) is WRONG
     assert worst([GOOD, LATE, GOOD]) is LATE
 
 
-def test_there_are_two_panels_for_each_server_and_they_share_their_time() -> None:
-    axes = picture([target(GOOD), target(GOOD, BAD)]).axes
-    requests, losses, others, other_losses = axes[:4]
-    assert requests.get_xlim() == losses.get_xlim() == others.get_xlim()
+def test_there_are_two_panels_for_each_server_and_they_share_their_scales() -> None:
+    figure = picture([target(GOOD), target(GOOD, BAD)])
+    requests, faults, others, other_faults, in_flight, other_in_flight = figure.axes
+    assert requests.get_xlim() == faults.get_xlim() == others.get_xlim()
     assert requests.get_ylim() == others.get_ylim()
+    assert faults.get_ylim() == other_faults.get_ylim()
+    assert in_flight.get_ylim() == other_in_flight.get_ylim()
     assert requests.get_title("left") == "main:app"
-    assert requests.get_title("right") == "0 of 17 requests lost"
+    assert requests.get_title("right") == "0 lost, 0 wrong of 17 requests"
     assert others.get_title("left") == "main:app (the worst of 2 runs)"
-    assert others.get_title("right") == "3 of 15 requests lost"
-    [bars] = other_losses.containers
+    assert others.get_title("right") == "3 lost, 0 wrong of 15 requests"
+    [bars] = other_faults.containers
     assert isinstance(bars, BarContainer)
     assert [bar.get_height() for bar in bars.patches] == [2, 1]
 
 
+def named(trial: object) -> list[str]:
+    return [text.get_text() for text in picture([target(trial)], signal="SIGTERM").axes[0].texts]
+
+
+def test_the_phases_are_those_that_the_log_names() -> None:
+    drain = replace(GOOD, phases={"draining": 0.7, "lame duck": 0.01, "cleanup": 1.5})
+    assert list(phases(drain)) == [
+        ("lame duck", 0.01, 0.7),
+        ("draining", 0.7, 1.5),
+        ("cleanup", 1.5, 2.0),
+    ]
+    assert named(drain)[:3] == ["lame duck", "draining", "cleanup"]
+
+
+def test_a_server_that_names_none_accepts_connections_or_refuses_them() -> None:
+    assert list(phases(GOOD)) == [
+        ("accepts connections", 0.0, 0.5),
+        ("refuses connections", 0.5, 2.0),
+    ]
+    assert list(phases(LATE)) == [("accepts connections", 0.0, 30.0)]
+
+
 @pytest.mark.parametrize(
-    ("end", "said"), [(GOOD, "exit 2.0 s"), (LATE, "deadline"), (trial(), "exit 1.0 s")]
+    ("end", "said"),
+    [(GOOD, "exit at 2.0 s"), (LATE, "killed at 30.0 s"), (trial(), "exit at 1.0 s")],
 )
 def test_signal_and_exit_are_marked(end: object, said: str) -> None:
-    at_the_signal, at_the_exit = picture([target(end)]).axes[0].texts
-    assert at_the_signal.get_text() == "signal"
-    assert at_the_exit.get_text() == said
+    assert named(end)[-2:] == ["SIGTERM", said]
 
 
 @pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml")])

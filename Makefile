@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check versions bench docs docs-serve proxies package clean
+.PHONY: demo test lint types check versions bench suites docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -42,6 +42,11 @@ bench: $(VENV)/bench
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.overhead
 	$(BIN)/python -m tests.bench.servers
 
+# The tests of uvicorn, Starlette, FastAPI, sse-starlette and asgi-lifespan, plain and with the middleware around every
+# app: what differs, and is not meant. They come from PyPI. A quarter of an hour, not part of CI.
+suites: $(VENV)/dev
+	$(BIN)/python -m tests.suites
+
 # The parts of the pages that the code knows best, and the site in site/. No network is used.
 docs: $(VENV)/dev
 	$(BIN)/python docs/generate.py
@@ -68,7 +73,7 @@ package: $(VENV)/package
 	$(VENV)-package/bin/python -W error -c "import graceful_asgi"
 
 clean:
-	rm -rf $(VENV) $(VENV)-package .venv-3.* .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache dist site
+	rm -rf $(VENV) $(VENV)-package .venv-3.* .suites .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -94,7 +94,19 @@ class Server(TargetProcess):
         traceback: TracebackType | None,
     ) -> None:
         super().__exit__(exc_type, exc, traceback)
-        if exc_type is not None:
+        self._show_log(exc_type)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await super().__aexit__(exc_type, exc, traceback)
+        self._show_log(exc_type)
+
+    def _show_log(self, error: type[BaseException] | None) -> None:
+        if error is not None:
             sys.stderr.write(f"--- log of {' '.join(self.command)}\n{self.log}\n")
 
     # -- looking at it

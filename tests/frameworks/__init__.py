@@ -1,0 +1,1 @@
+"""Frameworks for real: small programs as people write them, each drained under load."""

@@ -1,0 +1,1 @@
+"""Programs as people write them: each answers `/` at once and `/slow` after a second."""

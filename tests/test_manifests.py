@@ -95,7 +95,7 @@ def fits(environ: Mapping[str, str], command: list[str], given: float) -> bool:
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-@pytest.mark.parametrize("name", DEPLOYMENTS)
+@pytest.mark.parametrize("name", [*DEPLOYMENTS, "shop.yaml", "load.yaml"])
 def test_a_manifest_is_valid_by_the_schema_of_kubernetes(name: str, version: str) -> None:
     validate = load("kubernetes_validate").validate
     for document in documents(name):

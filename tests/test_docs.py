@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-RUN_ELSEWHERE = ("frameworks.md", "opentelemetry.md", "read-the-log.md")
-"""Their examples change settings of the whole process: `e2e/` runs each in one of its own."""
+RUN_ELSEWHERE = ("first-rollout.md", "frameworks.md", "opentelemetry.md", "read-the-log.md")
+"""Their examples are for processes of their own, in which `e2e/` runs each."""
 
 
 def all_examples() -> list[Any]:

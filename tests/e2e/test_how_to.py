@@ -156,3 +156,11 @@ def test_a_consumer_finishes_its_job_and_takes_no_other(tmp_path: Path) -> None:
         assert server.count("began job") - begun <= 1  # it was just being fetched
         assert server.count("acknowledged job") == server.count("began job")
         assert "Traceback" not in server.log
+
+
+def test_a_program_can_see_less_of_the_log(tmp_path: Path) -> None:
+    with serving(tmp_path, "read-the-log") as server:
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "drain [" not in server.log
+        assert "Uvicorn running" in server.log

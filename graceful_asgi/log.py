@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("graceful_asgi")
 
+MUTED: Final = logging.Logger("graceful_asgi.muted", logging.CRITICAL + 1)
+"""Writes nothing. Takes the place of a server's logger where the next words of that would only
+repeat, in a traceback, what the stuck report says."""
+
 PREFIX: Final = "graceful."
 """The beginning of the name of every extra. stamina prefixes its extras in the same way."""
 

@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 
     AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
-SCOPE_KEY: Final = "graceful_asgi"
-"""Where the scope of a call that is counted holds its exchange and, when the call is over, the
-record of its server: a cycle would leave each to the garbage collector. The same middleware further
-in passes the call on.
-
-Not in the state: a server may hand out one state for all calls.
-"""
-
 SERVING: Final = Phase.SERVING
 """Looked up once: on Python 3.11 an enum member costs a function call."""
 

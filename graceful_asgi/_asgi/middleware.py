@@ -13,11 +13,12 @@ from .. import log
 from .._core.drainer import Drainer, as_drainer, runner_of
 from .._core.runner import DrainRunner
 from .._core.server import PassiveAdapter
+from .._core.work import SCOPE_KEY
 from .._servers import attach
 from ..errors import ControlError, GracefulError
 from ..event_loop import in_event_loop
 from ..phase import Phase
-from .exchange import SCOPE_KEY, SERVING, Exchange
+from .exchange import SERVING, Exchange
 from .http import HTTPExchange
 from .options import COMMAND_LINE_KEY, CodeOptions, CommandLine, ServerSettings, misspelt, resolve
 from .position import check_position
@@ -124,6 +125,7 @@ class GracefulMiddleware:
             and make is HTTPExchange
             and (answer := record.endpoints.find(scope)) is not None
         ):
+            scope[SCOPE_KEY] = record  # or a drain that waits for what passes us by, waits for it
             return await answer(drainer, scope, send)
 
         exchange = scope[SCOPE_KEY] = make(drainer, scope, receive, send)

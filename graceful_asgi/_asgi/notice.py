@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._core.work import SCOPE_KEY
 from ..errors import MisuseError
 from ..phase import Phase
-from .exchange import SCOPE_KEY, Exchange
+from .exchange import Exchange
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection

@@ -13,7 +13,7 @@ import itertools
 from asyncio import current_task
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 import anyio
 
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 CloseWhen = Literal["never", "on drain", "at deadline"]
 """When a drain closes work that would go on: as it begins, just before the grace period ends, or
 never. What is never closed is cancelled at the end of the grace period."""
+
+SCOPE_KEY: Final = "graceful_asgi"
+"""Where the scope of a call that is counted holds its work and, when the call is over, the record
+of its server: a cycle would leave each to the garbage collector. The same middleware further in
+passes the call on.
+
+Not in the state: a server may hand out one state for all calls.
+"""
 
 _Cancellable: TypeAlias = "asyncio.Task[Any] | anyio.CancelScope"
 

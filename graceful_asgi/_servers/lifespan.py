@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
+from .. import log
 from .._core.stuck_report import stuck_work
 from .._core.work import Work
 
@@ -96,7 +96,4 @@ class HookedLifespan:
         `lifespan.shutdown.failed`, with a traceback of 40 lines for a message.
         """
         if hasattr(self._server.lifespan, "logger"):
-            self._server.lifespan.logger = _MUTE
-
-
-_MUTE = logging.Logger("graceful_asgi.mute", logging.CRITICAL + 1)
+            self._server.lifespan.logger = log.MUTED

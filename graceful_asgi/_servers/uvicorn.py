@@ -24,6 +24,7 @@ from ..phase import Phase
 from . import old_uvicorn
 from .adapter import UvicornAdapter
 from .lifespan import HookedLifespan
+from .outside_work import OutsideWork
 from .signal_handlers import handles
 from .signal_watch import SignalWatch
 from .signals import CapturedSignals, HostProcess
@@ -56,6 +57,7 @@ class UvicornHook:
             in_main_thread=self.in_main_thread,
             is_told=lambda: drainer.stopping or server.should_exit,
         )
+        self._outside_work = OutsideWork(server, drainer)
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
         self._has_opened = False
@@ -207,6 +209,8 @@ class UvicornHook:
 
     async def _on_tick(self, counter: int) -> bool:
         self._signal_watch.tick()
+        if self.drainer.phase is not Phase.SERVING:
+            self._outside_work.look()
         return await self._uvicorn_on_tick(counter)
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:

@@ -5,6 +5,7 @@ The periods are short; what is asserted about time leaves room for a machine tha
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -255,6 +256,68 @@ re.match(r'(a+)+$', 'a' * 64 + 'b')  # only the backstop can end this
 """,
         within=6,
     )
+    assert ended.returncode == 1
+
+
+NO_THREADS = """
+import resource
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (4 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_threads_that_were_started_in_time_need_none_at_the_deadline() -> None:
+    ended = run(f"print(watchdog.start())\n{NO_THREADS}\nwatchdog.arm(0.3)\ntime.sleep({LONG})\n")
+    assert ended.stdout == "True\n"
+    assert ended.returncode == 1
+    assert "last words" in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_where_there_is_no_thread_at_all_nothing_raises_and_the_process_lives() -> None:
+    ended = run(
+        NO_THREADS
+        + """
+print(watchdog.start())
+watchdog.arm(0.2)
+print(watchdog.armed, watchdog.unguarded)
+time.sleep(1)
+watchdog.disarm()
+print(watchdog.unguarded)
+watchdog.close()
+"""
+    )
+    assert ended.stdout == "False\nTrue True\nFalse\n"
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+
+
+def test_a_closed_watchdog_ends_its_threads_and_can_be_started_again() -> None:
+    ended = run(
+        """
+import glob
+def threads():
+    return len(glob.glob("/proc/self/task/*"))
+def settle(count):
+    until = time.monotonic() + 5
+    while threads() != count and time.monotonic() < until:
+        time.sleep(0.01)
+    return threads()
+before = threads()
+watchdog.start()
+watchdog.start()
+print(settle(before + 2) - before)
+watchdog.arm(1000)
+watchdog.close()
+watchdog.close()
+print(settle(before + 0) - before)
+watchdog.arm(0.2)
+time.sleep(100)
+"""
+    )
+    assert ended.stdout.split() == ["2", "0"]
     assert ended.returncode == 1
 
 

@@ -1,6 +1,6 @@
 """The app under test, run by servers in subprocesses. Policy and misbehaviour by environment.
 
-APP_STARTUP and APP_SHUTDOWN say what the lifespan does: `sleep 2`, `hang`, `raise`; nothing else.
+APP_STARTUP and APP_SHUTDOWN say what the lifespan does: `sleep 2`, `hang`, `block`, `raise`.
 APP_BEFORE_HOOK is how many seconds pass before the middleware sees the lifespan.
 """
 
@@ -295,6 +295,8 @@ async def misbehave(variable: str) -> None:
         await asyncio.sleep(float(behaviour.split()[1]))
     elif behaviour == "hang":
         await asyncio.sleep(3600)  # lifespan hangs here
+    elif behaviour == "block":
+        time.sleep(3600)  # noqa: ASYNC251  # lifespan blocks here
     elif behaviour == "raise":
         raise RuntimeError(f"lifespan raises as {variable} says")
 

@@ -14,14 +14,16 @@ import time
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from .app import app, make_app, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
+    from typing import Any
 
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -202,6 +204,25 @@ def shutdown(port: int) -> None:
 
     asyncio.run(main())
     time.sleep(3)
+    say("program goes on")
+
+
+def shutdown_in_a_request(port: int) -> None:
+    """`/shutdown` calls `shutdown()`, and `/behind/shutdown` in a task of a middleware's."""
+
+    async def shut_down(request: Request) -> Response:
+        await server.shutdown()
+        return PlainTextResponse("shut down")
+
+    async def behind(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Any:
+        return await call_next(request)
+
+    served = make_app()
+    served.router.routes.append(Route("/shutdown", shut_down))
+    inner = BaseHTTPMiddleware(Route("/behind/shutdown", shut_down), behind)
+    served.router.routes.append(Mount("/", inner))
+    server = uvicorn.Server(config(port, served))
+    asyncio.run(server.serve())
     say("program goes on")
 
 

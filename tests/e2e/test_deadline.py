@@ -112,23 +112,6 @@ def test_a_thread_that_does_not_end_is_gone_by_the_hard_deadline(tmp_path: Path)
         assert "# thread sleeps here" in server.log
 
 
-def test_a_lifespan_that_hangs_is_gone_by_the_hard_deadline(tmp_path: Path) -> None:
-    env = {"APP_SHUTDOWN": "hang"}
-    with uvicorn(tmp_path, env=env, lame_duck=0.2, grace=0.3) as server:
-        server.terminate()
-        assert server.wait() == 1
-        assert_stuck(server, "lifespan.shutdown", "misbehave")
-
-
-def test_a_lifespan_that_raises_ends_the_server_all_the_same(tmp_path: Path) -> None:
-    env = {"APP_SHUTDOWN": "raise"}
-    with uvicorn(tmp_path, env=env, lame_duck=0.2) as server:
-        server.terminate()
-        assert server.wait() in (0, 1)
-        assert "lifespan raises as APP_SHUTDOWN says" in server.log
-        assert "hard deadline" not in server.log
-
-
 def test_a_background_task_finishes_within_the_grace_period(tmp_path: Path) -> None:
     """Work is in flight until the ASGI call returns, not until the last byte of the answer."""
     with uvicorn(tmp_path, lame_duck=0.2, grace=5) as server, Client(server.port) as client:

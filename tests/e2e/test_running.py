@@ -296,6 +296,23 @@ def test_shutdown_called_directly_and_more_than_once_drains_once(
             assert server.count(line) == 1
 
 
+@pytest.mark.parametrize("path", ["/shutdown", "/behind/shutdown"])
+def test_a_request_that_calls_shutdown_is_not_waited_for_by_itself(
+    tmp_path: Path, path: str, beside: ThreadPoolExecutor
+) -> None:
+    """On plain uvicorn it would wait for ever: the drain for the request, and the other way."""
+    with program(tmp_path, "shutdown_in_a_request", lame_duck=0.2, grace=3, cancel=0.5) as server:
+        slow = beside.submit(get, server.port, "/slow?s=1&name=old")
+        server.wait_for("slow began old")
+        answer = get(server.port, path)
+        assert answer.body == b"shut down" if path == "/shutdown" else answer.status == 503
+        assert slow.result().status == 200
+        assert server.wait() == 0
+        assert ("clean after" in server.log) == (path == "/shutdown")
+        assert "hard deadline" not in server.log
+        assert "Traceback" not in server.log
+
+
 def test_a_cancelled_serve_drains_without_a_lame_duck_and_stays_cancelled(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:

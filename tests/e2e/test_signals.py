@@ -144,11 +144,3 @@ def test_sigterm_before_the_server_is_hooked_is_not_forgotten(tmp_path: Path, lo
         assert "(SIGTERM)" in server.log
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") == 1
-
-
-def test_a_startup_that_never_ends_is_gone_by_the_hard_deadline(tmp_path: Path) -> None:
-    env = {"APP_STARTUP": "hang"}
-    with uvicorn(tmp_path, env=env, ready="lifespan startup", lame_duck=0.3) as server:
-        server.signal(signal.SIGTERM)
-        assert server.wait() == 1
-        assert "hard deadline" in server.log

@@ -77,6 +77,11 @@ class Server(TargetProcess):
             pass_fds=pass_fds,
         )
 
+    def set_period(self, name: str, seconds: float) -> None:
+        """Change a period, before the server is started."""
+        self.periods[name] = seconds
+        self.env[f"GRACEFUL_{name.upper()}_PERIOD"] = str(seconds)
+
     def start(self) -> None:
         """Start the server; return once it is ready. What is left of a failed start is killed."""
         super().start()

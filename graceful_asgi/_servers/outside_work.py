@@ -1,0 +1,177 @@
+"""Requests that the middleware does not see, because it stands around a part of the app only.
+
+`socketio.ASGIApp(sio, app)` answers its own requests outside of `app` and its middleware. The
+server knows them: each runs in one of its tasks. While a server drains they count as in flight like
+any other, so that they are waited for, named when they are stuck, and never called clean when they
+are cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from .. import log
+from .._core.work import SCOPE_KEY, Work
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .._core.runner import DrainRunner
+    from .._core.work import CloseWhen
+    from ..report import Kind
+    from .touchpoints import Server
+
+_UNAVAILABLE: Final = b"Service Unavailable"
+
+
+class OutsideRequest(Work):
+    """A request in flight, as uvicorn's protocols show it: a cycle.
+
+    Args:
+        request: what runs the app: it has the scope, and how far the response has come.
+    """
+
+    __slots__ = ("_request",)
+
+    kind: ClassVar[Kind] = "http"
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    @property
+    def method(self) -> str:
+        return str(self._request.scope.get("method", ""))
+
+    @property
+    def path(self) -> str:
+        return str(self._request.scope["path"])
+
+    @property
+    def client(self) -> str:
+        return ":".join(str(part) for part in self._request.scope.get("client") or ())
+
+    @property
+    def progress(self) -> str:
+        state = "started" if getattr(self._request, "response_started", False) else "not started"
+        return f"response {state}, outside of GracefulMiddleware"
+
+    @property
+    def cut(self) -> bool:
+        return self._request.response_started and not self._request.response_complete
+
+    @property
+    def close_when(self) -> CloseWhen:
+        return "at deadline"
+
+    async def close_now(self) -> None:
+        """Answer with 503 where no answer has begun: the app is about to be cancelled.
+
+        uvicorn would answer with 500, and log the cancellation with its traceback. The stuck report
+        says it in one line.
+        """
+        self._request.logger = log.MUTED
+        if not self._request.response_started:
+            headers = [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", str(len(_UNAVAILABLE)).encode("ascii")),
+                (b"retry-after", b"1"),
+                (b"connection", b"close"),
+            ]
+            start = {"type": "http.response.start", "status": 503, "headers": headers}
+            with contextlib.suppress(Exception):  # the connection may have gone
+                await self._request.send(start)
+                await self._request.send({"type": "http.response.body", "body": _UNAVAILABLE})
+
+
+class OutsideSession(OutsideRequest):
+    """A WebSocket session that the middleware does not see. Its protocol object runs the app."""
+
+    __slots__ = ("_drainer",)
+
+    kind: ClassVar[Kind] = "websocket"
+
+    def __init__(self, request: Any, drainer: DrainRunner) -> None:
+        super().__init__(request)
+        self._drainer = drainer
+
+    @property
+    def method(self) -> str:
+        return ""
+
+    @property
+    def progress(self) -> str:
+        return "open, outside of GracefulMiddleware"
+
+    @property
+    def cut(self) -> bool:
+        return False
+
+    @property
+    def close_when(self) -> CloseWhen:
+        return "on drain" if self._drainer.policy.websockets == "close" else "at deadline"
+
+    async def close(self, patience_end: float, *, hurried: bool = False) -> None:
+        """Close the session with 1012, as uvicorn does: nobody sees a boundary from here."""
+        await self.close_now()
+
+    async def close_now(self) -> None:
+        """Close the session with 1012, and let the app notice that."""
+        self._request.logger = log.MUTED
+        with contextlib.suppress(Exception):  # uvicorn raises where the peer has closed already
+            self._request.shutdown()
+
+
+class OutsideWork:
+    """Finds the requests of a draining server that the middleware does not see. On its loop."""
+
+    def __init__(self, server: Server, drainer: DrainRunner) -> None:
+        self._server = server
+        self._drainer = drainer
+        self._fresh: set[asyncio.Task[None]] = set()
+        """Not seen by the middleware at the last look. They may only be on their way to it."""
+        self._known: set[asyncio.Task[None]] = set()
+        """Counted, or seen by the middleware."""
+        self._has_warned = False
+
+    def look(self) -> None:
+        """Count what has passed the middleware by since the last look. Call it every 0.1 s."""
+        tasks = self._server.server_state.tasks
+        self._known &= tasks
+        unknown = tasks - self._known - {work.task for work in self._drainer.in_flight}
+        outside = {task for task in unknown if not self._is_seen(task)}
+        self._known |= unknown - outside
+        for task in outside & self._fresh:
+            self._known.add(task)
+            self._count(task)
+        self._fresh = outside
+
+    def _is_seen(self, task: asyncio.Task[None]) -> bool:
+        scope = getattr(_request_of(task), "scope", None)
+        return scope is None or SCOPE_KEY in scope
+
+    def _count(self, task: asyncio.Task[None]) -> None:
+        request, in_flight = _request_of(task), self._drainer.in_flight
+        if request is None or task.done():
+            return
+        is_session = request.scope["type"] == "websocket"
+        work = OutsideSession(request, self._drainer) if is_session else OutsideRequest(request)
+        in_flight.enter(work)
+        work.task = task
+        task.add_done_callback(lambda task: in_flight.leave(work))
+        self._drainer.close_schedule.add(work)
+        if not self._has_warned:
+            self._has_warned = True
+            log.caution(
+                "requests such as %s %s pass GracefulMiddleware by: they are waited for, and get "
+                "no `Connection: close`. Put the middleware around the whole app: "
+                "app = GracefulMiddleware(app)",
+                work.method or "WebSocket",
+                work.path,
+            )
+
+
+def _request_of(task: asyncio.Task[None]) -> Any:
+    """Return the object whose `run_asgi` a task of the server runs, or None."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return None if frame is None else frame.f_locals.get("self")

@@ -39,10 +39,6 @@ line know nothing of each other, but for those of the first and of the last."""
 ENTRY_POINTS = {"command"}
 """What each module of a room has to have, so that another room finds it there."""
 
-KNOWN: dict[str, str] = {}
-"""What is not in order yet, with the reason. It only gets shorter: an entry that is not needed any
-longer fails its test, so whoever mends the thing deletes its line."""
-
 
 @cache
 def modules() -> dict[str, ast.Module]:
@@ -123,37 +119,17 @@ def wrong_arrows() -> set[str]:
     }
 
 
-def known(kind: str) -> set[str]:
-    """Return the entries of `KNOWN` of one kind, by what its test finds."""
-    return {entry.removeprefix(f"{kind}: ") for entry in KNOWN if entry.startswith(f"{kind}: ")}
-
-
 def test_every_module_is_in_a_room() -> None:
     listed = {room for rooms in ROOMS for room in rooms}
     assert {name.split(".")[0] for name in modules()} == listed
 
 
-def test_every_entry_of_what_is_known_has_a_kind() -> None:
-    assert {entry.split(": ")[0] for entry in KNOWN} <= {"arrow", "circle", "long", "name"}
-
-
 def test_arrows_point_down_only() -> None:
-    assert wrong_arrows() == known("arrow")
+    assert wrong_arrows() == set()
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Without the arrows that are known, there is none; and with any of them back, there is."""
-    apart = known("arrow") | known("circle")
-
-    def without(these: set[str]) -> dict[str, frozenset[str]]:
-        return {
-            name: frozenset(to for to in targets if f"{name} -> {to}" not in these)
-            for name, targets in arrows().items()
-        }
-
-    assert circle_arrows(without(apart)) == set()
-    for arrow in known("circle"):
-        assert arrow in circle_arrows(without(apart - {arrow})), f"not needed: {arrow}"
+    assert circle_arrows(arrows()) == set()
 
 
 def test_no_file_is_too_long_for_one_idea() -> None:
@@ -162,7 +138,7 @@ def test_no_file_is_too_long_for_one_idea() -> None:
         for path in PACKAGE.rglob("*.py")
         if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST
     }
-    assert long == known("long")
+    assert long == set()
 
 
 def test_one_name_means_one_thing() -> None:
@@ -177,4 +153,4 @@ def test_one_name_means_one_thing() -> None:
         for name, where in places.items()
         if len(where) > 1 and not name.startswith("_") and name not in ENTRY_POINTS
     }
-    assert twice == known("name")
+    assert twice == set()

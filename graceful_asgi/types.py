@@ -9,4 +9,6 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[Any]]
+ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
+"""Any app. Litestar's, Quart's and others declare arguments of their own types, which are narrower
+than `Scope`, `Receive` and `Send`: a type checker would refuse them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
@@ -38,7 +38,25 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
     assert_type(await notice.wait(), None)
 
 
+class HTTPScope(TypedDict):
+    type: Literal["http"]
+    path: str
+
+
+async def narrow(
+    scope: HTTPScope,
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """Declare types of its own, as Litestar's and Quart's apps do."""
+
+
+def no_app() -> None: ...
+
+
 def wraps_any_app() -> None:
+    GracefulMiddleware(narrow)
+    GracefulMiddleware(no_app)  # type: ignore[arg-type]
     app = GracefulMiddleware(plain)
     app = GracefulMiddleware(app)
     app = GracefulMiddleware(FastAPI(), policy=DrainPolicy(), readiness_path=None)

@@ -215,50 +215,62 @@ def test_the_command_line_wins_over_the_environment(tmp_path: Path, more: Any) -
 # Nothing of ours costs the app its start
 
 
-FAULTY = """
-import graceful_asgi._servers as servers
+NOT_TO_BE_FOUND = """
+class Hostile:
+    @property
+    def __class__(self):
+        raise LookupError("an error of theirs")
 
-def fails(*args, **keywords):
-    raise LookupError("an error of ours")
+    async def wait(self):
+        await asyncio.sleep(3600)
 
-servers.{} = fails
+tasks = []
+
+class Odd(uvicorn.Server):
+    async def serve(self, sockets=None):
+        tasks.append(asyncio.ensure_future(Hostile().wait()))
+        await asyncio.sleep(0)
+        await super().serve(sockets)
+"""
+NOT_TO_BE_HOOKED = """
+class Odd(uvicorn.Server):
+    def __setattr__(self, name, value):
+        if name == "_captured_signals" and name in vars(self):
+            raise LookupError("an error of theirs")
+        super().__setattr__(name, value)
+"""
+SERVES = """
+import uvicorn
+{}
+{}
+
+if __name__ == "__main__":
+    port, lifespan = sys.argv[1:]
+    Odd(uvicorn.Config(app, port=int(port), lifespan=lifespan)).run()
 """
 
 
-@pytest.mark.parametrize(
-    "broken", ["find_server", "missing", "UvicornHook.install", "start_extensions"]
-)
+@pytest.mark.parametrize("odd", [NOT_TO_BE_FOUND, NOT_TO_BE_HOOKED])
 @pytest.mark.parametrize("lifespan", ["on", "off"])
-def test_an_error_of_ours_is_logged_and_leaves_the_app_as_it_is(
-    tmp_path: Path, broken: str, lifespan: str, beside: ThreadPoolExecutor
+def test_an_error_in_finding_or_hooking_leaves_the_app_and_its_server_as_they_are(
+    tmp_path: Path, odd: str, lifespan: str, beside: ThreadPoolExecutor
 ) -> None:
-    app = program(tmp_path, FAULTY.format(broken), ADDED.format(""))
-    with uvicorn(tmp_path, "--lifespan", lifespan, app=app) as server:
+    """Also a server that is hooked by half: it would stop by something that does not work."""
+    program(tmp_path, "import sys", SERVES.format(odd, ADDED.format("")))
+    port = free_port()
+    command = [sys.executable, "main.py", str(port), lifespan]
+    with Server(command, tmp_path, port=port, ready="Uvicorn running on") as server:
         assert get(server.port, "/").status == 200
         slow = beside.submit(get, server.port, "/?s=1")
         server.wait_for("slow began")
         server.signal(signal.SIGTERM)
         assert slow.result().status == 200
         assert server.wait(20) == -signal.SIGTERM, "as on plain uvicorn"
-        assert server.count("LookupError: an error of ours") == 1
+        assert server.count("LookupError: an error of theirs") == 1
         assert server.count("the server cannot be hooked") == 1
-        assert "hooked uvicorn" not in server.log
+        assert "(should_exit)" not in server.log, "its own shutdown() is not ours"
         assert server.count("the app has started") == (lifespan == "on")
         assert server.count("the app has ended") == (lifespan == "on")
-
-
-@pytest.mark.parametrize(
-    "broken", ["uvicorn.LoopMonitor", "uvicorn.HostProcess.join", "policy_check.check"]
-)
-def test_a_server_that_is_hooked_by_half_is_set_back(tmp_path: Path, broken: str) -> None:
-    """It would stop by something that does not work."""
-    app = program(tmp_path, FAULTY.format(broken), ADDED.format(""))
-    with uvicorn(tmp_path, app=app) as server:
-        assert get(server.port, "/").status == 200
-        server.signal(signal.SIGTERM)
-        assert server.wait(20) == -signal.SIGTERM, "as on plain uvicorn"
-        assert server.count("LookupError: an error of ours") == 1
-        assert server.count("the app has ended") == 1
 
 
 # The event loop is never blocked

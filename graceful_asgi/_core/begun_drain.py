@@ -32,7 +32,7 @@ class BegunDrain:
         runner, state = self._runner, self._runner.state
         if state.number != self._number or state.phase is Phase.SERVING:
             return "resumed"
-        if runner.drained:
+        if runner.drained or runner.record.was_idle(state):
             return "clean" if runner.report().clean else "forced"
         # After a stop the stop decides: it cancels what is left when its own time is over.
         return "forced" if self.gives_up_in() <= 0 and not state.stopping else None

@@ -31,6 +31,8 @@ class DrainRecord:
         self._counts: dict[int, OutcomeCounts] = {}
         self._closed = 0
         """The number of the last drain whose counts are final, although work goes on."""
+        self._idle = 0
+        """The number of the last drain that had nothing in flight once its lame duck was over."""
 
     def of(self, drain: Drain) -> OutcomeCounts:
         """Return the counts of *drain*; empty ones while serving."""
@@ -54,6 +56,18 @@ class DrainRecord:
                 counts.cancelled += 1
             else:
                 counts.aborted += 1
+
+    def note_idle(self, drain: Drain) -> None:
+        """Note that nothing is in flight, and that the lame duck is over."""
+        self._idle = drain.number
+
+    def was_idle(self, drain: Drain) -> bool:
+        """Return True once nothing was in flight at a moment after the lame duck.
+
+        A server that is held still gets strays. Whoever waits for the drain may look when the next
+        one has come already.
+        """
+        return self._idle == drain.number
 
     def overran(self, drain: Drain, work: StuckWork) -> None:
         """Count and log *work*, which was given up at its deadline."""

@@ -389,6 +389,8 @@ class DrainRunner:
     def _left(self, work: Work) -> None:
         self.record.of(self.state).count(work)
         if not self.in_flight:
+            if self.now() >= self.lame_duck_end():
+                self.record.note_idle(self.state)
             self.notifier.wake()
 
     def _first_time(self) -> float:

@@ -143,6 +143,19 @@ async def test_it_is_the_drain_that_was_under_way(runner: DrainRunner) -> None:
     assert BegunDrain(runner).outcome() is None
 
 
+async def test_a_stray_that_comes_before_anybody_looks_makes_no_clean_drain_a_forced_one(
+    runner: DrainRunner,
+) -> None:
+    runner.bind()
+    with runner.track("first"):
+        runner.begin("test")
+        await anyio.sleep(61)
+    begun = BegunDrain(runner)
+    with runner.track("stray"):
+        assert not runner.drained
+        assert begun.outcome() == "clean"
+
+
 async def test_it_gives_up_after_lame_duck_and_grace_unless_a_stop_has_come() -> None:
     runner = DrainRunner(DrainPolicy(lame_duck_period=0, grace_period=0))
     with runner.track("export"):

@@ -87,8 +87,8 @@ async def terminate_pod(
         nonlocal said
         await load.in_position()
         ends_at = time.monotonic() + GRACE
+        load.mark_signalled()  # for the load the end of the pod begins here
         said = await pre_stop(hook, server, sockets)
-        load.mark_signalled()
         os.kill(server.pid, signal.SIGTERM)
         with contextlib.suppress(AssertionError):
             await anyio.to_thread.run_sync(server.wait, max(0.0, ends_at - time.monotonic()))

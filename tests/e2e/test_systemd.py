@@ -195,11 +195,16 @@ def test_the_units_of_the_documentation_are_what_systemd_takes(tmp_path: Path, n
     if program is None:  # not in every image that has Python
         pytest.skip("systemd-analyze is not installed")
     alone, listener, activated = units()
-    service = re.sub(r"(?<=ExecStart=)\S+", sys.executable, (alone, activated)[number])
-    (tmp_path / "shop.socket").write_text(listener)
-    (tmp_path / "shop.service").write_text(re.sub(r"/srv/shop(?=\n)", str(tmp_path), service))
+    name, text = (("shop", alone), ("shop-activated", activated))[number]
+    service = re.sub(r"(?<=ExecStart=)\S+", sys.executable, text)
+    files = {
+        f"{name}.service": re.sub(r"/srv/shop(?=\n)", str(tmp_path), service),
+        f"{name}.socket": listener,
+    }
+    for file, content in files.items():
+        (tmp_path / file).write_text(content)
     ended = subprocess.run(
-        [program, "verify", str(tmp_path / "shop.service"), str(tmp_path / "shop.socket")],
+        [program, "verify", *(str(tmp_path / file) for file in files)],
         capture_output=True,
         text=True,
         timeout=30,

@@ -47,7 +47,6 @@ SUITES: Final = (
     Suite(
         "fastapi",
         ("{source}[all]", "--group", "{source}/pyproject.toml:tests"),
-        ("-n", "2"),
     ),
     Suite(
         "sse-starlette",
@@ -128,7 +127,7 @@ class Checkout:
         file.unlink(missing_ok=True)
         arguments = only or ["tests", *self.suite.arguments]
         with (self.folder / f"{name}.log").open("wb") as log:
-            subprocess.run(
+            ended = subprocess.run(
                 [
                     str(self.python),
                     "-m",
@@ -153,6 +152,8 @@ class Checkout:
                 stderr=log,
                 check=False,
             )
+        if ended.returncode not in (0, 1):  # all passed, or some failed
+            raise RuntimeError(f"the run broke off: {self.folder}/{name}.log")
         outcomes: dict[str, str] = json.loads(file.read_text())["outcomes"]
         return outcomes
 
@@ -214,7 +215,11 @@ def main() -> int:
             )
         else:
             checkout.fetch()
-        fine.append(compare(checkout))
+        try:
+            fine.append(compare(checkout))
+        except RuntimeError as error:
+            say(f"{checkout.suite.name}: {error}")
+            fine.append(False)
     return 0 if fine and all(fine) else 1
 
 

@@ -66,12 +66,19 @@ async def test_a_server_without_a_method_is_left_alone(
     assert not hasattr(server, "_graceful_asgi_hook")
 
 
+class OtherTick(uvicorn.Server):
+    """A uvicorn of another day: `on_tick` works, and is no coroutine function any longer."""
+
+    def on_tick(self, counter: int) -> Any:
+        return super().on_tick(counter)
+
+
 async def test_an_app_on_a_server_that_is_left_alone_is_served(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("graceful_asgi._servers.missing", lambda server: ["a_method"])
     app = RecordingApp()
-    async with uvicorn_in_loop(GracefulMiddleware(app, policy=QUICK)) as (_, port):
+    middleware = GracefulMiddleware(app, policy=QUICK)
+    async with uvicorn_in_loop(middleware, make=OtherTick) as (_, port):
         await get_in_loop(port)
     assert [kind for kind, _ in app.seen] == ["lifespan", "http"]
     assert caplog.text.count("passive") == 1

@@ -94,6 +94,7 @@ def test_every_variable_is_one_that_is_read() -> None:
     named = {
         (page.name, variable)
         for page in PAGES
+        if page.name != "CHANGELOG.md"  # it may name one that is misspelt
         for variable in re.findall(r"\bGRACEFUL_[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8"))
     }
     assert len(named) > 20

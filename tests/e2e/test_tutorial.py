@@ -183,7 +183,7 @@ def test_the_load_of_the_rollout_sees_a_stop_and_no_failure(tmp_path: Path) -> N
     with uvicorn(tmp_path, *options, app="main:app", lame_duck=1, grace=5) as server:
         load = subprocess.Popen(
             [sys.executable, str(LOAD)],
-            env={**os.environ, "ADDRESS": f"http://127.0.0.1:{port}", "SECONDS": "4"},
+            env={**os.environ, "ADDRESS": f"http://127.0.0.1:{port}", "SECONDS": "8"},
             stdout=subprocess.PIPE,
             text=True,
         )

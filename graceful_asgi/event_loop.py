@@ -35,6 +35,17 @@ def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def import_for_waiting() -> None:
+    """Import what a task needs to wait, now, in an event loop.
+
+    anyio imports its modules when they are first used. That might be during a stop, and then the
+    process may have no descriptor left to read a file with.
+    """
+    anyio.Event()
+    anyio.CancelScope()
+    anyio.create_task_group()
+
+
 def in_event_loop() -> bool:
     """Return whether the caller runs in an event loop, asyncio's or trio's."""
     if running_asyncio_loop() is not None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.supervisors import ChangeReload
 
+from .._servers import UvicornHook
+from .._servers.socket_file import SocketFile
 from .config import STARTUP_FAILURE, DrainedConfig
 from .startup import import_app, run_server
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
     from types import FrameType
 
@@ -28,27 +30,32 @@ def serve(config: DrainedConfig) -> int:
     Until the app is loaded the caller has to handle the signals. The kernel gives a process that is
     number 1 in its container no signal without a handler: it would serve after it was told to stop.
     """
-    with _socket_file_removed(config):
-        if config.should_reload:
-            server = uvicorn.Server(config)
-            ChangeReload(config, target=server.run, sockets=[config.bind_socket()]).run()
-            return 0
-        if config.workers > 1:
-            return Supervisor(config, [config.bind_socket()]).run()
-        if not import_app(config):
-            return STARTUP_FAILURE
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what uvicorn leaves behind in the end
-        for number in (signal.SIGHUP, signal.SIGQUIT):
-            # A terminal that closes sends SIGHUP, Ctrl+\ SIGQUIT: uvicorn alone dies of them.
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, _stop)
+    if config.should_reload:
         server = uvicorn.Server(config)
-        try:
-            run_server(server)
-        except KeyboardInterrupt:  # Ctrl+C, after a clean drain
-            if not server.started:
-                raise
-        return 0 if server.started else STARTUP_FAILURE
+        with _bound(config) as sockets:
+            ChangeReload(config, target=server.run, sockets=sockets).run()
+        return 0
+    if config.workers > 1:
+        with _bound(config) as sockets:
+            return Supervisor(config, sockets).run()
+    if not import_app(config):
+        return STARTUP_FAILURE
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what uvicorn leaves behind in the end
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        # A terminal that closes sends SIGHUP, Ctrl+\ SIGQUIT: uvicorn alone dies of them.
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
+    server = uvicorn.Server(config)
+    try:
+        run_server(server)
+    except KeyboardInterrupt:  # Ctrl+C, after a clean drain
+        if not server.started:
+            raise
+    finally:
+        hook = UvicornHook.of(server)
+        if hook is not None and hook.socket_file is not None:
+            hook.socket_file.remove()
+    return 0 if server.started else STARTUP_FAILURE
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -57,10 +64,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def _socket_file_removed(config: uvicorn.Config) -> Iterator[None]:
+def _bound(config: uvicorn.Config) -> Iterator[list[socket.socket]]:
+    """Bind the socket that several processes serve from; remove its file in the end."""
+    sockets = [config.bind_socket()]
+    file = None if config.uds is None else SocketFile(config.uds)
     try:
-        yield
+        yield sockets
     finally:
-        if config.uds:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(config.uds)
+        if file is not None:
+            file.remove()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import log
 from .connections import Connections
 from .descriptors import SpareDescriptors
-from .listener import accept_again, close_listeners
+from .listener import AcceptQueue, accept_again, close_listeners
 from .shared_sockets import Markers, SharedSockets, may_have_siblings
+from .socket_file import SocketFile, take_over_removal
 
 if TYPE_CHECKING:
     import socket
@@ -37,8 +38,10 @@ class UvicornAdapter:
         self._markers: Markers | None = None
         self._siblings: SharedSockets | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._accept_queue = AcceptQueue()
         self._taking: set[asyncio.Task[Any]] = set()
         self._settled_at = 0.0
+        self.socket_file: SocketFile | None = None
         # A socket that came from somewhere may be going on elsewhere: sibling workers, the
         # successor in a socket activation.
         self._shared = server.config.fd is not None or server.config.reload
@@ -50,15 +53,25 @@ class UvicornAdapter:
         # before it had left a listener that drops new connections. So such workers leave none.
         if before_startup and may_have_siblings(self._server):
             self._markers = Markers()
+        if not before_startup:
+            self._note_socket_file()
 
     def give_back(self) -> None:
         """Close what was put aside and is not needed any more. Idempotent."""
         self._spare.close()
+        if self._markers is not None:  # those that are set stand until the process ends
+            self._markers.give_back()
 
     def start_listening(self) -> None:
         """Note that the server is about to accept. A worker before it may have limited that."""
         if self._markers is not None:
             accept_again(self._server.servers)
+        self._note_socket_file()
+
+    def _note_socket_file(self) -> None:
+        path = self._server.config.uds
+        if path is not None:
+            self.socket_file = SocketFile(path)
 
     def note_signal(self) -> None:
         """Let the siblings know that a signal stops this worker. Safe in a signal handler.
@@ -103,6 +116,7 @@ class UvicornAdapter:
                 self._spare,
                 others=self._others,
                 round_trip_time=round_trip_time,
+                queue=self._accept_queue,
             ):
                 task = asyncio.ensure_future(self._take(connection, round_trip_time))
                 self._taking.add(task)
@@ -114,6 +128,8 @@ class UvicornAdapter:
         finally:
             for server in self._server.servers:
                 server.close()
+            if self.socket_file is not None and take_over_removal(self._server.config):
+                self.socket_file.remove()
 
     async def _take(self, connection: socket.socket, round_trip_time: float) -> None:
         server, config = self._server, self._server.config
@@ -151,8 +167,16 @@ class UvicornAdapter:
         return asyncio.get_running_loop().time() >= self._settled_at
 
     def cut_answers(self) -> int:
-        """Reset what has a part of its answer out; return how many were only being flushed."""
-        return self._connections.cut_answers()
+        """Reset what has a part of its answer out, and what was never accepted.
+
+        Returns how many of them no ASGI call stands for.
+        """
+        never_accepted = 0
+        if self._closing is not None and not self._closing.done():
+            self._closing.cancel()
+            # A sibling may still take what waits in the queue of a socket that is shared.
+            never_accepted = len(self._accept_queue) if self._others() == "never" else 0
+        return never_accepted + self._connections.cut_answers()
 
     def cut_connections(self) -> None:
         """Reset whatever is left."""

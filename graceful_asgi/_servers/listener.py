@@ -26,7 +26,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from .. import log
 from .handshakes import HandshakeTable
-from .tcp import borrowed, can_be_undone, drop_new_connections, lift_limits, refuse_new_connections
+from .tcp import (
+    accept_queue_length,
+    borrowed,
+    can_be_undone,
+    drop_new_connections,
+    lift_limits,
+    refuse_new_connections,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -63,6 +70,7 @@ async def close_listeners(
     *,
     others: Callable[[], Others] = lambda: "serve",
     round_trip_time: float = 0.0,
+    queue: AcceptQueue | None = None,
 ) -> AsyncIterator[socket.socket]:
     """Close the listeners of *servers*; yield the connections that were still in their queues.
 
@@ -74,6 +82,7 @@ async def close_listeners(
         spare: the descriptors for the duplicates.
         others: returns what other processes do with the sockets. Called until that is decided.
         round_trip_time: the longest that this server sees, in seconds; 0 where none is known.
+        queue: the accept queue, for who wants to know what is in it.
 
     Raises:
         OSError: there is no descriptor for a duplicate. Nothing has been closed.
@@ -86,7 +95,8 @@ async def close_listeners(
         await _finish_accepting(servers)
         for server in servers:
             server.close()
-        queue = _AcceptQueue(listeners)
+        queue = AcceptQueue() if queue is None else queue
+        queue.listen(listeners)
         while (decided := others()) == "undecided":
             for connection in queue.take():
                 yield connection
@@ -128,22 +138,43 @@ async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> No
     loop = asyncio.get_running_loop()
     if not isinstance(loop, asyncio.SelectorEventLoop):
         return
+    _stop_accepting(loop, servers)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    _stop_accepting(loop, servers)  # an attempt that failed meanwhile has set timers
+
+
+def _stop_accepting(
+    loop: asyncio.SelectorEventLoop, servers: Iterable[asyncio.base_events.Server]
+) -> None:
     for server in servers:
         for listening in server.sockets:
             loop.remove_reader(listening.fileno())
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    # Where no descriptor was free, asyncio has set a timer for each of 2048 attempts to accept
+    # (`_accept_connection`, ACCEPT_RETRY_DELAY). Each would log a traceback on a closed socket.
+    retry = getattr(loop, "_start_serving", None)
+    for timer in tuple(getattr(loop, "_scheduled", ())):
+        if getattr(timer, "_callback", None) == retry:
+            timer.cancel()
 
 
-class _AcceptQueue:
+class AcceptQueue:
     """What the kernel holds of connections that nobody has accepted."""
 
-    def __init__(self, listeners: Sequence[socket.socket]) -> None:
-        self._listeners = listeners
+    def __init__(self) -> None:
+        self._listeners: Sequence[socket.socket] = ()
         self.is_starved = False
         """True while connections wait for a descriptor: requests that end give some back."""
+
+    def listen(self, listeners: Sequence[socket.socket]) -> None:
+        """Have *listeners*, from which nobody else in this process accepts."""
+        self._listeners = listeners
         for listener in listeners:
             listener.setblocking(False)
+
+    def __len__(self) -> int:
+        """Return how many connections wait, as far as the system says."""
+        return sum(accept_queue_length(listener) for listener in self._listeners)
 
     def take(self) -> list[socket.socket]:
         """Accept what there is."""

@@ -85,12 +85,16 @@ class Markers:
         else:
             self._bound.append(unbound)
 
+    def give_back(self) -> None:
+        """Close the descriptors of those that were not set. Idempotent."""
+        while self._unbound:
+            self._unbound.popitem()[1].close()
+
     def close(self) -> None:
         """Remove them, from a process that goes on."""
-        for each in (*self._unbound.values(), *self._bound):
-            each.close()
-        self._unbound.clear()
-        self._bound.clear()
+        self.give_back()
+        while self._bound:
+            self._bound.pop().close()
 
 
 class SharedSockets:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _LAST_DATA_RECV: Final = 52
 """The offset of `tcpi_last_data_recv` in Linux' `struct tcp_info` (linux/tcp.h): milliseconds."""
 
+_UNACKED: Final = 24
+"""The offset of `tcpi_unacked` in it. Of a listener: the length of its accept queue."""
+
 _RTT: Final = 68
 """The offset of `tcpi_rtt` in it: microseconds, smoothed."""
 
@@ -91,14 +94,25 @@ def round_trip_time(transport: Transport) -> float:
     return 0.0 if microseconds is None else microseconds / 1_000_000
 
 
+def accept_queue_length(listener: socket.socket) -> int:
+    """Return how many connections wait for an `accept()`; 0 where the system does not say."""
+    with contextlib.suppress(OSError):  # closed, or a UNIX socket
+        return _tcp_info_of(listener, _UNACKED)
+    return 0
+
+
 def _tcp_info(transport: Transport, offset: int) -> int | None:
-    if sys.platform != "linux":
-        return None
     try:
         with _socket_of(transport) as sock:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, offset + 4)
-    except OSError:  # a UNIX socket
+            return _tcp_info_of(sock, offset)
+    except OSError:  # closed, or a UNIX socket
         return None
+
+
+def _tcp_info_of(sock: socket.socket, offset: int) -> int:
+    if sys.platform != "linux":
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, offset + 4)
     value: int = struct.unpack_from("I", info, offset)[0]
     return value
 

@@ -83,7 +83,7 @@ class Lifespan(Protocol):
 
 
 class Config(Protocol):
-    """What the server was started with. Read only."""
+    """What the server was started with. Read only, but for `uds` at the end of `uvicorn.run()`."""
 
     http_protocol_class: Callable[..., asyncio.Protocol]
     ws_protocol_class: type | None
@@ -92,6 +92,7 @@ class Config(Protocol):
     lifespan: str
     workers: int
     fd: int | None
+    uds: str | None
     limit_max_requests: int | None
     timeout_graceful_shutdown: float | None
     callback_notify: Callable[..., Awaitable[None]] | None

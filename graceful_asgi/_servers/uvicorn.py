@@ -19,8 +19,9 @@ import anyio
 
 from .. import log
 from .._diagnostics.loop_monitor import LoopMonitor
-from ..event_loop import running_asyncio_loop
+from ..event_loop import import_for_waiting, running_asyncio_loop
 from ..phase import Phase
+from ..report import StuckWork
 from . import old_uvicorn
 from .adapter import UvicornAdapter
 from .lifespan import HookedLifespan
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .._core.runner import DrainRunner
     from ..phase import PhaseChange
     from ..types import Scope
+    from .socket_file import SocketFile
     from .touchpoints import Server, Sockets
 
 TICK_PERIOD: Final = 0.1
@@ -90,6 +92,7 @@ class UvicornHook:
         self._lifespan = HookedLifespan(server, drainer, asyncio.current_task() if starts else None)
         captured = list(getattr(server, "_captured_signals", ()))
         server._captured_signals = CapturedSignals(self)
+        import_for_waiting()
         log.follow("uvicorn.error")
         log.start()
         name = f"{type(server).__module__}.{type(server).__qualname__}"
@@ -257,19 +260,30 @@ class UvicornHook:
         server.should_exit = True  # `on_tick` says less with it
         ticking = asyncio.ensure_future(self._tick())
         try:
-            await self.drainer.drain(self._adapter)
-        except Exception:
-            log.failed("the drain failed; uvicorn shuts down by itself")
+            if await self._drain():
+                self._adapter.cut_connections()
+                self._process.work_is_over()
+                await self._finish_uvicorn(sockets)
+            else:  # what is in flight may finish, as it would without this package
+                await self._shut_down_plainly(sockets)
         finally:
             self._adapter.cut_connections()
-        try:
-            self._process.work_is_over()
-            await self._finish_uvicorn(sockets)
-        finally:
             self._exits_by = time.monotonic() + self.drainer.whole_time_left()
             report = self.drainer.finish()
             await self._process.finish(self, report.exit_code, ends_process=self._ends_process)
             ticking.cancel()
+
+    async def _drain(self) -> bool:
+        """Drain; return False, with the error in the log and in the report, if that fails."""
+        drainer = self.drainer
+        try:
+            await drainer.drain(self._adapter)
+        except Exception:
+            log.failed("the drain failed; uvicorn shuts down by itself")
+            age = drainer.state.elapsed(drainer.now())
+            drainer.record.failed(drainer.state, StuckWork("task", "", "drain", age, "failed", ""))
+            return False
+        return True
 
     @property
     def _ends_process(self) -> bool:
@@ -307,11 +321,19 @@ class UvicornHook:
         server.servers, state.connections, state.tasks = [], set(), set()
         server.force_exit = False  # or uvicorn would leave lifespan.shutdown out
         try:
-            await (self._uvicorn_shutdown() if sockets is None else self._uvicorn_shutdown(sockets))
+            await self._shut_down_plainly(sockets)
         finally:
             server.servers, state.connections, state.tasks = kept
 
-    # For the parent of a worker
+    async def _shut_down_plainly(self, sockets: Sockets | None) -> None:
+        await (self._uvicorn_shutdown() if sockets is None else self._uvicorn_shutdown(sockets))
+
+    # For whoever runs the server
+
+    @property
+    def socket_file(self) -> SocketFile | None:
+        """The file of its UNIX socket, if it listens on one that it has made."""
+        return self._adapter.socket_file
 
     def exit_code(self) -> int | None:
         """Return what the process should exit with; None while the drain is not over."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from ._asgi.middleware import GracefulMiddleware
-from ._asgi.notice import DrainNotice, drain_notice
-from ._core.drainer import Drainer
-from .errors import ClosedError, ControlError, GracefulError, MisuseError, PolicyError
-from .phase import Phase, PhaseChange
-from .policy import DrainPolicy
-from .report import DrainReport, DrainStatistics, StuckWork
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._asgi.middleware import GracefulMiddleware
+    from ._asgi.notice import DrainNotice, drain_notice
+    from ._core.drainer import Drainer
+    from .errors import ClosedError, ControlError, GracefulError, MisuseError, PolicyError
+    from .phase import Phase, PhaseChange
+    from .policy import DrainPolicy
+    from .report import DrainReport, DrainStatistics, StuckWork
 
 __version__ = "0.1.0"
 
@@ -30,3 +33,42 @@ __all__ = [
     "__version__",
     "drain_notice",
 ]
+
+_MODULES = {
+    "ClosedError": ".errors",
+    "ControlError": ".errors",
+    "DrainNotice": "._asgi.notice",
+    "DrainPolicy": ".policy",
+    "DrainReport": ".report",
+    "DrainStatistics": ".report",
+    "Drainer": "._core.drainer",
+    "GracefulError": ".errors",
+    "GracefulMiddleware": "._asgi.middleware",
+    "MisuseError": ".errors",
+    "Phase": ".phase",
+    "PhaseChange": ".phase",
+    "PolicyError": ".errors",
+    "StuckWork": ".report",
+    "drain_notice": "._asgi.notice",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is asked for (PEP 562).
+
+    pytest imports `graceful_asgi.testing` in every run of every suite of an environment, and that
+    imports this package: it should cost such a suite nothing.
+    """
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value: object = getattr(importlib.import_module(module, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names as well as those that are there already."""
+    return sorted({*globals(), *__all__})

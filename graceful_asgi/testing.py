@@ -1,41 +1,57 @@
 """For the tests of your own service: a server that is started, told to stop, and looked at.
 
-Needs the extra ``graceful-asgi[check]``. The fixture `server_process` is there once a root
-``conftest.py`` says ``pytest_plugins = ["graceful_asgi.testing"]``; nothing is registered unasked.
+`ServerProcess` is the whole server as a process of its own; it needs the extra
+``graceful-asgi[check]``. `ThreadedServer` is an app on uvicorn in a thread of the test's process.
+
+This is a pytest plugin by entry point: the fixtures `server_process` and `threaded_server` are
+there once the package is installed. pytest imports this module when it starts, so nothing is
+imported here that is not in the standard library; what it takes to run a server comes later.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import socket
 import tempfile
+import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGTERM
-from typing import TYPE_CHECKING
-
-import anyio
-
-from ._check.errors import CheckError
-from ._check.load.plan import LoadPlan
-from ._check.result.verdict import Verdict, judge
-from ._check.scenarios import together
-from ._check.server.command import any_command, parse
-from ._check.server.drain_log import read_report
-from ._check.server.port import free_port
-from ._check.server.process import TargetProcess
-from ._check.trial import stop_under_load
-from .errors import MisuseError
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    import uvicorn
     from typing_extensions import Self
 
+    from ._check.errors import CheckError
+    from ._check.load.plan import LoadPlan
+    from ._check.result.verdict import Verdict
     from .report import DrainReport
 
-__all__ = ["CheckError", "LoadPlan", "ServerProcess", "Verdict"]
+__all__ = ["CheckError", "LoadPlan", "ServerProcess", "ThreadedServer", "Verdict"]
+
+_LOOK_INTERVAL: Final = 0.005
+_STOP_PERIOD: Final = 0.3
+"""Seconds that a `ThreadedServer` waits for what is in flight, and again for what was cancelled."""
+_GIVE_UP_PERIOD: Final = 5.0
+_MODULES: Final = {
+    "CheckError": "_check.errors",
+    "LoadPlan": "_check.load.plan",
+    "Verdict": "_check.result.verdict",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public class when it is asked for (PEP 562): pytest does not."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __package__), name)
 
 
 class ServerProcess:
@@ -59,7 +75,11 @@ class ServerProcess:
         ready_path: str = "/",
         start_period: float = 30.0,
     ) -> None:
-        """Raises `CheckError` when `command` is none."""
+        """Raise `CheckError` when `command` is none."""
+        from ._check.server.command import any_command, parse
+        from ._check.server.port import free_port
+        from ._check.server.process import TargetProcess
+
         parsed = parse(command) if isinstance(command, str) else any_command(command)
         port = free_port()
         self._directory = tempfile.mkdtemp(prefix="graceful-asgi-")
@@ -161,6 +181,8 @@ class ServerProcess:
 
         Of several processes (``--workers``) the last one's. Times are as the log rounds them.
         """
+        from ._check.server.drain_log import read_report
+
         return read_report(self.log)
 
     # -- load -----------------------------------------------------------------------------------
@@ -182,6 +204,14 @@ class ServerProcess:
         Blocks until the end; in an async test call it in a thread. Raises `CheckError` when there
         is nothing to judge, and `MisuseError` when the server does not run.
         """
+        import anyio
+
+        from ._check.load.plan import LoadPlan
+        from ._check.result.verdict import judge
+        from ._check.scenarios import together
+        from ._check.trial import stop_under_load
+        from .errors import MisuseError
+
         if not self.running:
             raise MisuseError("stop_under_load() needs a server that runs: call start() first")
         if plan is None:
@@ -208,17 +238,137 @@ class ServerProcess:
             os.rmdir(self._directory)
 
 
+class ThreadedServer:
+    """An app on uvicorn in a thread of this process, for tests that need a real port.
+
+    `app` is an ASGI app, and `config` is passed on to `uvicorn.Config`. Use it as a context
+    manager; the server is on a free port of 127.0.0.1.
+
+    It ends in well under a second, whatever periods the app's policy has: the lame duck is skipped,
+    and what is in flight after 0.3 s is cancelled. So a test may leave a response or an event
+    stream unread. To test how the app drains use `ServerProcess`.
+    """
+
+    def __init__(self, app: Any, **config: Any) -> None:
+        self._app = app
+        self._config = {"log_level": "warning", **config}
+        self._socket: socket.socket | None = None
+        self._port = 0
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def start(self) -> None:
+        """Start it, and return once it serves. Raises `CheckError` when it does not start."""
+        import uvicorn
+
+        from ._check.errors import ServerStartError
+        from .errors import MisuseError
+
+        if self._thread is not None:
+            raise MisuseError("ThreadedServer.start() was called twice; make a new one")
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self._port = self._socket.getsockname()[1]
+        self._server = uvicorn.Server(uvicorn.Config(self._app, **self._config))
+        self._thread = threading.Thread(target=self._run, name="ThreadedServer", daemon=True)
+        self._thread.start()
+        # Polled: uvicorn sets a flag, and calls nobody.
+        while not self._server.started:
+            if not self._thread.is_alive():
+                self._socket.close()
+                raise ServerStartError(
+                    f"the app did not start: {self._error or 'see the log of uvicorn.error'}"
+                ) from self._error
+            time.sleep(_LOOK_INTERVAL)
+
+    def stop(self) -> None:
+        """Stop it, and return when it has ended. Idempotent.
+
+        Raises `TimeoutError` when it has not 5 s after it was told to exit at once: something in
+        the app swallows its cancellation, or blocks the event loop.
+        """
+        server, thread = self._server, self._thread
+        if server is None or thread is None:
+            return
+        from ._servers.uvicorn import UvicornHook
+
+        # Not by way of `Server.handle_exit`: a signal is a stop of the whole process, which would
+        # be ended at the hard deadline. What code does to one server concerns that one.
+        hook = UvicornHook.of(server)
+        if hook is not None:
+            hook.drainer.stop("ThreadedServer.stop()", lame_duck=False)
+        server.should_exit = True
+        thread.join(_STOP_PERIOD)
+        if thread.is_alive() and hook is not None:
+            hook.drainer.abort()
+            thread.join(_STOP_PERIOD)
+        if thread.is_alive():
+            # uvicorn waits for its connections no longer, and cancels nothing by itself.
+            server.force_exit = True
+            thread.join(_GIVE_UP_PERIOD)
+        if thread.is_alive():
+            raise TimeoutError(f"the server's thread still runs; {self.url}")
+        if self._socket is not None:
+            self._socket.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """Return the port. Raises `MisuseError` before `start`."""
+        if not self._port:
+            from .errors import MisuseError
+
+            raise MisuseError("no port before start()")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Return where it is: ``http://127.0.0.1:PORT``. Raises `MisuseError` before `start`."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def _run(self) -> None:
+        if self._server is None or self._socket is None:
+            return
+        try:
+            self._server.run(sockets=[self._socket])
+        except BaseException as error:
+            # SystemExit as well: uvicorn raises it where the start fails, and a drain that was
+            # forced ends with it. In a thread nobody would see either.
+            self._error = error
+
+
 if importlib.util.find_spec("pytest") is not None:
     import pytest
 
-    __all__ += ["server_process"]
+    __all__ += ["server_process", "threaded_server"]
 
     @pytest.fixture
     def server_process() -> Iterator[Callable[..., ServerProcess]]:
         """Start servers (the arguments are those of `ServerProcess`); all end with the test."""
         with ExitStack() as stack:
 
-            def start(command: str | Sequence[str], **options: object) -> ServerProcess:
-                return stack.enter_context(ServerProcess(command, **options))  # type: ignore[arg-type]
+            def start(command: str | Sequence[str], **options: Any) -> ServerProcess:
+                return stack.enter_context(ServerProcess(command, **options))
+
+            yield start
+
+    @pytest.fixture
+    def threaded_server() -> Iterator[Callable[..., ThreadedServer]]:
+        """Serve apps in threads (the arguments are those of `ThreadedServer`)."""
+        with ExitStack() as stack:
+
+            def start(app: Any, **config: Any) -> ThreadedServer:
+                return stack.enter_context(ThreadedServer(app, **config))
 
             yield start

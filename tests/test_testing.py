@@ -7,15 +7,21 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
-from graceful_asgi import log
+from graceful_asgi import GracefulMiddleware, log
 from graceful_asgi._check.server.drain_log import read_report
 from graceful_asgi.errors import MisuseError
 from graceful_asgi.report import DrainReport, StuckWork
-from graceful_asgi.testing import CheckError, LoadPlan, ServerProcess
+from graceful_asgi.testing import CheckError, LoadPlan, ServerProcess, ThreadedServer
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "how-to" / "test-your-service.md"
@@ -45,12 +51,30 @@ def documented(beginning: str) -> str:
     return str(found)
 
 
+def installed(directory: Path) -> dict[str, str]:
+    """Return an environment in which a distribution has the entry points of `pyproject.toml`.
+
+    So that these are tested, and not those of whenever the environment was made.
+    """
+    given = re.search(
+        r'^\[project\.entry-points\.pytest11\]\n"(.+)" = "(.+)"$',
+        (ROOT / "pyproject.toml").read_text(),
+        re.M,
+    )
+    assert given
+    metadata = directory / "entry" / "graceful_asgi_entry-1.dist-info"
+    metadata.mkdir(parents=True, exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: graceful-asgi-entry\n")
+    (metadata / "entry_points.txt").write_text(f"[pytest11]\n{given[1]} = {given[2]}\n")
+    paths = [str(metadata.parent), str(ROOT)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def outcome(directory: Path, app: str, test: str) -> subprocess.CompletedProcess[str]:
     """Run the documented test on an app, as a user's pytest does."""
     (directory / "main.py").write_text(app)
-    (directory / "conftest.py").write_text(documented("pytest_plugins"))
     (directory / "test_stop.py").write_text(documented(test))
-    env = {**os.environ, "GRACEFUL_LAME_DUCK_PERIOD": "0.5"}
+    env = {**installed(directory), "GRACEFUL_LAME_DUCK_PERIOD": "0.5"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_stop.py"]
     return subprocess.run(
         command, cwd=directory, env=env, capture_output=True, text=True, timeout=100, check=False
@@ -106,10 +130,29 @@ def test_a_documented_plan_is_one() -> None:
     assert isinstance(namespace["PLAN"], LoadPlan)
 
 
-def test_nothing_is_registered_unasked() -> None:
-    code = "from importlib.metadata import entry_points as e; print(e(group='pytest11'))"
+def test_pytest_imports_nothing_for_the_plugin_but_the_plugin() -> None:
+    code = (
+        "import sys, pytest; before = set(sys.modules); import graceful_asgi.testing;"
+        "print(sorted(set(sys.modules) - before))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "graceful" not in found.stdout
+    assert found.stdout.strip() == "['graceful_asgi', 'graceful_asgi.testing']"
+
+
+def test_a_suite_that_names_the_plugin_itself_has_it_once(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(GRACEFUL)
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["graceful_asgi.testing"]')
+    (tmp_path / "test_it.py").write_text("def test_it(threaded_server, server_process): pass")
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env=installed(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_it_can_be_imported_where_there_is_no_pytest() -> None:
@@ -197,3 +240,65 @@ def test_a_report_is_read_as_it_was_logged(caplog: pytest.LogCaptureFixture, cle
 
 def test_a_log_without_a_report_has_none() -> None:
     assert read_report("INFO:     Application shutdown complete.\n") is None
+
+
+# -- in a thread ----------------------------------------------------------------------------------
+
+
+async def _app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer at once, or never, or fail to start."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/hang":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await anyio.sleep_forever()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def _fails(scope: Any, receive: Any, send: Any) -> None:
+    raise RuntimeError("no database")
+
+
+@pytest.mark.parametrize("is_graceful", [True, False])
+@pytest.mark.parametrize("path", ["/", "/hang"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_server_in_a_thread_ends_in_well_under_a_second(
+    is_graceful: bool, path: str, loop: str
+) -> None:
+    """Though the lame duck is 5 s, and a client has left a response unread."""
+    app: Any = GracefulMiddleware(_app) if is_graceful else _app
+    with ThreadedServer(app, loop=loop) as server:
+        answer = urllib.request.urlopen(server.url + path, timeout=10)
+        assert answer.read(1) in (b"o", b"x")
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.5, "0.2 to 0.5 s on an idle machine"
+    assert threading.active_count() < 5
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(server.url, timeout=1)
+    answer.close()
+
+
+def test_an_app_in_a_thread_that_does_not_start_is_an_error() -> None:
+    with pytest.raises(CheckError, match="the app did not start"):
+        ThreadedServer(_fails, lifespan="on").start()
+
+
+def test_a_server_in_a_thread_is_used_in_order() -> None:
+    server = ThreadedServer(_app)
+    server.stop()
+    with pytest.raises(MisuseError, match="before start"):
+        _ = server.url
+    with server, pytest.raises(MisuseError, match="called twice"):
+        server.start()
+    server.stop()
+
+
+def test_the_documented_test_in_a_thread_passes(tmp_path: Path) -> None:
+    ended = outcome(tmp_path, GRACEFUL, "test_the_app_answers_on_a_real_port")
+    assert ended.returncode == 0, ended.stdout

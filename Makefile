@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check versions bench suites docs docs-serve proxies package clean
+.PHONY: demo test lint types check versions bench network suites docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -41,6 +41,10 @@ versions:
 bench: $(VENV)/bench
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.overhead
 	$(BIN)/python -m tests.bench.servers
+
+# 100 000 requests of each server, stopped behind networks with a delay. As root; not part of CI.
+network: $(VENV)/dev
+	PYTHONPATH=tests $(BIN)/python -m bench.network
 
 # The tests of uvicorn, Starlette, FastAPI, sse-starlette and asgi-lifespan, plain and with the middleware around every
 # app: what differs, and is not meant. They come from PyPI. A quarter of an hour, not part of CI.

@@ -168,7 +168,8 @@ def _look_at_streams(connection: Any) -> tuple[State, object]:
 
 def _is_idle(connection: Http2Connection) -> bool:
     """Return True if no stream is open, and no answer waits for its client to read it."""
-    return not connection.cycles and not connection.conn.has_pending_send()
+    has_pending_send = getattr(connection.conn, "has_pending_send", None)  # not in every zttp
+    return not connection.cycles and not (has_pending_send and has_pending_send())
 
 
 def _close_when_idle(connection: Any) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvicorn
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, ResponseReceived, StreamEnded
+from h2.exceptions import ProtocolError
 from support.client import open_request
 from support.polling import eventually
 from support.server import RecordingApp, uvicorn_in_loop
@@ -18,7 +23,6 @@ from graceful_asgi._servers.connections import Connections
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import uvicorn
 
 pytestmark = pytest.mark.anyio
 
@@ -274,3 +278,114 @@ async def test_what_has_not_begun_to_answer_is_not_cut_with_the_answers(
         app.release.set()
         await answered(reader)
         writer.close()
+
+
+# -- HTTP/2
+
+
+class Http2Client:
+    """One connection, by prior knowledge; what comes is told stream by stream."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.go_away: list[int] = []
+        self.statuses: dict[int, str] = {}
+        self.ended: set[int] = set()
+        self._reader, self._writer = reader, writer
+        self._http = H2Connection()
+        self._http.initiate_connection()
+        self._task = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def connect(cls, port: int) -> Http2Client:
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    def get(self, path: str) -> int:
+        stream = self._http.get_next_available_stream_id()
+        head = {":method": "GET", ":path": path, ":scheme": "http", ":authority": "localhost"}
+        self._http.send_headers(stream, list(head.items()), end_stream=True)
+        self._writer.write(self._http.data_to_send())
+        return stream
+
+    async def answer(self, stream: int) -> str:
+        await eventually(lambda: stream in self.ended)
+        return self.statuses[stream]
+
+    async def _read(self) -> None:
+        while data := await self._reader.read(65536):
+            for event in self._http.receive_data(data):
+                if isinstance(event, ResponseReceived):
+                    self.statuses[event.stream_id] = dict(event.headers)[b":status"].decode()
+                elif isinstance(event, StreamEnded):
+                    self.ended.add(event.stream_id)
+                elif isinstance(event, ConnectionTerminated):
+                    self.go_away.append(event.last_stream_id or 0)
+            self._writer.write(self._http.data_to_send())
+
+    async def closed(self) -> None:
+        await asyncio.wait_for(self._task, 5)
+        self._writer.close()
+
+
+def http2_in_loop(app: RecordingApp) -> contextlib.AbstractAsyncContextManager[Any]:
+    if "http2" not in inspect.signature(uvicorn.Config).parameters:
+        pytest.skip("this uvicorn has no HTTP/2")
+    return uvicorn_in_loop(app, http="zttp", http2=True)
+
+
+async def test_a_new_stream_on_a_busy_connection_is_served_until_it_has_none(
+    patience: dict[module.State, float],
+) -> None:
+    """uvicorn alone would answer it with 503, and so fail a client that nobody has told to go."""
+    app = RecordingApp()
+    async with http2_in_loop(app) as (server, port):
+        client = await Http2Client.connect(port)
+        slow = client.get("/hold")
+        await eventually(lambda: server.server_state.tasks)
+        patience["streams"] = NONE
+        async with sweeping(server):
+            for _ in range(3):
+                assert await client.answer(client.get("/")) == "200"
+                await asyncio.sleep(0.05)
+            assert client.go_away == []
+            app.release.set()
+            assert await client.answer(slow) == "200"
+            await client.closed()
+        assert client.go_away == [7], "all four streams have been served"
+
+
+async def test_an_idle_http_2_connection_is_closed_with_a_goaway(
+    patience: dict[module.State, float],
+) -> None:
+    async with http2_in_loop(RecordingApp()) as (server, port):
+        client = await Http2Client.connect(port)
+        assert await client.answer(client.get("/")) == "200"
+        async with sweeping(server):
+            await asyncio.sleep(0.1)
+            assert client.go_away == []
+            patience["idle"] = 0.05
+            await client.closed()
+        assert client.go_away == [1]
+
+
+async def test_clients_are_told_to_go_elsewhere_before_the_grace_period_ends(
+    patience: dict[module.State, float],
+) -> None:
+    """A stream that is open, or under way, is served all the same: that is what the number says."""
+    app = RecordingApp()
+    async with http2_in_loop(app) as (server, port):
+        client = await Http2Client.connect(port)
+        client.get("/hold")
+        await eventually(lambda: server.server_state.tasks)
+        swept = Connections(server)
+        swept.sweep(module.GO_AWAY_PERIOD + 1)
+        swept.sweep(module.GO_AWAY_PERIOD)
+        swept.sweep(module.GO_AWAY_PERIOD - 0.1)
+        await eventually(lambda: client.go_away)
+        assert client.go_away == [2**31 - 1]
+        (connection,) = server.server_state.connections
+        assert not connection.transport.is_closing()
+        app.release.set()
+        await eventually(lambda: not connection.cycles)
+        with pytest.raises(ProtocolError):  # `h2` gives its open streams up; others read on
+            await client.closed()
+        client._writer.close()

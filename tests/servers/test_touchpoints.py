@@ -252,6 +252,28 @@ async def test_an_http_2_protocol_has_cycles() -> None:
     assert not inspect.signature(connection.shutdown).parameters
 
 
+async def test_an_http_2_protocol_calls_on_stream_closed_where_we_put_it() -> None:
+    """On the instance, when its last stream has ended."""
+    connection = await make(HTTP_2)
+    called: list[bool] = []
+    connection.on_stream_closed = lambda: called.append(True)
+    connection.on_response_complete(1)
+    assert called == [True]
+    assert connection.timeout_keep_alive_task is None
+    assert connection.conn.has_pending_send() is False
+
+
+async def test_an_http_2_connection_goes_on_after_a_goaway_with_the_highest_stream() -> None:
+    connection = await make(HTTP_2)
+    connection.conn.initiate_connection()
+    connection.conn.data_to_send()
+    connection.conn.close(0, 2**31 - 1)
+    length, go_away, connection_itself = b"\0\0\x08", b"\x07\0", bytes(4)
+    highest, no_error = b"\x7f\xff\xff\xff", bytes(4)
+    expected = length + go_away + connection_itself + highest + no_error
+    assert connection.conn.data_to_send() == expected
+
+
 async def test_a_protocol_that_has_yet_to_choose_can_shut_down() -> None:
     connection = await make(AUTO)
     assert connection.transport is None

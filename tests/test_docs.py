@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-RUN_ELSEWHERE = ("first-rollout.md", "frameworks.md", "opentelemetry.md", "read-the-log.md")
+RUN_ELSEWHERE = (
+    *("first-rollout.md", "frameworks.md", "mcp.md"),
+    *("opentelemetry.md", "read-the-log.md", "socketio.md"),
+)
 """Their examples are for processes of their own, in which `e2e/` runs each."""
 
 

@@ -51,7 +51,8 @@ SUITES: Final = (
     Suite(
         "sse-starlette",
         ("{source}", "--group", "{source}/pyproject.toml:dev"),
-        ("-m", "not experimentation"),
+        # Its source distribution has no file of the tests whose name does not begin with test_.
+        ("-m", "not experimentation", "--continue-on-collection-errors"),
     ),
     Suite(  # what its requirements.txt pins, and an anyio that can use so old a trio
         "asgi-lifespan",
@@ -194,7 +195,7 @@ def compare(checkout: Checkout) -> bool:
         say(f"  no longer differs: {each.pattern}")
     if unmeant:
         say(f"  why: {checkout.folder}/around-again.log")
-    works = failing < len(plain) / 10  # the suite itself, in this environment
+    works = failing < len(plain) / 2  # the suite itself, in this environment
     return works and not unmeant and not gone
 
 

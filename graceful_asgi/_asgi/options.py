@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +15,7 @@ from ..policy import POLICY_OPTIONS, DrainPolicy
 from .health import ENDPOINT_OPTIONS, Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ..option import Option
 
@@ -130,7 +129,7 @@ class CodeOptions:
 
 def _unknown(name: str, value: object) -> GracefulError:
     keywords = ["policy", "drainer", "ready", *ENDPOINT_OPTIONS, *POLICY_OPTIONS]
-    close = difflib.get_close_matches(name, keywords, n=1)
+    close = _alike(name, keywords, cutoff=0.6)
     meant = f"did you mean {close[0]!r}? " if close else ""
     shown = "..." if close and close[0] in OPTIONS and OPTIONS[close[0]].is_secret else repr(value)
     return PolicyError(
@@ -139,13 +138,20 @@ def _unknown(name: str, value: object) -> GracefulError:
     )
 
 
+def _alike(name: str, known: Iterable[str], *, cutoff: float) -> Sequence[str]:
+    """Return the name in *known* that *name* may be a misspelling of, if there is one."""
+    import difflib  # not at the top: only for a program that has misspelt a name
+
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+
+
 def misspelt(environ: Mapping[str, str]) -> Sequence[str]:
     """Return the variables that are nearly options, each with the option that it is like."""
     known = {each.variable for each in OPTIONS.values()}
     others = [name for name in environ if name.startswith(PREFIX) and name not in known]
     found = []
     for name in sorted(others):
-        if close := difflib.get_close_matches(name, known, n=1, cutoff=ALIKE):
+        if close := _alike(name, known, cutoff=ALIKE):
             found.append(f"{name} (did you mean {close[0]}?)")
     return found
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from .._control.directory import VARIABLE, ControlDirectory
+from .._control import CONTROL_DIR
+from .._control.directory import ControlDirectory
 from .._control.selection import select
 from ..errors import ControlError
 
@@ -22,9 +23,9 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 _OPTIONS: Final = (
     click.option(
         "--control-dir",
-        envvar=VARIABLE,
+        envvar=CONTROL_DIR,
         metavar="DIRECTORY",
-        help=f"The directory with the control sockets of the server.  [{VARIABLE}]",
+        help=f"The directory with the control sockets of the server.  [{CONTROL_DIR}]",
     ),
     click.option(
         "--server",
@@ -53,7 +54,7 @@ def opened(
             which server is meant.
     """
     if not control_dir:
-        raise click.UsageError(f"give --control-dir, or set {VARIABLE}")
+        raise click.UsageError(f"give --control-dir, or set {CONTROL_DIR}")
     try:
         with ControlDirectory(control_dir, source="--control-dir") as directory:
             yield directory, look(directory, server, one=one)

@@ -10,7 +10,7 @@ import click
 from uvicorn.main import main as uvicorn_command
 
 from .._asgi.options import OPTIONS
-from .._control.directory import VARIABLE
+from .._control import CONTROL_DIR
 from .._run.config import DrainedConfig
 from .._run.launch import serve
 from ..errors import PolicyError
@@ -61,7 +61,7 @@ def run(*, app: str, app_dir: str, control_dir: str | None, **values: Any) -> in
     """Run the server to its end; return the exit code."""
     command_line = _take_given(values)
     if control_dir is not None:
-        os.environ[VARIABLE] = control_dir  # the workers' as well
+        os.environ[CONTROL_DIR] = control_dir  # the workers' as well
     sys.path.insert(0, app_dir)
     try:
         config = DrainedConfig(app, command_line=command_line, **_for_config(values))

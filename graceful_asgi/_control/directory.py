@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 from .._core.server_context import ServerId
 from ..errors import ControlError
+from . import CONTROL_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from typing_extensions import Self
 
-VARIABLE: Final = "GRACEFUL_CONTROL_DIR"
 
 BACKLOG: Final = 64
 
@@ -75,7 +75,7 @@ class ControlDirectory:
     """
 
     def __init__(
-        self, path: str, *, source: str = VARIABLE, create: bool = False, follow: bool = True
+        self, path: str, *, source: str = CONTROL_DIR, create: bool = False, follow: bool = True
     ) -> None:
         self.path = os.path.abspath(path)
         self._source = source

@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING
 from .. import log
 from ..errors import ControlError
 from ..event_loop import in_event_loop
-from .directory import VARIABLE, ControlDirectory, SocketName, open_private
+from . import CONTROL_DIR
+from .directory import ControlDirectory, SocketName, open_private
 from .peers import ControlPeers, UnreachablePeers
 from .server import ControlServer
 
 if TYPE_CHECKING:
     from .._core.runner import DrainRunner
     from ..phase import PhaseChange
-
-
-def wants_control_socket(drainer: DrainRunner) -> bool:
-    """Return True if the environment or a drain endpoint asks for a control socket."""
-    return bool(os.environ.get(VARIABLE)) or (
-        drainer.context.has_endpoint and drainer.context.is_worker
-    )
 
 
 def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
@@ -35,10 +29,10 @@ def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
     Raises:
         ControlError: the directory that was given cannot be used.
     """
-    if path := os.environ.get(VARIABLE):
+    if path := os.environ.get(CONTROL_DIR):
         if not hasattr(socket, "AF_UNIX"):
             raise ControlError(
-                f"{VARIABLE}={path!r} is not allowed: no UNIX sockets on this platform"
+                f"{CONTROL_DIR}={path!r} is not allowed: no UNIX sockets on this platform"
             )
         return ControlSocket(drainer, ControlDirectory(path, create=True))
     try:
@@ -48,7 +42,7 @@ def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
             "the drain endpoint drains this process alone, the other workers cannot be reached: "
             "%s; set %s to a directory that can be used",
             error,
-            VARIABLE,
+            CONTROL_DIR,
         )
         drainer.peers = UnreachablePeers(str(error))
         return None

@@ -1,33 +1,57 @@
 """Starts the extensions of a server: everything that lives as long as it, beside its drain.
 
-An extension is made by a line in `_MAKERS`. Most are made only where the environment asks for them.
+An extension has a function here that returns it, or None where nobody asks for it. What nobody asks
+for is not imported either: together the extensions take longer to import than the rest of the core.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .. import log
-from .._control.extension import open_control_socket, wants_control_socket
+from .._control import CONTROL_DIR
 from ..errors import GracefulError
 from ..event_loop import run_blocking
-from .systemd import announce_server
-from .unhandled_exceptions import stop_on_unhandled_exception
+from . import NOTIFY_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .._control.extension import ControlSocket
     from .._core.runner import DrainRunner
     from .._core.server import ServerEvents
     from ..phase import PhaseChange
 
 
-_MAKERS: Final[Sequence[Callable[[DrainRunner], ServerEvents | None]]] = (
-    stop_on_unhandled_exception,
-    announce_server,
-)
-"""Each is called once per server, when the server is found. None: not wanted here."""
+def _wants_control_socket(drainer: DrainRunner) -> bool:
+    """Return True if the environment or a drain endpoint asks for a control socket."""
+    context = drainer.context
+    return bool(os.environ.get(CONTROL_DIR)) or (context.has_endpoint and context.is_worker)
+
+
+def _control_socket(drainer: DrainRunner) -> ControlSocket | None:
+    """Open the control socket. In a thread: the import and the socket read files."""
+    from .._control.extension import open_control_socket
+
+    return open_control_socket(drainer)
+
+
+def _systemd(drainer: DrainRunner) -> ServerEvents | None:
+    if NOTIFY_SOCKET not in os.environ:
+        return None
+    from .systemd import announce_server
+
+    return announce_server(drainer)
+
+
+def _unhandled_exceptions(drainer: DrainRunner) -> ServerEvents | None:
+    if not drainer.policy.drain_on_unhandled_exception:
+        return None
+    from .unhandled_exceptions import UnhandledExceptions
+
+    return UnhandledExceptions(drainer)
 
 
 async def start_extensions(drainer: DrainRunner) -> None:
@@ -40,9 +64,9 @@ async def start_extensions(drainer: DrainRunner) -> None:
     drainer.now()  # the clock is that of the running loop: a thread would find another
     made: list[ServerEvents | None] = []
     with _starting("opening the control socket"):
-        if wants_control_socket(drainer):
-            made.append(await run_blocking(open_control_socket, drainer))
-    for make in _MAKERS:
+        if _wants_control_socket(drainer):
+            made.append(await run_blocking(_control_socket, drainer))
+    for make in (_unhandled_exceptions, _systemd):
         with _starting(make):
             made.append(make(drainer))
     if extensions := [extension for extension in made if extension is not None]:

@@ -21,6 +21,7 @@ from .._diagnostics.watchdog import MARGIN
 from ..event_loop import spawn
 from ..phase import Phase
 from ..report import printable
+from . import NOTIFY_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from .._core.runner import DrainRunner
     from ..phase import PhaseChange
-
-VARIABLE: Final = "NOTIFY_SOCKET"
 
 EXTENSION: Final = 10.0
 """Seconds of more time in one request."""
@@ -59,11 +58,11 @@ class SystemdNotifier:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self | None:
         """Return one for the socket that the environment names; None where it names none."""
-        address = (os.environ if environ is None else environ).get(VARIABLE, "")
+        address = (os.environ if environ is None else environ).get(NOTIFY_SOCKET, "")
         if not address:
             return None
         if not address.startswith(("/", "@")):
-            log.caution("%s=%r is not an address that is known here", VARIABLE, address)
+            log.caution("%s=%r is not an address that is known here", NOTIFY_SOCKET, address)
             return None
         return cls(address)
 

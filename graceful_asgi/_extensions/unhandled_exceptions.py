@@ -31,13 +31,6 @@ _ASYNCIO: Final = os.path.join(os.path.dirname(asyncio.__file__), "")
 _CONNECTION: Final = frozenset(("transport", "protocol", "socket", "asyncgen"))
 
 
-def stop_on_unhandled_exception(drainer: DrainRunner) -> UnhandledExceptions | None:
-    """Return the extension, where the policy asks for it."""
-    if not drainer.policy.drain_on_unhandled_exception:
-        return None
-    return UnhandledExceptions(drainer)
-
-
 class UnhandledExceptions:
     """Takes the exceptions that nobody handles, until closed. Lives on the event loop."""
 

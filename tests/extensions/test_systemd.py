@@ -17,11 +17,11 @@ from support.virtual_time import virtual_clock, virtual_time
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
+from graceful_asgi._extensions import NOTIFY_SOCKET
 from graceful_asgi._extensions.systemd import (
     EXTENSION,
     REPEAT,
     STATUS_PERIOD,
-    VARIABLE,
     ServerAnnouncer,
     ServiceAnnouncer,
     SystemdNotifier,
@@ -44,7 +44,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NotifySocket]:
     with NotifySocket(str(tmp_path / "notify")) as listening:
-        monkeypatch.setenv(VARIABLE, listening.address)
+        monkeypatch.setenv(NOTIFY_SOCKET, listening.address)
         yield listening
 
 
@@ -55,7 +55,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NotifyS
 def test_each_word_is_one_datagram(tmp_path: Path, abstract: bool) -> None:
     address = f"@graceful-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with NotifySocket(address) as listening:
-        notifier = SystemdNotifier.from_env({VARIABLE: address})
+        notifier = SystemdNotifier.from_env({NOTIFY_SOCKET: address})
         assert notifier is not None
         notifier.ready()
         notifier.stopping()
@@ -71,7 +71,7 @@ def test_each_word_is_one_datagram(tmp_path: Path, abstract: bool) -> None:
 
 @pytest.mark.parametrize("value", [None, "", "vsock:2:1234", "relative"])
 def test_without_an_address_that_is_known_nobody_is_told(value: str | None) -> None:
-    assert SystemdNotifier.from_env({} if value is None else {VARIABLE: value}) is None
+    assert SystemdNotifier.from_env({} if value is None else {NOTIFY_SOCKET: value}) is None
 
 
 def test_a_socket_that_nobody_listens_on_is_told_of_once(
@@ -258,7 +258,7 @@ async def test_a_server_that_is_not_known_is_ready_after_its_startup(systemd: No
 
 
 def test_nobody_speaks_where_systemd_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(NOTIFY_SOCKET, raising=False)
     assert announce_server(DrainRunner()) is None
 
 
@@ -295,7 +295,7 @@ async def test_a_socket_that_has_gone_shortens_no_drain(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="graceful_asgi")
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
+    monkeypatch.setenv(NOTIFY_SOCKET, str(tmp_path / "gone"))
     service = Service()
     service.drainer.server_opened()
     service.drainer.stop("SIGTERM")

@@ -16,10 +16,10 @@ from support.asgi import FakeAdapter, answer, serving, with_lifespan
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._core.drainer import runner_of
 from graceful_asgi._core.runner import DrainRunner
+from graceful_asgi._extensions.registry import start_extensions
 from graceful_asgi._extensions.unhandled_exceptions import (
     LONGEST,
     UnhandledExceptions,
-    stop_on_unhandled_exception,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Heard:
         self.drainer = DrainRunner(POLICY)
         self.drainer.server = self
         self.by_the_apps_own: list[object] = []
-        self.attendant = stop_on_unhandled_exception(self.drainer)
+        self.attendant = UnhandledExceptions(self.drainer)
 
     def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> None:
         self.drainer.stop(reason, lame_duck=lame_duck, failed=failed)
@@ -253,7 +253,9 @@ async def test_the_reason_fits_into_a_line_whatever_the_exception(
 
 @pytest.mark.anyio
 async def test_it_is_off_unless_the_policy_says_so() -> None:
-    assert stop_on_unhandled_exception(DrainRunner(DrainPolicy())) is None
+    before = threading.excepthook
+    await start_extensions(DrainRunner(DrainPolicy()))
+    assert threading.excepthook is before
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""`BegunDrain`: a drain that somebody began, and its outcome, which that caller waits for."""
+"""`BegunDrain`: the outcome of one drain, for the caller that began it and waits for that."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class BegunDrain:
         )
 
     def outcome(self) -> DrainOutcome | None:
-        """Return what became of it; None while that is open."""
+        """Return the outcome of the drain; None while it is not decided."""
         runner, state = self._runner, self._runner.state
         if state.number != self._number or state.phase is Phase.SERVING:
             return "resumed"
         if runner.drained or runner.record.was_idle(state):
             return "clean" if runner.report().clean else "forced"
-        # After a stop the stop decides: it cancels what is left when its own time is over.
+        # After a stop, the grace period of the stop decides: at its end work is cancelled.
         return "forced" if self.gives_up_in() <= 0 and not state.stopping else None
 
     def gives_up_in(self) -> float:
-        """Return the seconds until it counts as forced if no stop comes; 0 once it does."""
+        """Return the seconds until the drain counts as forced if no stop comes; then 0."""
         return max(0.0, self._runner.state.give_up_at() - self._runner.now())
 
     def changes_in(self) -> float:

@@ -1,7 +1,8 @@
-"""When work that would go on for ever is closed: WebSockets, event streams. How is its own affair.
+"""The times at which a drain closes WebSockets and event streams, which would go on for ever.
 
 The closes are spread over the lame duck, so that ten thousand clients do not come back in one
-instant. What the policy lets run longer is closed just before the grace period ends.
+instant. What the policy lets run longer is closed just before the grace period ends. How each of
+them is closed stands in `Work.close` of its class (`_asgi/websocket.py`, `_asgi/http.py`).
 """
 
 from __future__ import annotations
@@ -37,23 +38,24 @@ BOUNDARY_PERIOD: Final = 0.5
 out may be completed, and its stream closed after it."""
 
 MOMENT: Final = 0.1
-"""Seconds for closes that nobody can wait for any more. A server takes them at once, or not."""
+"""Seconds that the last closes may take. A server takes a message at once, or its peer reads no
+more."""
 
 CLOSE_COST: Final = 0.0005
-"""Seconds that one close takes of the loop, at the most: with h11, a framework, on a slow machine.
-Ten thousand need five seconds, and get them."""
+"""Seconds for which one close keeps the loop busy, at the most: with h11, a framework, and a slow
+machine. Ten thousand closes need five seconds, and get them."""
 
 HURRIED_PERIOD: Final = 1.0
-"""Seconds for a reply that nobody can see where somebody waits for the server's end: Ctrl+C,
-`--reload`."""
+"""Seconds to wait for a reply that a session may still owe, where a person waits for the end of the
+server (Ctrl+C, `--reload`)."""
 
 NOTICE_PERIOD: Final = 0.5
 """Seconds for an app to notice that its response or session was closed. An app that neither sends
-nor receives in that time can notice it by nothing but a cancellation."""
+nor receives in that time is cancelled: nothing else reaches it."""
 
 
 class CloseSchedule:
-    """Tells work to close, from a drain's beginning on. Lives on the event loop."""
+    """Tells work to close, from the beginning of a drain on. Lives on the event loop."""
 
     def __init__(self, view: DrainView) -> None:
         self._view = view
@@ -64,8 +66,8 @@ class CloseSchedule:
 
     def start(self) -> None:
         """Plan the closes of what is in flight, and carry them out. On the loop that publishes."""
-        # This runs late: the drain that it is about may have been called off, and another one
-        # begun. A plan of a drain that was called off sees that by itself, and ends.
+        # This was posted, so it runs later than the trigger: the drain may have been called off,
+        # and another one begun. The plan of a drain that was called off ends by itself.
         if self._view.waiting and (self._plan is None or not self._plan.is_current):
             self._plan = ClosePlan(self._view)
             self._running = spawn(self._plan.run)
@@ -81,7 +83,7 @@ class CloseSchedule:
             self._plan.watch(work)
 
     async def close_now(self) -> None:
-        """Close what is between two events, or two messages, in this moment.
+        """Close each stream that is between two events, and each session between two messages.
 
         The rest is about to be cancelled.
         """
@@ -90,13 +92,13 @@ class CloseSchedule:
         await self._with_each(works, lambda work: work.close_now(), patience)
 
     async def answer_for_apps(self) -> None:
-        """Answer what has no answer yet, in the place of apps that have not unwound in time."""
+        """Answer each request that has no answer yet, because its app has not unwound in time."""
         works = list(self._view.in_flight)
         patience = self._view.policy.cleanup_period / 2
         await self._with_each(works, lambda work: work.answer_for_app(), patience)
 
     async def _with_each(self, works: Collection[Work], act: Action, patience: float) -> None:
-        """Act on each of *works*, which are not awaited for longer than their writing takes."""
+        """Call *act* with each of *works*; wait as long as writing takes, at most *patience*."""
         with anyio.move_on_after(min(MOMENT + len(works) * CLOSE_COST, patience)):
             async with anyio.create_task_group() as tasks:
                 async for work in in_slices(works):
@@ -111,20 +113,20 @@ class ClosePlan:
         self._number = view.state.number
         self._planned: set[Work] = set()
         self._due: list[tuple[float, int, Work]] = []
-        """A heap of when, and what. The numbers keep works from being compared."""
+        """A heap of (time, number, work). The numbers keep works from being compared."""
         self._numbers = itertools.count()
         self._last_call = False
         self._watched: deque[tuple[float, Work]] = deque()
 
     def add(self, work: Work, *, now: bool) -> None:
-        """Plan the close of *work* for some time in what is left of the lame duck, or for now."""
+        """Plan the close of *work* for a random time in the rest of the lame duck, or for now."""
         if work.close_when == "on drain" and (now or work not in self._planned):
             after = 0.0 if now else random.random() * self._lame_duck_left()
             self._schedule(work, self._view.now() + after)
             self._view.notifier.wake()
 
     def watch(self, work: Work) -> None:
-        """Look after a while if the app of *work* has noticed that it was closed."""
+        """Check, after `NOTICE_PERIOD`, that the app of *work* has noticed that it was closed."""
         self._watched.append((self._view.now() + NOTICE_PERIOD, work))
         if len(self._watched) == 1:
             self._view.notifier.wake()
@@ -132,8 +134,8 @@ class ClosePlan:
     async def run(self) -> None:
         """Tell each work to close when it is due, until the drain no longer waits for work.
 
-        A drain that is called off withdraws what has been told: the tasks that wait for a boundary
-        are cancelled.
+        If the drain is called off, the tasks that still wait for a boundary are cancelled, and
+        their work goes on.
         """
         view = self._view
         with view.notifier.listening() as wakeup:
@@ -147,7 +149,7 @@ class ClosePlan:
 
     @property
     def is_current(self) -> bool:
-        """True while the drain goes on that this is the plan of, and waits for work."""
+        """True while the drain that this plan belongs to goes on, and waits for work."""
         return self._view.waiting and self._view.state.number == self._number
 
     async def _plan_all(self) -> None:
@@ -197,7 +199,7 @@ class ClosePlan:
         self._view.in_flight.cancel_only(unaware)
 
     def _next(self) -> float:
-        """Return when there is something to do again."""
+        """Return the time at which there is something to do again."""
         due = min(self._due[0][0], self._view.lame_duck_end()) if self._due else math.inf
         unaware = self._watched[0][0] if self._watched else math.inf
         return min(due, unaware, math.inf if self._last_call else self._boundary_time())
@@ -215,7 +217,7 @@ def _close(patience_end: float, hurried: bool, work: Work) -> Awaitable[None]:
 
 
 async def _attempt(work: Work, act: Action) -> None:
-    # Work that cannot be closed must not keep other work from it.
+    # An error in one close must not prevent the others.
     try:
         await act(work)
     except Exception:

@@ -1,8 +1,8 @@
 """A drain as a value, and the one function that leads from event to event. Pure.
 
-Nothing here reads a clock, takes a lock, waits, logs or does I/O: the caller says what time it is.
-`step` holds every guard and every deadline. It returns the very same object where an event changes
-nothing, which is all that makes draining idempotent: the second SIGTERM changes nothing.
+Nothing here reads a clock, takes a lock, waits, logs or does I/O: the caller gives the time. `step`
+holds every guard and every deadline. It returns the very same object where an event changes
+nothing. That alone makes draining idempotent: a second SIGTERM changes nothing.
 """
 
 from __future__ import annotations
@@ -76,8 +76,7 @@ _WAITING: Final = (Phase.LAME_DUCK, Phase.DRAINING)
 class Drain:
     """Everything that has happened to a drain so far.
 
-    Instants are absolute, by the one clock of the drainer. An infinite one is not due as things
-    stand.
+    Instants are absolute, by the drainer's clock. An infinite instant has not been set.
     """
 
     policy: DrainPolicy
@@ -98,7 +97,7 @@ class Drain:
     """When the current phase has to end, from the listener close on."""
     ended: float | None = None
     undo_at: float = math.inf
-    """When the drain is undone if no stop has come: the latest time of all who asked for it."""
+    """When the drain is undone if no stop has come: the latest time that any caller allows."""
 
     @property
     def stopping(self) -> bool:
@@ -111,7 +110,7 @@ class Drain:
         return self.phase in _WAITING
 
     def lame_duck_end(self, last_arrival: float = -math.inf) -> float:
-        """Return when the lame duck ends, unless more requests put its quiet end off."""
+        """Return when the lame duck ends. With a quiet period, a new request puts that off."""
         quiet = self.policy.quiet_period
         quiet_end = math.inf if quiet is None else max(self.began, last_arrival) + quiet
         return min(self.lame_duck_deadline, quiet_end)
@@ -124,7 +123,7 @@ class Drain:
         return max(0.0, min(self.lame_duck_deadline - now, period))
 
     def grace_end(self, last_arrival: float = -math.inf) -> float:
-        """Return when work in flight is cancelled, as things stand after a stop."""
+        """Return when work in flight is cancelled, after a stop. A new request may put it off."""
         if self.phase is Phase.LAME_DUCK:
             return self.lame_duck_end(last_arrival) + self.policy.grace_period
         return self.deadline
@@ -234,7 +233,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An entry, with the drain before it and after it. They are the same where it came too late."""
+    """An entry, with the drain before it and after it: the same object if it changed nothing."""
 
     entry: HistoryEntry
     before: Drain
@@ -255,7 +254,7 @@ class History:
         self._entries: list[HistoryEntry] = []
         self._start = Drain(policy=policy)
         # Both pairs are only caches of a fold: how many entries were folded, and the result. One
-        # assignment replaces a pair, and one that is out of date only costs the time to catch up.
+        # assignment replaces a pair. A pair that is out of date costs the time to fold the rest.
         self._read = (0, self._start)
         self._told = self._read
 
@@ -284,7 +283,7 @@ class History:
         return drain
 
     def change(self, index: int) -> Change:
-        """Return what the entry at *index* changed. Cheap where the one before was asked last."""
+        """Return what the entry at *index* changed. Cheap if the last call had the index before."""
         at, drain = self._told
         if at > index:
             at, drain = 0, self._start

@@ -1,4 +1,4 @@
-"""`Drainer`: what users hold of a drain."""
+"""`Drainer`: the public object that begins, observes and calls off a drain."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Drainer:
 
     @property
     def phase(self) -> Phase:
-        """Where the server stands between serving and gone. Safe from any thread."""
+        """The phase that the server is in, from serving to stopped. Safe from any thread."""
         return self._runner.phase
 
     @property
     def policy(self) -> DrainPolicy:
-        """The policy in force: the app's, with what the environment and the command line say."""
+        """The policy in force: the app's, overridden by the environment and the command line."""
         return self._runner.policy
 
     @property
     def drained(self) -> bool:
-        """True while a drain is under way that has nothing left to wait for.
+        """True while a drain is under way and has nothing left to wait for.
 
         The lame duck has passed, and nothing is in flight. Safe from any thread.
         """
@@ -81,7 +81,8 @@ class Drainer:
         Safe from any thread and in a signal handler.
 
         Returns:
-            True if it did. A drain goes on once a stop has come, or its lame duck is over.
+            True if the drain was called off. False once a stop has come or the lame duck is over:
+            then the drain goes on.
         """
         return self._runner.resume()
 

@@ -28,7 +28,7 @@ class Waker(Protocol):
 
 
 class Notifier:
-    """Posts from anywhere, published on the event loop, in order."""
+    """Takes posts from any thread and signal handler, and publishes them on the loop, in order."""
 
     def __init__(self) -> None:
         self.hooks: list[DrainHook] = []
@@ -37,13 +37,13 @@ class Notifier:
         self._run_soon: RunSoon | None = None
 
     def bind(self) -> None:
-        """Take the running loop as the one that publishes, and publish what waits for one."""
+        """Take the running loop as the one that publishes, and publish what was posted before."""
         self._run_soon = run_soon()
         self.publish()
 
     @property
     def bound(self) -> bool:
-        """Whether there is a loop that publishes."""
+        """True once there is a loop that publishes."""
         return self._run_soon is not None
 
     def post(self, news: News) -> None:
@@ -51,7 +51,7 @@ class Notifier:
         self._news.append(news)
         self.wake()
         if self._run_soon is not None:
-            # A loop that is closed: the next one that binds publishes, or the watchdog.
+            # The loop is closed. The next loop that binds publishes this, or the watchdog does.
             with contextlib.suppress(RuntimeError):
                 self._run_soon(self.publish)
 
@@ -78,7 +78,7 @@ class Notifier:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Wakeup]:
-        """Give something to wait on, which each change of the drain wakes, for a block."""
+        """Yield a `Wakeup` that each change of the drain wakes, for the length of a block."""
         listener = Wakeup()
         self.wakers.add(listener)
         try:

@@ -1,4 +1,4 @@
-"""`DrainRecord`: what became of the work in a drain, counted and named. Decides nothing."""
+"""`DrainRecord`: counts the outcomes of the work in a drain, and names stuck work."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DrainRecord:
         return drain.phase is not Phase.SERVING and self._closed < drain.number
 
     def close(self, drain: Drain) -> None:
-        """Count what is left. It does not count again if it ends after all.
+        """Count the work that is left. It is not counted again if it ends later.
 
         Work that was answered in the app's place was cancelled; anything else counts as aborted.
         """
@@ -64,8 +64,8 @@ class DrainRecord:
     def was_idle(self, drain: Drain) -> bool:
         """Return True once nothing was in flight at a moment after the lame duck.
 
-        A server that is held still gets strays. Whoever waits for the drain may look when the next
-        one has come already.
+        A server in its lame duck still gets stray requests. A caller that waits for the drain may
+        look only after the next stray has arrived.
         """
         return self._idle == drain.number
 
@@ -77,7 +77,7 @@ class DrainRecord:
         log.stuck(work)
 
     def failed(self, drain: Drain, work: StuckWork) -> None:
-        """Count and log *work*, which has come to an end of its own that is none."""
+        """Count and log *work*, which has ended with an error."""
         counts = self.of(drain)
         counts.stuck[work] = work
         counts.aborted += 1
@@ -88,7 +88,7 @@ class DrainRecord:
         stuck = self.of(drain).stuck
         fresh = sorted((work for work in works if work not in stuck), key=lambda work: work.began)
         for place, work in enumerate(fresh):
-            # The stacks of all of them would take seconds, which the work needs to unwind.
+            # To read the stacks of all would take seconds, which the work needs to unwind.
             stuck[work] = stuck_work(work, now, closely=place < MOST)
         log.all_stuck([stuck[work] for work in fresh])
 
@@ -100,8 +100,7 @@ class DrainRecord:
         Args:
             drain: the drain as it stands.
             now: the time by the drainer's clock.
-            leave_out: a task whose request is not counted: that of a caller who asks from within a
-                request and does not mean that one.
+            leave_out: a task whose request is not counted, for a caller inside of that request.
         """
         works = tuple(self._in_flight)
         if leave_out is not None:

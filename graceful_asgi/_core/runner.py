@@ -66,7 +66,7 @@ class DrainRunner:
         self.server: StoppableServer | None = None
         """The server, where it can be stopped from here."""
         self.server_events: list[ServerEvents] = []
-        """Everybody who is told what happens to the server."""
+        """Objects whose methods are called when something happens to the server."""
         self._history = History(DrainPolicy.from_env() if policy is None else policy)
         self._told = itertools.count()
         """The next entry of the history to log and to call the hooks with."""
@@ -142,7 +142,7 @@ class DrainRunner:
             self.state: Drain = self._history.drain()
             self.phase: Phase = self.state.phase
             self.policy = self.state.policy
-            # Nobody asks what becomes of work while serving, and no request pays for it.
+            # Outcomes are counted while draining only, so no request pays for it while serving.
             self.in_flight.on_leave = self._left if self.record.is_open(self.state) else None
 
     def _tell_next(self) -> None:
@@ -212,7 +212,7 @@ class DrainRunner:
         self.record.note_stuck(self.state, self.in_flight, self.now())
         await self.close_schedule.close_now()
         self.record.of(self.state).aborted += adapter.cut_answers()
-        await anyio.lowlevel.checkpoint()  # the server learns of the cut before the app does
+        await anyio.lowlevel.checkpoint()  # the server sees the cut before the app does
         self.in_flight.cancel()
         await self._wait(done, self._deadline)
         await self.close_schedule.answer_for_apps()
@@ -342,11 +342,11 @@ class DrainRunner:
         return self.state.whole_time_left(self.now())
 
     def lame_duck_end(self) -> float:
-        """Return when the lame duck ends, unless more requests put its quiet end off."""
+        """Return when the lame duck ends. With a quiet period, a new request puts that off."""
         return self.state.lame_duck_end(self._last_arrival)
 
     def grace_end(self) -> float:
-        """Return when work in flight is cancelled, as things stand after a stop."""
+        """Return when work in flight is cancelled, after a stop. A new request may put it off."""
         return self.state.grace_end(self._last_arrival)
 
     def undo_in(self) -> float | None:
@@ -362,7 +362,7 @@ class DrainRunner:
         """Return the report of the drain up to now."""
         return self.record.report(self.state, self.now())
 
-    # Told by adapters, the middleware and extensions
+    # Called by adapters, the middleware and extensions
 
     def arrived(self, work: Work) -> None:
         """Note *work* that is new while draining."""
@@ -370,11 +370,11 @@ class DrainRunner:
         self.close_schedule.add(work)
 
     def server_opened(self) -> None:
-        """Tell everybody that the server listens."""
+        """Call `opened` of all `server_events`: the server listens."""
         self._tell_events(lambda events: events.opened())
 
     def server_closed(self) -> None:
-        """Tell everybody that the server is gone: stopped, or failed to start."""
+        """Call `closed` of all `server_events`: the server stopped, or failed to start."""
         self._tell_events(lambda events: events.closed())
 
     def _tell_events(self, call: Callable[[ServerEvents], object]) -> None:

@@ -1,8 +1,10 @@
 """Contracts between a drain and the server it happens in. Nothing here acts.
 
-A drain acts on the server through a `ServerAdapter`. The adapter says what happens to the server:
-to `ServerEvents`. Whoever wants the server to end says so to `StoppableServer`, which stops the
-drain: a stop goes in one direction only, from the server to its drain.
+A drain acts on the server through a `ServerAdapter`. `ServerEvents` are called when something
+happens to the server. Code that wants the server to end calls `StoppableServer.stop`, and the
+server stops its drain: a stop goes in one direction only.
+
+To support another server, write its `ServerAdapter` in `_servers/`, and use it in `attach` there.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ServerEvents(Protocol):
-    """Told what happens to a server, for as long as it is there.
+    """Called when something happens to a server, from its start to its end.
 
     The methods are called on the event loop and must not wait. At the hard deadline, with the loop
     stuck, the last calls come from another thread.
@@ -31,10 +33,10 @@ class ServerEvents(Protocol):
 
 
 class StoppableServer(Protocol):
-    """A server, to those who may end it without a signal."""
+    """A server that code can end without a signal."""
 
     def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> None:
-        """Have the server drain and end. Idempotent; safe from any thread.
+        """Make the server drain and end. Idempotent; safe from any thread.
 
         Args:
             reason: what the log and the report name as the cause.
@@ -50,12 +52,12 @@ class ServerAdapter(Protocol):
         """Stop accepting, without losing a connection."""
 
     def is_idle(self) -> bool:
-        """Say whether nothing is open or running that the registry does not know of."""
+        """Return True if nothing is open or running that the registry does not count."""
 
     def cut_answers(self) -> int:
-        """Abort what has a part of its answer out, so that it cannot look complete.
+        """Abort each response that is sent in part, so that it cannot look complete.
 
-        Returns how many of those answers no work in flight stands for (slow readers).
+        Return how many of them had left the app and were only being flushed to a slow reader.
         """
 
     def cut_connections(self) -> None:
@@ -63,10 +65,10 @@ class ServerAdapter(Protocol):
 
 
 class PassiveAdapter:
-    """The edge of a server this package does not know: nothing to act on, nothing changed."""
+    """The adapter of a server that this package does not know. It changes nothing."""
 
     async def close_listener(self) -> None:
-        """Leave it: such a server has closed it before it says `lifespan.shutdown`."""
+        """Do nothing: such a server has closed its listener before it sends `lifespan.shutdown`."""
 
     def is_idle(self) -> bool:
         """Rely on the registry alone."""

@@ -1,4 +1,4 @@
-"""Where a drainer stands: in which process of which server, and with whom beside it. Pure."""
+"""The process and the server that a drainer runs in, and the server's other processes. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ServerId:
-    """What the processes of one server have in common, and those of another have not."""
+    """Identifies a server: the same in all of its processes, different for every other server."""
 
     pid: int
-    """Of the parent of the workers, or of the one process."""
+    """The pid of the parent of the workers, or of the only process."""
     token: str = "0"
-    """Tells servers apart whose pids are the same: in two containers that share a directory, or
+    """Distinguishes servers whose pids are the same: in two containers that share a directory, or
     below one parent that listens in two places. Letters and digits."""
 
     def __str__(self) -> str:
@@ -29,18 +29,17 @@ class ServerContext:
     """The process that a drainer is in, as its server knows it."""
 
     pid: int = field(default_factory=os.getpid)
-    """Of the parent of the workers, or of the one process."""
+    """The pid of the parent of the workers, or of the only process."""
     identify: Callable[[], ServerId] = lambda: ServerId(os.getpid())
-    """Return what tells the server from others of the same pid. Reads a file of /proc: not for the
-    event loop."""
+    """Returns the `ServerId`. Reads a file in /proc: do not call it on the event loop."""
     has_endpoint: bool = False
-    """Whether this server answers a path that drains it."""
+    """True if this server answers a path that drains it."""
     origins: Sequence[str] = ()
-    """Each option that is not the default, with who gave it."""
+    """Each option that is not the default, and where its value came from."""
 
     @property
     def is_worker(self) -> bool:
-        """Whether the server has other processes than this one."""
+        """True if the server has other processes as well."""
         return self.pid != os.getpid()
 
 
@@ -48,4 +47,4 @@ class Peers(Protocol):
     """The other processes of a drainer's server."""
 
     async def drain(self, reason: str, *, resume_after: float | None) -> Sequence[str]:
-        """Begin the drain in all of them, wait for each, and say what was not clean."""
+        """Begin the drain in all of them and wait for each; return what was not clean."""

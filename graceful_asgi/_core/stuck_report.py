@@ -1,5 +1,7 @@
 """The stuck report: what is in flight as its deadline comes near, or has passed. It only looks.
 
+The text is in `StuckReport.lines` (`report.py`) and in `stuck_report` (`log.py`).
+
 It is made in the event loop, or in the watchdog's thread where the loop is blocked.
 """
 
@@ -29,13 +31,13 @@ AHEAD: Final = 1.0
 """Seconds from the report to the end of the grace period (half of that, if it is under two)."""
 
 MOST: Final = 20
-"""How many pieces of work are told of, the oldest first. A thousand help nobody."""
+"""How many pieces of work the report describes, the oldest first. Nobody reads a thousand."""
 
 
 def stuck_work(work: Work, now: float, *, closely: bool = True) -> StuckWork:
     """Describe *work* as it stands. Safe from any thread.
 
-    Where it waits takes a look at its frames, some 0.1 ms: without *closely* that is left out.
+    To find the line where it waits takes some 0.1 ms: without *closely* that is left out.
     """
     trail = trail_of(work.coroutine()) if closely else Trail()
     return StuckWork(

@@ -1,4 +1,4 @@
-"""`DrainView`: what the parts of the core may ask of the drain that they work for."""
+"""`DrainView`: the part of `DrainRunner` that the other modules of the core may read."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class DrainView(Protocol):
         """Return the time in seconds, by the one clock of the drainer."""
 
     def lame_duck_end(self) -> float:
-        """Return when the lame duck ends, unless more requests put its quiet end off."""
+        """Return when the lame duck ends. With a quiet period, a new request puts that off."""
 
     def grace_end(self) -> float:
-        """Return when work in flight is cancelled, as things stand after a stop."""
+        """Return when work in flight is cancelled, after a stop. A new request may put it off."""
 
     def report(self) -> DrainReport:
         """Return the report of the drain up to now."""

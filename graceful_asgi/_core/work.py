@@ -29,11 +29,11 @@ CloseWhen = Literal["never", "on drain", "at deadline"]
 never. What is never closed is cancelled at the end of the grace period."""
 
 SCOPE_KEY: Final = "graceful_asgi"
-"""Where the scope of a call that is counted holds its work and, when the call is over, the record
-of its server: a cycle would leave each to the garbage collector. The same middleware further in
-passes the call on.
+"""The key in a scope that holds the work of a counted call. When the call is over, it holds the
+record of the server instead: the work refers to the scope, and only the garbage collector would
+free that cycle. A second middleware further in finds the key, and passes the call on.
 
-Not in the state: a server may hand out one state for all calls.
+The key is not in the state, because a server may hand out one state for all calls.
 """
 
 _Cancellable: TypeAlias = "asyncio.Task[Any] | anyio.CancelScope"
@@ -49,7 +49,7 @@ class InFlight:
         self.clock = clock
         self.cancelled = False
         self.on_leave: Callable[[Work], object] | None = None
-        """Called with work that ends. None while serving: then nobody asks, and no request pays."""
+        """Called with work that ends. None while serving, so that no request pays for a call."""
 
     def __len__(self) -> int:
         return len(self.works)
@@ -82,8 +82,8 @@ class InFlight:
     def cancel_only(self, works: Iterable[Work]) -> None:
         """Cancel *works*. Safe from any thread; they unwind later, each on its own loop.
 
-        One task can hold several works: a handler that tracks a part of itself. Its task is
-        cancelled once, or it would stay cancelled after the first of them has unwound.
+        One task can do several pieces of work: a request handler that tracks a part of itself. The
+        task is cancelled once. A second cancellation would remain after the first was caught.
         """
         loops: dict[RunSoon, dict[_Cancellable, list[Work]]] = {}
         for work in works:
@@ -99,7 +99,7 @@ class InFlight:
     def _cancel_soon(
         self, soon: RunSoon, targets: Iterator[tuple[_Cancellable, list[Work]]]
     ) -> None:
-        # A closed loop runs nothing any more: its work cannot be cancelled, nor end.
+        # A closed loop runs nothing any more: its work can neither be cancelled nor end.
         with contextlib.suppress(RuntimeError):
             soon(lambda: self._cancel_slice(soon, targets))
 
@@ -109,7 +109,7 @@ class InFlight:
         """Cancel the next of *targets*, and leave the rest for the next turn of the loop."""
         sliced = tuple(itertools.islice(targets, SLICE))
         for cancellable, works in sliced:
-            # Work that has ended meanwhile leaves its task to the task's owner.
+            # If the work has ended meanwhile, its task may be at something else: leave it alone.
             if not self.works.isdisjoint(works):
                 cancellable.cancel()
         if len(sliced) == SLICE:
@@ -168,7 +168,7 @@ class Work:
 
     @property
     def cut(self) -> bool:
-        """True where an end at this moment leaves a peer with a part of an answer."""
+        """True if an end at this moment would leave the peer with a part of an answer."""
         return False
 
     @property
@@ -178,19 +178,20 @@ class Work:
 
     @property
     def unaware(self) -> bool:
-        """True where the drain has closed the work, and the app has no way to know it yet."""
+        """True if the drain has closed the work, and the app cannot know that yet."""
         return False
 
     async def close(self, patience_end: float, *, hurried: bool = False) -> None:
         """Close the work at its next boundary: give it an end that its peer takes for one.
 
-        Returns once that is done, or the work has ended by itself. Cancelled, it closes no more.
+        Return once that is done or the work has ended by itself. If this call is cancelled, the
+        work goes on.
 
         Args:
-            patience_end: when a boundary that nobody can see is no longer waited for, by the
+            patience_end: until when to wait for a boundary that cannot be observed, by the
                 drainer's clock.
-            hurried: True where somebody waits for the end: what looks like work that would go on
-                for ever is taken for that.
+            hurried: True if a person waits for the end. Then work that looks endless is taken for
+                endless.
         """
 
     async def close_now(self) -> None:
@@ -204,7 +205,7 @@ class Work:
 
     @property
     def outcome(self) -> Outcome:
-        """What the work came to, if it ends here."""
+        """The outcome of the work, if it ends at this moment."""
         if not self.cancelled:
             return "completed"
         return "aborted" if self.cut else "cancelled"
@@ -215,13 +216,13 @@ class Work:
         return coroutine if isinstance(coroutine, Coroutine) else None
 
     def cancel_with(self, cancel_scope: anyio.CancelScope) -> None:
-        """Have *cancel_scope* cancelled, where there is no task to cancel: outside of asyncio."""
+        """Use *cancel_scope* to cancel the work, where there is no asyncio task to cancel."""
         self._cancel_scope = cancel_scope, run_soon()
         if self.cancelled:
             cancel_scope.cancel()
 
     def cancellable(self) -> tuple[_Cancellable, RunSoon] | None:
-        """Return what ends the work when it is cancelled, and how its loop is told to do that."""
+        """Return the object to cancel, and the function that runs a call on its loop."""
         if self.task is not None:
             return self.task, self.task.get_loop().call_soon_threadsafe
         return self._cancel_scope
@@ -237,7 +238,7 @@ class Work:
 
 
 class TrackedWork(Work):
-    """Work that the app says it does: `with drainer.track("nightly export"):`."""
+    """Work that the app declares: `with drainer.track("nightly export"):`."""
 
     __slots__ = ("_in_flight", "_name")
 
@@ -246,7 +247,7 @@ class TrackedWork(Work):
         self._name = name
 
     def __enter__(self) -> None:
-        # Only now: what is made in one task may be entered in another, and more than once.
+        # Not in `__init__`: the object may be made in one task and entered in another, and again.
         in_flight = self._in_flight
         in_flight.enter(self)
         if self.task is None and _in_event_loop():
@@ -273,7 +274,7 @@ class TrackedWork(Work):
 
 @dataclass(slots=True)
 class OutcomeCounts:
-    """What became of the work in one drain."""
+    """Counts the outcomes of the work in one drain."""
 
     completed: int = 0
     cancelled: int = 0

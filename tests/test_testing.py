@@ -101,29 +101,6 @@ def test_the_documented_test_without_load_tells_them_apart(tmp_path: Path) -> No
     assert failed.returncode == 1, failed.stdout
 
 
-def test_the_documented_server_in_a_thread_stops_at_once(tmp_path: Path) -> None:
-    """With the lame duck each test of a suite would take 5 s more."""
-    (tmp_path / "main.py").write_text(GRACEFUL)
-    test = """
-import urllib.request
-
-def test_first(url):
-    assert urllib.request.urlopen(url).status == 200
-
-def test_second(url):
-    assert urllib.request.urlopen(url).status == 200
-"""
-    (tmp_path / "test_thread.py").write_text(documented("def url(monkeypatch)") + test)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=0"]
-    ended = subprocess.run(
-        [*command, "-vv"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert ended.returncode == 0, ended.stdout
-    teardowns = [float(took) for took in re.findall(r"([\d.]+)s teardown", ended.stdout)]
-    assert len(teardowns) == 2
-    assert max(teardowns) < 3, "a lame duck alone takes 5 s"
-
-
 def test_a_documented_plan_is_one() -> None:
     namespace: dict[str, object] = {}
     exec(documented("PLAN = "), namespace)

@@ -14,8 +14,10 @@ from graceful_asgi._check.result.finding import Exit, Finding
 from graceful_asgi._check.scenarios.load import Load
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from graceful_asgi._check.load.expectation import Expectation
+    from graceful_asgi._check.load.plan import Endpoint
     from graceful_asgi._check.load.scenario import Scenario
     from graceful_asgi._check.result.counts import LoadResult
 
@@ -71,6 +73,7 @@ async def play(
     *,
     signal: bool = True,
     wait: Callable[[], bool] = lambda: True,
+    expectations: Mapping[Endpoint, Expectation] | None = None,
 ) -> tuple[Finding, LoadResult]:
     """Let `script` serve the scenario's connections; the signal comes when it is in position.
 
@@ -93,7 +96,7 @@ async def play(
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        load = Load(scenario.plan, port=port, scenarios=[scenario])
+        load = Load(scenario.plan, port=port, scenarios=[scenario], expectations=expectations)
 
         async def send_signal() -> None:
             await load.in_position()

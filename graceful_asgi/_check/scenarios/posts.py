@@ -54,9 +54,11 @@ class Posts(KeepAlive):
         written = run.send(self.counter, connection, head, since=since)
         if isinstance(written, Unsent):
             return written
-        await asyncio.sleep(_PAUSE)
-        with contextlib.suppress(OSError):  # whether it was answered all the same is read below
-            await connection.write(endpoint.body)
-        outcome = await run.receive(connection, within=self.plan.answer_period)
+        # One wait from the head on: a run that ends in the pause waits for the outcome as well.
+        with run.waiting(connection):
+            await asyncio.sleep(_PAUSE)
+            with contextlib.suppress(OSError):  # whether it was answered all the same is read below
+                await connection.write(endpoint.body)
+            outcome = await run.receive(connection, within=self.plan.answer_period)
         run.record(self.counter, outcome, written)
         return outcome

@@ -1,4 +1,8 @@
-"""The server edges, and how a drainer finds the one it runs in."""
+"""Adapters for servers: `attach` finds the server that a drainer runs in, and hooks it.
+
+Another server would get an adapter of its own (`ServerAdapter` in `_core/server.py`), and a branch
+in `attach`. Until then it is passive.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +40,17 @@ async def attach(
     has_endpoint: bool = False,
     origins: Sequence[str] = (),
 ) -> UvicornHook | None:
-    """Hook the server that *scope* comes from; None where it is not one this package knows.
+    """Hook the server that *scope* comes from; return None if this package does not know it.
 
-    A server that is hooked already keeps its drain: the hook that is returned has it. Says in
-    the log which it was. Call it from the lifespan or from a request, on the server's loop. With
-    *anew* no other server has the drainer: one that has been through a drain serves again. With
-    *has_endpoint* the server answers a path that drains it, in all of its processes. *origins* are
-    for the log.
+    A server that is hooked already keeps its drain: then its hook is returned. Log the result.
+    Call it from the lifespan or from a request, on the server's loop.
+
+    Args:
+        drainer: the drain of the server.
+        scope: of the lifespan or of a request.
+        anew: True if no other server has the drainer. After an earlier drain it serves again.
+        has_endpoint: True if the server answers a path that drains all of its processes.
+        origins: where each option that is not the default came from, for the log.
 
     Raises:
         ControlError: the directory for control sockets is not one that can be used.
@@ -80,7 +88,7 @@ async def attach(
         return first
     with _set_back_on_failure(server, drainer):
         hook.install(scope)
-        _mind_parent(server, hook)
+        _adapt_to_parent(server, hook)
     if scope["type"] != "lifespan" and server.config.lifespan != "off":
         log.caution(
             "found the server at its first request, because its lifespan does not reach "
@@ -92,7 +100,7 @@ async def attach(
 
 @contextmanager
 def _set_back_on_failure(server: Server, drainer: DrainRunner) -> Iterator[None]:
-    """Set both back to what they were if the block raises: no server is hooked by half."""
+    """Restore both if the block raises, so that no server stays half hooked."""
     before = [(each, dict(vars(each))) for each in (server, server.lifespan)]
     events = tuple(drainer.server_events)
     try:
@@ -106,14 +114,14 @@ def _set_back_on_failure(server: Server, drainer: DrainRunner) -> Iterator[None]
         raise
 
 
-def _mind_parent(server: Server, hook: UvicornHook) -> None:
-    """Hear what a gunicorn tells its worker, and say what of the policy is cut short."""
+def _adapt_to_parent(server: Server, hook: UvicornHook) -> None:
+    """Handle gunicorn's signals if a worker runs the server; warn if the policy does not fit."""
     worker = gunicorn.worker_of(server)
     if worker is not None:
         hook.drainer.server_events.append(gunicorn.QuickStopHandlers(server, worker))
     policy_check.check(
         hook.drainer.policy,
-        MARGIN + getattr(server, "exit_margin", 0.0),  # a parent of ours comes after that
+        MARGIN + getattr(server, "exit_margin", 0.0),  # what `graceful-asgi run` adds itself
         graceful_timeout=None if worker is None else worker.cfg.graceful_timeout,
         timeout_graceful_shutdown=server.config.timeout_graceful_shutdown,
     )

@@ -1,4 +1,4 @@
-"""Close, sweep and cut a uvicorn server as a drain asks for it. Decides nothing."""
+"""`UvicornAdapter`: closes the listener and the connections of a uvicorn server for a drain."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from .touchpoints import Server
 
 HANDSHAKE_PERIOD: Final = 1.0
-"""Seconds for TLS handshakes that are under way as the listener closes, and a few round trips more.
-Nobody can see them: their connections appear when they are done."""
+"""Seconds for TLS handshakes that are under way as the listener closes, plus a few round trips.
+Such a handshake is invisible until it is done: only then does uvicorn have the connection."""
 
 HANDSHAKE_ROUND_TRIPS: Final = 4
 
 SPARE_DESCRIPTORS: Final = 4
-"""As many as a server has listeners, if they are not very many: `localhost` has two."""
+"""How many descriptors to put aside: one for each listener. `localhost` alone has two."""
 
 
 class UvicornAdapter:
@@ -42,15 +42,16 @@ class UvicornAdapter:
         self._taking: set[asyncio.Task[Any]] = set()
         self._settled_at = 0.0
         self.socket_file: SocketFile | None = None
-        # A socket that came from somewhere may be going on elsewhere: sibling workers, the
-        # successor in a socket activation.
+        # A socket from outside may be served by other processes as well: by sibling workers, or by
+        # the next server in a socket activation.
         self._shared = server.config.fd is not None or server.config.reload
 
     def put_aside(self, *, before_startup: bool) -> None:
-        """Open what a stop will need, while there are descriptors to be had."""
+        """Open what a stop will need, while the process still has free descriptors."""
         self._spare.put_aside(SPARE_DESCRIPTORS)
-        # A worker that is hooked by its first request could not be reached by one if the worker
-        # before it had left a listener that drops new connections. So such workers leave none.
+        # A worker may leave behind a listener that drops new connections; the next worker lifts
+        # that as it starts (`start_listening`). A worker that is hooked by its first request could
+        # not: no request would reach it. So such workers have no markers, and drop nothing.
         if before_startup and may_have_siblings(self._server):
             self._markers = Markers()
         if not before_startup:
@@ -59,11 +60,11 @@ class UvicornAdapter:
     def give_back(self) -> None:
         """Close what was put aside and is not needed any more. Idempotent."""
         self._spare.close()
-        if self._markers is not None:  # those that are set stand until the process ends
+        if self._markers is not None:  # markers that are set stay until the process ends
             self._markers.give_back()
 
     def start_listening(self) -> None:
-        """Note that the server is about to accept. A worker before it may have limited that."""
+        """Lift the limits that a worker before this one may have set on the listeners."""
         if self._markers is not None:
             accept_again(self._server.servers)
         self._note_socket_file()
@@ -76,14 +77,14 @@ class UvicornAdapter:
     def note_signal(self) -> None:
         """Let the siblings know that a signal stops this worker. Safe in a signal handler.
 
-        Workers that stop of their own accord, all at once even, are followed by others: their
-        siblings are to take them for ones that serve.
+        A worker that stops by itself (`limit_max_requests`) is replaced by its parent, so it sets
+        no marker: its siblings count it as serving.
         """
         if self._markers is not None:
             self._markers.set("stopping")
 
     def share_sockets(self, *, stopped_by_signal: bool) -> None:
-        """Note that the server was started with sockets that somebody else has made."""
+        """Note that the server was started with sockets that were made outside of it."""
         self._shared = True
         if stopped_by_signal and self._markers is not None:
             listening = [each for server in self._server.servers for each in server.sockets]
@@ -91,7 +92,7 @@ class UvicornAdapter:
 
     def _others(self) -> Others:
         """Return what other processes do with the listening sockets."""
-        # A parent of ours says when the whole service stops.
+        # `graceful-asgi run` sets `service_stops` when the whole service stops.
         if not self._shared or getattr(self._server, "service_stops", False):
             return "never"
         if self._siblings is None:
@@ -101,7 +102,7 @@ class UvicornAdapter:
         return self._siblings.others()
 
     async def close_listener(self) -> None:
-        """Begin to close every listener. The server is not idle before that is done."""
+        """Begin to close every listener. Until that is done `is_idle` returns False."""
         self._closing = asyncio.ensure_future(self._close_listener())
         await asyncio.sleep(0)
 
@@ -167,14 +168,14 @@ class UvicornAdapter:
         return asyncio.get_running_loop().time() >= self._settled_at
 
     def cut_answers(self) -> int:
-        """Reset what has a part of its answer out, and what was never accepted.
+        """Reset each response that is sent in part, and each connection that was never accepted.
 
-        Returns how many of them no ASGI call stands for.
+        Return how many of them have no ASGI call.
         """
         never_accepted = 0
         if self._closing is not None and not self._closing.done():
             self._closing.cancel()
-            # A sibling may still take what waits in the queue of a socket that is shared.
+            # A sibling may still accept what waits in the queue of a shared socket.
             never_accepted = len(self._accept_queue) if self._others() == "never" else 0
         return never_accepted + self._connections.cut_answers()
 

@@ -24,19 +24,19 @@ PATIENCE: Final[dict[State, float]] = {
     # A client that gets a complete answer without Connection: close may write the next request
     # at once. Its answer says close, and then the client closes, not we.
     "idle": 0.2,
-    # Closed under its upload, a client may not get to read the answer that it has been sent.
+    # A client whose connection is closed during its upload may lose the answer it has been sent.
     "uploading": 1.0,
     # HTTP/2 with open streams: from then on it is closed as soon as it has none.
     "streams": 1.0,
     # A peer that does not answer the close would hold the connection: TLS 30 s, a WebSocket 10 s.
     "closing": 1.0,
 }
-"""Seconds that a connection is left alone in a state before it is closed (or aborted), on a network
-that takes no time. Elsewhere it is left alone for some of its own round trips more."""
+"""Seconds that a connection is left alone in a state before it is closed (or aborted). Some of its
+own round trips are added (`ROUND_TRIPS`)."""
 
 ROUND_TRIPS: Final = 4
-"""How many. Of a request of two segments that were both dropped the kernel sends the second again
-after two round trips, and the first after four (RFC 8985, tail loss probe)."""
+"""How many round trips are added. If both segments of a request were dropped, the kernel sends the
+second again after two round trips, and the first after four (RFC 8985, tail loss probe)."""
 
 MEASURED: Final = 1000
 """Connections that are looked at for the longest round trip. Each look is a system call."""
@@ -46,7 +46,7 @@ GO_AWAY_PERIOD: Final = 2.0
 told to open new ones elsewhere."""
 
 HIGHEST_STREAM: Final = 2**31 - 1
-"""In a GOAWAY: all streams that are open are going to be served (RFC 9113, 6.8)."""
+"""The last stream of a GOAWAY that ends none: every open stream is served (RFC 9113, 6.8)."""
 
 
 class Connections:
@@ -61,15 +61,15 @@ class Connections:
         return bool(self._server.server_state.connections)
 
     def longest_round_trip(self) -> float:
-        """Return the longest round trip that is seen now, in seconds; 0 where none is known."""
+        """Return the longest round trip time of a connection, in seconds; 0 if none is known."""
         some = itertools.islice(self._server.server_state.connections, MEASURED)
         return max((round_trip_time(connection.transport) for connection in some), default=0.0)
 
     def sweep(self, time_left: float) -> None:
         """Close what has been idle long enough. Call it every 0.1 s or so.
 
-        Connections that appear late (TLS handshakes, upgrades) are met here as well. *time_left*
-        are the seconds until the grace period ends.
+        Connections that appear late (TLS handshakes, upgrades) are closed here as well.
+        *time_left* is the number of seconds until the grace period ends.
         """
         now = asyncio.get_running_loop().time()
         before, self._since = self._since, {}
@@ -100,10 +100,10 @@ class Connections:
         """Return the state of *connection*, and what stays the same while it is left alone."""
         transport = connection.transport
         if transport.is_closing():
-            # What is still in the buffer is on its way to a slow reader: the grace period's.
+            # A slow reader has the rest of the grace period to take what is still in the buffer.
             return ("busy" if transport.get_write_buffer_size() else "closing"), transport
         if self._is_websocket(connection):
-            # Its handler is the drain's business, until there is only the peer to wait for.
+            # `CloseSchedule` closes the session. Here only a peer that does not answer is closed.
             return ("closing" if _has_sent_close(connection) else "busy"), connection
         if hasattr(connection, "cycles"):
             return _look_at_streams(connection)
@@ -112,7 +112,7 @@ class Connections:
             return "new", connection
         if not cycle.response_complete:
             return "busy", cycle
-        if cycle.more_body:  # answered early; uvicorn does not say when it has thrown the rest away
+        if cycle.more_body:  # answered early; uvicorn gives no sign when the whole body has arrived
             silent = silent_for(transport) >= PATIENCE["uploading"]
             return ("uploading" if silent else "busy"), cycle
         # uvicorn stops the keep-alive timer as bytes come in: a request head is on its way.
@@ -122,8 +122,8 @@ class Connections:
     def _tell_to_go_away(self, connection: Any) -> None:
         """Send a GOAWAY that ends no stream: every stream that is open, or on its way, is served.
 
-        Not earlier than it has to be. RFC 9113 has clients go on with their open streams; `h2`, and
-        so httpx, fails them all.
+        It is sent as late as possible. By RFC 9113 a client goes on with its open streams, but
+        `h2`, and so httpx, fails them all.
         """
         if connection not in self._told_to_go_away:
             self._told_to_go_away.add(connection)
@@ -131,7 +131,7 @@ class Connections:
             connection.flush()
 
     def cut_answers(self) -> int:
-        """Reset what has a part of its answer out; return how many were only being flushed."""
+        """Reset each response that is sent in part; return how many were only being flushed."""
         flushing = 0
         for connection in tuple(self._server.server_state.connections):
             cycle = getattr(connection, "cycle", None)
@@ -158,7 +158,7 @@ class Connections:
 
 
 def _look_at_streams(connection: Any) -> tuple[State, object]:
-    """Return the same for HTTP/2."""
+    """Return the same as `Connections._look`, for HTTP/2."""
     if not _is_idle(connection):
         return "streams", connection
     # uvicorn sets this timer anew whenever the last open stream has ended.
@@ -191,9 +191,9 @@ def _close_when_idle(connection: Any) -> None:
 
 
 def _is_flushed(connection: Connection) -> bool:
-    """Return True for a connection that closes by itself, its whole answer in the kernel.
+    """Return True for a connection that closes by itself and has its whole answer in the kernel.
 
-    A reset would take that back: the 503 that a request has just got in the place of its app.
+    A reset would discard that answer, for example the 503 that was just sent in the app's place.
     """
     cycle, transport = getattr(connection, "cycle", None), connection.transport
     is_answered = cycle is not None and cycle.response_complete

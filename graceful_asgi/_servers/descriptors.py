@@ -11,21 +11,23 @@ if TYPE_CHECKING:
 
 
 class SpareDescriptors:
-    """A few open descriptors that stand for nothing, each to become the duplicate of another."""
+    """A few open descriptors without a use, each of which can become a duplicate of another."""
 
     def __init__(self) -> None:
         self._spare: list[socket.socket] = []
 
     def put_aside(self, count: int) -> None:
-        """Have *count* of them, or as many as there are to be had."""
+        """Open *count* of them, or as many as the process may have."""
         try:
             while len(self._spare) < count:
                 self._spare.append(socket.socket(socket.AF_UNIX))
         except OSError:
-            pass  # `duplicates` says so if that is too few
+            pass  # `duplicates` raises if there are too few
 
     def duplicates(self, sockets: Iterable[socket.socket]) -> list[socket.socket]:
-        """Return a duplicate of each of *sockets*, whole ones where those are a loop's stand-ins.
+        """Return a duplicate of each of *sockets*, as a whole `socket.socket`.
+
+        The sockets of an event loop are objects that can do less.
 
         Raises:
             OSError: too few were put aside, and the process has no free descriptor.

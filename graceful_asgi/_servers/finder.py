@@ -1,9 +1,9 @@
-"""Finding the uvicorn `Server` that an ASGI scope comes from, without importing uvicorn.
+"""Finds the uvicorn `Server` that an ASGI scope comes from, without importing uvicorn.
 
 An app is given no reference to its server. But the server's own coroutine is suspended in a task
-of this loop, with itself in its frames: that holds for the command line, workers, reload, a
-program's `Server.serve()`, threads, subclasses and gunicorn. The signal handler, which is a bound
-method of the server, is the second place to look; it says nothing in threads.
+of this loop, and its frames have the server as `self`. That holds for the command line, workers,
+reload, a program's `Server.serve()`, threads, subclasses and gunicorn. The second place to look is
+the signal handler, a bound method of the server; in threads there is none.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def find_server(scope: Scope) -> Server | None:
     """Return the server that *scope* comes from, or None where it is not a uvicorn's.
 
-    With several servers in one loop the right one is told by the `state` of its lifespan, or by
-    the task that the request runs in.
+    With several servers in one loop, the `state` of the lifespan or the task of the request shows
+    which one it is.
     """
     module = sys.modules.get("uvicorn.server")
     if module is None or running_asyncio_loop() is None:

@@ -15,7 +15,7 @@ _LOOK_PERIOD: Final = 0.01
 
 
 class DrainingFlag:
-    """Says in every child that is forked from now on whether the servers of the parent drain.
+    """Shows every child that is forked from now on whether the servers of the parent drain.
 
     A byte of memory that the processes share: it can be read in a signal handler, and costs nothing
     until a signal comes.
@@ -23,7 +23,7 @@ class DrainingFlag:
 
     def __init__(self) -> None:
         self._byte: mmap.mmap | bytearray = bytearray(1)
-        with contextlib.suppress(OSError, ValueError):  # no memory: then children know nothing
+        with contextlib.suppress(OSError, ValueError):  # no memory: the children cannot see it
             self._byte = mmap.mmap(-1, 1)
 
     def set(self) -> None:
@@ -31,15 +31,15 @@ class DrainingFlag:
         self._byte[0] = 1
 
     def clear(self) -> None:
-        """Note that nothing is in flight any more: what the children work at has an end now."""
+        """Note that nothing is in flight any more: a signal may end the children from now on."""
         self._byte[0] = 0
 
     def end_child_unless_set(self, signum: int) -> None:
         """Take a signal, in a forked child. In its signal handler.
 
-        A signal for the whole group (Ctrl+C in a terminal, `tini -g`) is the server's. What a
-        child of a pool works at belongs to a request, and the server's app ends the pool. A signal
-        for this child alone (`Process.terminate`) ends it as if no uvicorn were there.
+        A signal for the whole process group (Ctrl+C in a terminal, `tini -g`) is meant for the
+        server. A child of a pool works for a request, so it goes on, and the app ends the pool
+        later. A signal for this child alone (`Process.terminate`) ends it, as without uvicorn.
         """
         until = time.monotonic() + GROUP_PERIOD
         while not self._byte[0]:  # the parent may be about to get the same signal

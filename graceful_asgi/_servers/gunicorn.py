@@ -1,10 +1,10 @@
-"""What is particular to a uvicorn server that runs in a gunicorn worker (uvicorn-worker).
+"""Adapts a uvicorn server that runs in a gunicorn worker (uvicorn-worker).
 
-gunicorn's parent tells a worker to stop by SIGTERM (at TERM, HUP, TTOU) or, where it was itself
-told to hurry (INT, QUIT, or one of them after TERM), by SIGQUIT. uvicorn-worker makes nothing of
-that one: the parent waits for `graceful_timeout`, and kills. Here both begin a drain.
+gunicorn's parent stops a worker with SIGTERM (at TERM, HUP, TTOU). If the parent itself got a quick
+stop (INT, QUIT, or one of them after TERM), it sends SIGQUIT. uvicorn-worker does nothing at
+SIGQUIT: the parent waits for `graceful_timeout`, then kills. Here both signals begin a drain.
 
-All that is touched of gunicorn's is named in this module, and has a test that fails when it moves.
+This module names everything of gunicorn's that is touched. A test fails when gunicorn moves it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class WorkerConfig(Protocol):
     graceful_timeout: float
     """Seconds from the stop until the parent kills what is left."""
     address: Sequence[object]
-    """Where it listens; a number is a descriptor that came from outside."""
+    """The addresses to listen on; a number is a descriptor that came from outside."""
     reuse_port: bool
-    """Whether each worker has a socket of its own, on one port."""
+    """True if each worker has a socket of its own, on one port."""
 
 
 class GunicornWorker(Protocol):
@@ -39,7 +39,7 @@ class GunicornWorker(Protocol):
 
     cfg: WorkerConfig
     alive: bool
-    """False once uvicorn-worker's own handler has heard of a quick stop. Nobody looks at it."""
+    """False once uvicorn-worker's own handler has got a SIGQUIT. uvicorn-worker never reads it."""
     ppid: int
 
 
@@ -57,10 +57,10 @@ def worker_of(server: Server) -> GunicornWorker | None:
 
 
 def shares_sockets_with_siblings_only(worker: GunicornWorker) -> bool:
-    """Say whether all who have the listening sockets are children of the worker's parent.
+    """Return True if only children of the worker's parent have the listening sockets.
 
-    Not where that one got them from systemd or from a gunicorn before it (USR2), which it says in
-    the environment it was started with. Where that is not to be read the answer is no.
+    False if the parent got them from systemd or from an earlier gunicorn (USR2), which shows in the
+    environment that the parent was started with. False if that environment cannot be read.
     """
     if worker.cfg.reuse_port or any(isinstance(place, int) for place in worker.cfg.address):
         return False
@@ -75,10 +75,11 @@ def shares_sockets_with_siblings_only(worker: GunicornWorker) -> bool:
 
 
 class QuickStopHandlers:
-    """Has a hooked server take SIGQUIT as it takes SIGINT. A worker serves in its main thread.
+    """Makes a hooked server handle SIGQUIT as it handles SIGINT.
 
-    uvicorn-worker's own handler only sets a flag that nobody reads. These are plain handlers, as
-    uvicorn's are: one that the event loop runs is not called while the loop is blocked.
+    uvicorn-worker's own handler only sets a flag that nothing reads. These are plain handlers, as
+    uvicorn's are: a handler that the event loop runs is not called while the loop is blocked. They
+    may be set here because a worker serves in its main thread.
     """
 
     def __init__(self, server: Server, worker: GunicornWorker) -> None:
@@ -93,7 +94,7 @@ class QuickStopHandlers:
         self._make_up()
 
     def opened(self) -> None:
-        """Look once more: uvicorn-worker's handler may have run at the last turn of the loop."""
+        """Check again: uvicorn-worker's handler may have run in the last turn of the loop."""
         self._make_up()
 
     def phase_changed(self, change: PhaseChange) -> None:
@@ -103,7 +104,7 @@ class QuickStopHandlers:
         """Change nothing: the worker's process ends."""
 
     def _make_up(self) -> None:
-        """Take a SIGQUIT that went to the handler before this one."""
+        """Handle a SIGQUIT that uvicorn-worker's handler has taken before these were set."""
         if isinstance(self._captured, CapturedSignals) and not (
             self._worker.alive or self._server.should_exit
         ):

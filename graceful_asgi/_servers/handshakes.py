@@ -1,6 +1,6 @@
 """Asks the kernel which TCP handshakes are under way, by netlink's sock_diag(7). Linux only.
 
-No privilege is needed. Some containers may not use that kind of socket: then there is no answer.
+No privilege is needed. Some containers forbid this kind of socket: then `HandshakeTable` raises.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REQUEST: Final = struct.Struct("=BBBxI")
 _MESSAGE: Final = struct.Struct("=BBBB 48x I")
 """Family, state, timer, retransmissions, (which socket,) milliseconds to the next one."""
 _ANY_SOCKET: Final = struct.pack("=32x4xII", 0xFFFFFFFF, 0xFFFFFFFF)
-"""Both addresses, the interface, and a cookie that stands for none."""
+"""Both addresses, the interface, and the cookie that means "none" (INET_DIAG_NOCOOKIE)."""
 
 _RETRANSMITTED_AFTER: Final = 1.0
 """Seconds from the server's SYN-ACK to its first repetition (`TCP_TIMEOUT_INIT`)."""
@@ -44,7 +44,7 @@ class HandshakeTable:
     """The kernel's table of handshakes. Use as a context manager. Never blocks.
 
     Raises:
-        OSError: such a socket is not to be had.
+        OSError: such a socket cannot be opened.
     """
 
     def __init__(self) -> None:
@@ -67,8 +67,9 @@ class HandshakeTable:
     def any_under_way(self, listener: socket.socket, *, for_at_least: float) -> bool:
         """Return True while a client's handshake with *listener* has begun and is not over.
 
-        Those that have begun in the last *for_at_least* seconds are left out. Another server may
-        listen on the same port, by SO_REUSEPORT or on another address, and theirs never end.
+        Handshakes that have begun in the last *for_at_least* seconds do not count. Another server
+        may listen on the same port, by SO_REUSEPORT or on another address, and get new ones for
+        ever.
 
         Raises:
             OSError: the kernel does not answer.
@@ -77,7 +78,7 @@ class HandshakeTable:
         return any(age >= for_at_least - _TICK for age in self._ages(listener.family, port))
 
     def _ages(self, family: int, port: int) -> list[float]:
-        """Return for how many seconds each handshake with *port* has been under way, at least."""
+        """Return the least age of each handshake with *port*, in seconds."""
         which = struct.pack("!HH", port, 0) + _ANY_SOCKET
         asked = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _SYN_RECEIVED) + which
         length = _HEADER.size + len(asked)
@@ -90,7 +91,7 @@ class HandshakeTable:
 
     def _messages(self) -> Iterator[memoryview]:
         while True:
-            # The kernel has put the next part there by the time that the one before is read.
+            # The kernel adds the next part as one is read, so no read has to wait.
             data = memoryview(self._socket.recv(_READ_SIZE))
             while data:
                 length, kind, *_ = _HEADER.unpack_from(data)

@@ -1,4 +1,4 @@
-"""`HookedLifespan`: bounds a uvicorn server's lifespan, and knows what it waits at."""
+"""`HookedLifespan`: bounds a uvicorn server's lifespan, and shows where the app hangs in it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class LifespanWork(Work):
-    """`lifespan.startup` or `lifespan.shutdown`, as the stuck report shows it. It is not counted
-    as in flight: no client waits for it."""
+    """`lifespan.startup` or `lifespan.shutdown`, for the stuck report. It does not count as in
+    flight: no client waits for it."""
 
     __slots__ = ("_path", "_progress")
 
@@ -42,7 +42,7 @@ class LifespanWork(Work):
         return self._progress
 
     def fail(self) -> None:
-        """Note that the app has raised in it, or has said that it failed."""
+        """Note that the app raised in it, or sent that it failed."""
         self._progress = "failed"
 
 
@@ -79,18 +79,18 @@ class HookedLifespan:
         if cancel_scope.cancelled_caught:
             drainer.record.overran(drainer.state, stuck_work(work, drainer.now()))
             self._mute()
-        elif self._errors() != before:  # without a lifespan there has been one before
+        elif self._errors() != before:  # an app without a lifespan has had its error before
             work.fail()
             drainer.record.failed(drainer.state, stuck_work(work, drainer.now(), closely=False))
         drainer.lifespan = None
 
     def _errors(self) -> list[bool]:
-        # uvicorn has written the third one like the second from 0.41 on.
+        # Before 0.41 uvicorn spelled the name with one r.
         names = ("shutdown_failed", "error_occurred", "error_occured")
         return [bool(getattr(self._server.lifespan, name, False)) for name in names]
 
     def _mute(self) -> None:
-        """Have uvicorn say no more about a lifespan that was given up, and named.
+        """Silence uvicorn about a lifespan that was given up and is in the report already.
 
         As the loop ends, asyncio cancels the app's task; Starlette sends that as
         `lifespan.shutdown.failed`, with a traceback of 40 lines for a message.

@@ -5,14 +5,14 @@ and every handshake that is under way; under load that is a request or more at e
 listening descriptor is duplicated first, so that it outlives the server's close. Then:
 
 1. The kernel is told to let nobody in any more (`tcp.refuse_new_connections`, Linux).
-2. Handshakes under way come to their end. How many there are the kernel says (`HandshakeTable`);
-   where it does not, they are given a few of the round trips that this server sees.
+2. Handshakes under way come to their end. The kernel shows whether there are any
+   (`HandshakeTable`). If it does not, they get a few of the round trips that this server sees.
 3. The accept queue is emptied into the server, and the listener closed in the same instant.
 
-A socket that several processes share stays open when one of them closes its own. So the last one
-that accepts has to do this, and may do nothing that a process cannot undo: the parent that has the
-socket as well may start another worker on it. Without a privilege such a listener can only drop
-new connections, not refuse them (`tcp.drop_new_connections`).
+A socket that several processes share stays open when one of them closes its descriptor. So the last
+process that accepts has to do this. It may do nothing that cannot be undone, because the parent has
+the socket as well and may start another worker on it. Without a privilege a shared listener can
+only drop new connections, not refuse them (`tcp.drop_new_connections`).
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ if TYPE_CHECKING:
     from .descriptors import SpareDescriptors
 
 Others = Literal["never", "none", "serve", "undecided"]
-"""What other processes do with the listening sockets: none of them will ever serve from them; none
-does, but one that does may be started; one does; or it is not decided yet, and until it is somebody
-has to accept."""
+"""What other processes do with the listening sockets. "never": none will ever serve from them.
+"none": none serves now, but one may be started. "serve": another process serves. "undecided": this
+process goes on accepting until it is decided."""
 
 POLL_PERIOD: Final = 0.01
 """Seconds between two looks into the queue, and from the first step of the close to the last."""
 
 LONGEST_HANDSHAKE: Final = 1.0
-"""Seconds that handshakes under way are waited for at the most. Then the kernel repeats its part of
-one that has had no answer: that client has gone, or its network loses packets."""
+"""Seconds to wait for handshakes under way, at the most. After that the kernel repeats its SYN-ACK:
+the client has gone, or its network loses packets."""
 
 ROUND_TRIPS: Final = 4
-"""How many round trips a handshake is given where the kernel does not tell whether it is over."""
+"""Round trips that a handshake gets where the kernel does not show whether it is over."""
 
 UNKNOWN_HANDSHAKE: Final = 0.25
 """Seconds for the same where no round trip is known either."""
@@ -74,15 +74,17 @@ async def close_listeners(
 ) -> AsyncIterator[socket.socket]:
     """Close the listeners of *servers*; yield the connections that were still in their queues.
 
-    Works on asyncio and uvloop, for TCP and UNIX sockets. The sockets are non-blocking and belong
-    to the caller. The listeners are closed when the last one has been yielded, or the iterator.
+    Works on asyncio and uvloop, for TCP and UNIX sockets. The yielded sockets are non-blocking and
+    belong to the caller. The listeners are closed when the last one has been yielded, or when the
+    iterator is closed.
 
     Args:
         servers: as `loop.create_server` returns them.
         spare: the descriptors for the duplicates.
-        others: returns what other processes do with the sockets. Called until that is decided.
+        others: returns what other processes do with the sockets. It is called until that is
+            decided.
         round_trip_time: the longest that this server sees, in seconds; 0 where none is known.
-        queue: the accept queue, for who wants to know what is in it.
+        queue: the accept queue, for a caller that needs to know what is in it.
 
     Raises:
         OSError: there is no descriptor for a duplicate. Nothing has been closed.
@@ -102,7 +104,7 @@ async def close_listeners(
                 yield connection
             await asyncio.sleep(POLL_PERIOD)
         if decided != "serve":
-            # No await between the answer and this: who comes to the sockets later lifts the limit.
+            # No await between the answer and this: a worker that starts later lifts the limit.
             kept_out = [each for each in listeners if _keep_out(each, for_good=decided == "never")]
             handshakes = _Handshakes(kept_out, round_trip_time)
             while handshakes.may_be_under_way() or queue.is_starved:
@@ -116,7 +118,7 @@ async def close_listeners(
 
 
 def accept_again(servers: Iterable[asyncio.base_events.Server]) -> None:
-    """Undo what a process before this one has told the kernel about the listeners of *servers*."""
+    """Lift the limits that an earlier process has set on the listeners of *servers*."""
     for server in servers:
         for listening in server.sockets:
             with borrowed(listening) as listener:
@@ -124,7 +126,7 @@ def accept_again(servers: Iterable[asyncio.base_events.Server]) -> None:
 
 
 def _keep_out(listener: socket.socket, *, for_good: bool) -> bool:
-    """Have the kernel let nobody in any more; return False where it cannot."""
+    """Make the kernel accept no new handshakes; return False if it cannot."""
     may_refuse = for_good or can_be_undone(listener)
     return (may_refuse and refuse_new_connections(listener)) or drop_new_connections(listener)
 
@@ -159,7 +161,7 @@ def _stop_accepting(
 
 
 class AcceptQueue:
-    """What the kernel holds of connections that nobody has accepted."""
+    """The connections that the kernel has completed and nobody has accepted yet."""
 
     def __init__(self) -> None:
         self._listeners: Sequence[socket.socket] = ()
@@ -167,13 +169,13 @@ class AcceptQueue:
         """True while connections wait for a descriptor: requests that end give some back."""
 
     def listen(self, listeners: Sequence[socket.socket]) -> None:
-        """Have *listeners*, from which nobody else in this process accepts."""
+        """Use *listeners*, from which nothing else in this process accepts."""
         self._listeners = listeners
         for listener in listeners:
             listener.setblocking(False)
 
     def __len__(self) -> int:
-        """Return how many connections wait, as far as the system says."""
+        """Return how many connections wait, as far as the system shows that."""
         return sum(accept_queue_length(listener) for listener in self._listeners)
 
     def take(self) -> list[socket.socket]:
@@ -197,7 +199,7 @@ class AcceptQueue:
         except BlockingIOError:
             return False
         except ConnectionAbortedError:
-            return True  # that client has left the queue
+            return True  # this client has gone; the next one may be there
         except OSError as exc:
             self.is_starved |= exc.errno in _OUT_OF_DESCRIPTORS
             if not self.is_starved:
@@ -210,10 +212,10 @@ class AcceptQueue:
 
 
 class _Handshakes:
-    """Those that were under way when nobody was let in any more.
+    """The handshakes that were under way when the listeners stopped to accept new ones.
 
     Args:
-        listeners: those that let nobody in.
+        listeners: those that accept no new handshakes.
         round_trip_time: as for `close_listeners`.
     """
 
@@ -227,7 +229,7 @@ class _Handshakes:
         if not self._listeners:
             return False
         elapsed = time.monotonic() - self._began
-        # A packet that is being worked on by another processor may have found the listener before.
+        # Another processor may be at work on a packet that had found the listener before.
         if elapsed < POLL_PERIOD:
             return True
         return elapsed < LONGEST_HANDSHAKE and self._is_expected(elapsed)

@@ -1,8 +1,8 @@
-"""What uvicorn before 0.29 does not do for a drain, done here.
+"""Does for a drain what uvicorn before 0.29 leaves out.
 
-Those releases have the event loop run their handler, at its next turn, and forget the signal: a
-blocked loop stops nothing, SIGINT is taken for SIGTERM, and the process exits with 0 whatever was
-cut.
+In those releases the event loop runs the signal handler, at its next turn, and the signal is
+forgotten: with a blocked loop nothing stops, SIGINT looks like SIGTERM, and the process exits with
+0 whatever was cut.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def raises_signals_anew(server: Server) -> bool:
-    """Return True if *server* is of a release that raises signals anew in the end (0.29)."""
+    """Return True if *server* is uvicorn 0.29 or newer, which raises signals again at its end."""
     return hasattr(server, "capture_signals")
 
 
 def take_signals(hook: HookedServer) -> None:
-    """Put plain handlers in the place of those that the event loop runs for *hook*'s server.
+    """Replace the handlers that the event loop runs for *hook*'s server by plain ones.
 
     A program that handles its signals itself keeps its handlers.
     """
@@ -58,4 +58,4 @@ def end_serve(hook: HookedServer) -> None:
         if getattr(signal.getsignal(signum), "__self__", None) is hook.server._captured_signals:
             default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
             signal.signal(signum, default)
-    HostProcess.current().signals_to_raise(hook)  # those releases raise none
+    HostProcess.current().signals_to_raise(hook)  # it returns them; these releases raise none

@@ -1,4 +1,4 @@
-"""Requests that the middleware does not see, because it stands around a part of the app only.
+"""Counts requests that the middleware does not see, because it wraps only a part of the app.
 
 `socketio.ASGIApp(sio, app)` answers its own requests outside of `app` and its middleware. The
 server knows them: each runs in one of its tasks. While a server drains they count as in flight like
@@ -26,10 +26,11 @@ _UNAVAILABLE: Final = b"Service Unavailable"
 
 
 class OutsideRequest(Work):
-    """A request in flight, as uvicorn's protocols show it: a cycle.
+    """A request in flight that only uvicorn knows.
 
     Args:
-        request: what runs the app: it has the scope, and how far the response has come.
+        request: uvicorn's object that runs the app (`RequestResponseCycle`): it has the scope, and
+            shows how far the response has come.
     """
 
     __slots__ = ("_request",)
@@ -112,11 +113,11 @@ class OutsideSession(OutsideRequest):
         return "on drain" if self._drainer.policy.websockets == "close" else "at deadline"
 
     async def close(self, patience_end: float, *, hurried: bool = False) -> None:
-        """Close the session with 1012, as uvicorn does: nobody sees a boundary from here."""
+        """Close the session with 1012, as uvicorn does: from here no boundary can be seen."""
         await self.close_now()
 
     async def close_now(self) -> None:
-        """Close the session with 1012, and let the app notice that."""
+        """Close the session with 1012. The app notices that by its next `receive` or `send`."""
         self._request.logger = log.MUTED
         with contextlib.suppress(Exception):  # uvicorn raises where the peer has closed already
             self._request.shutdown()
@@ -129,13 +130,13 @@ class OutsideWork:
         self._server = server
         self._drainer = drainer
         self._fresh: set[asyncio.Task[None]] = set()
-        """Not seen by the middleware at the last look. They may only be on their way to it."""
+        """Tasks that the middleware had not seen at the last look: they may still reach it."""
         self._known: set[asyncio.Task[None]] = set()
-        """Counted, or seen by the middleware."""
+        """Tasks that are counted here, or that the middleware has seen."""
         self._has_warned = False
 
     def look(self) -> None:
-        """Count what has passed the middleware by since the last look. Call it every 0.1 s."""
+        """Count new requests that have not reached the middleware. Call it every 0.1 s."""
         tasks = self._server.server_state.tasks
         self._known &= tasks
         unknown = tasks - self._known - {work.task for work in self._drainer.in_flight}

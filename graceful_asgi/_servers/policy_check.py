@@ -1,4 +1,4 @@
-"""What of a policy cannot hold where the server runs, said at startup. Changes nothing."""
+"""Warns at startup about a policy that cannot be kept where the server runs. Changes nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortfall:
-    """Who gives less than the policy needs, and what would fit."""
+    """The limits that give less time than the policy needs, and the policy that would fit."""
 
     margin: float
     needed: float
     """Seconds that the policy's periods and the margin add up to."""
     given: Mapping[str, float]
-    """Seconds that each of them gives, who kills after that."""
+    """Seconds that each limit gives before its owner kills the process, by name."""
     grace_period: float
-    """What `grace_period` would have to be lowered to; below 0 that alone cannot be enough."""
+    """The `grace_period` that would fit; below 0, other periods have to be lowered as well."""
 
     def __str__(self) -> str:
         givers = " and ".join(f"{name} is {seconds:g} s" for name, seconds in self.given.items())
@@ -40,12 +40,12 @@ class Shortfall:
 def shortfall(
     policy: DrainPolicy, margin: float, *, graceful_timeout: float | None = None
 ) -> Shortfall | None:
-    """Return what does not fit, or None. Pure.
+    """Return the shortfall of *policy*, or None if it fits. Pure.
 
     Args:
         policy: the periods, and what the platform gives (`termination_grace_period`).
         margin: seconds from the end of the last period until the process is gone.
-        graceful_timeout: what gunicorn gives its worker.
+        graceful_timeout: seconds that gunicorn gives its worker.
     """
     limits = {
         "termination_grace_period": policy.termination_grace_period,
@@ -64,9 +64,9 @@ def shortfall(
 
 
 def without_effect(policy: DrainPolicy, timeout_graceful_shutdown: float | None) -> str:
-    """Say that uvicorn's own limit is not kept any more, where the policy's differs; else "".
+    """Return a warning if uvicorn's own limit is set and differs from the policy's; else "".
 
-    It would bound the wait for work in flight, and so does `grace_period`. Pure.
+    `grace_period` bounds the wait for work in flight in its place. Pure.
     """
     if timeout_graceful_shutdown is None or timeout_graceful_shutdown == policy.grace_period:
         return ""
@@ -83,7 +83,7 @@ def check(
     graceful_timeout: float | None = None,
     timeout_graceful_shutdown: float | None = None,
 ) -> None:
-    """Say at startup what of the policy cannot hold, or has no effect: in one warning."""
+    """Log one warning at startup if the policy cannot be kept, or an option has no effect."""
     findings = [
         str(shortfall(policy, margin, graceful_timeout=graceful_timeout) or ""),
         without_effect(policy, timeout_graceful_shutdown),

@@ -1,5 +1,4 @@
-"""`ProcessExit`: sees to it that a process whose servers have drained ends, and says what is in
-the way."""
+"""`ProcessExit`: ends the process after its servers have drained, and logs what keeps it alive."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ LINGER_PERIOD: Final = 1.0
 """Seconds after which the log names what the process waits for."""
 
 REACTION_PERIOD: Final = 0.5
-"""Seconds in which a program has to show that the end of `serve()` means something to it."""
+"""Seconds for a program to react to the end of `serve()`."""
 
 
 class ProcessExit:
@@ -32,13 +31,13 @@ class ProcessExit:
 
     Args:
         watchdog: is armed with what is left of the cleanup period.
-        clean: whether all drains were clean.
+        clean: True if all drains were clean.
     """
 
     def __init__(self, watchdog: Watchdog, *, clean: bool) -> None:
         self.clean = clean
         self.begun = False
-        """Whether a `serve()` has come to its end."""
+        """True once a `serve()` has come to its end."""
         self.is_left_to_program = False
         self._watchdog = watchdog
         self._drained_at = self._lingers_since = time.monotonic()
@@ -48,18 +47,18 @@ class ProcessExit:
         self._main_task: asyncio.Task[Any] | None = None
 
     def begin(self, *, left_to_program: bool) -> None:
-        """Take note that `serve()` is about to end. Call it in the task that it runs in.
+        """Note that `serve()` is about to end. Call it in the task that `serve()` runs in.
 
         Args:
-            left_to_program: True after a Ctrl+C that Python makes a KeyboardInterrupt of: the
-                program may go on then for as long as it likes, as it may without us.
+            left_to_program: True after a Ctrl+C that becomes a KeyboardInterrupt. The program may
+                go on then for as long as it likes, as it may on plain uvicorn.
         """
         self.begun = True
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         self._main_task, is_known = main_task(task)
-        # An exit that is raised in a task stops the loop at once. Whoever awaits the task may never
-        # get to see it, and asyncio would print it as "never retrieved".
+        # An exit that is raised in a task stops the loop at once. The code that awaits the task may
+        # never run again, and asyncio would print the exception as "never retrieved".
         if task is not None:
             task.add_done_callback(_retrieve)
         # A worker has no program of its own: its parent waits for it.
@@ -72,11 +71,11 @@ class ProcessExit:
             self._loop.call_later(REACTION_PERIOD, self._end_program, waiter)
 
     def _end_program(self, waiter: object) -> None:
-        """End a program in order for which the end of `serve()` changes nothing.
+        """End a program that goes on after `serve()` as if nothing had happened.
 
-        `gather(serve(), bot())` waits for the bot, for ever. SIGTERM would have ended it without
-        us. Raised here and not in a task, `SystemExit` leaves the loop, and `asyncio.run` cancels
-        every task.
+        `gather(serve(), bot())` waits for the bot, for ever. On plain uvicorn SIGTERM would have
+        ended it. Raised here and not in a task, `SystemExit` leaves the loop, and `asyncio.run`
+        cancels every task.
         """
         main = self._main_task
         if main is None or not (main.done() or getattr(main, "_fut_waiter", None) is not waiter):
@@ -85,7 +84,7 @@ class ProcessExit:
     # In the watchdog's thread
 
     def look(self) -> None:
-        """Log what the process waits for, once it has waited for it for a second."""
+        """Log what the process waits for, once it has waited for a second."""
         if self.is_left_to_program:
             if self._program_runs():
                 self._lingers_since = time.monotonic()
@@ -121,9 +120,9 @@ class ProcessExit:
 def main_task(task: asyncio.Task[Any] | None) -> tuple[asyncio.Task[Any] | None, bool]:
     """Return the task that the caller of the event loop waits for, and whether that is certain.
 
-    None where the loop runs for ever; not certain where the loop is no Python code (uvloop without
-    a `Runner`). *task* is the one that runs now. Its caller stands further out on the stack: what
-    `run_until_complete` or `Runner.run` was given is in a variable there.
+    None if the loop runs for ever. It is not certain if the loop is not Python code (uvloop without
+    a `Runner`). *task* is the running task. Its caller is further out on the stack, where a local
+    variable has the argument of `run_until_complete` or `Runner.run`.
     """
     tasks = asyncio.all_tasks()
     coroutines = {id(each.get_coro()): each for each in tasks}
@@ -150,7 +149,7 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
 
 
 def _ignore_sigterm() -> None:
-    """Let no further SIGTERM kill a process that is ending: gunicorn repeats it every second.
+    """Ignore further SIGTERMs in a process that is ending: gunicorn repeats them every second.
 
     A handler that does nothing, and not SIG_IGN, which processes that the program starts now would
     inherit. Python takes handlers away as it finalizes; from then on it is SIG_IGN.
@@ -165,11 +164,11 @@ def _do_nothing(signum: int, frame: FrameType | None) -> None:
 
 
 def shut_pools_down_first() -> None:
-    """Have a worker's process pools shut down before its children are joined.
+    """Make a worker shut its process pools down before its children are joined.
 
-    multiprocessing ends a child by joining the child's own children first and its threads second,
-    the other way round than the interpreter does. The processes of a `ProcessPoolExecutor` wait for
-    one of those threads: such a worker would never end.
+    At its end a process that multiprocessing started joins its own children first and its threads
+    second; the interpreter does it the other way round. The processes of a `ProcessPoolExecutor`
+    wait for one of those threads, so such a worker would never end.
     """
     module = sys.modules.get("concurrent.futures.process")
     if module is not None and multiprocessing.parent_process() is not None:

@@ -1,4 +1,4 @@
-"""Which server a process belongs to: the one process that serves, or a worker of a parent."""
+"""Identifies the server that a process belongs to, as its only process or as one of its workers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def server_pid(server: Server | None) -> int:
 
 
 def server_id(server: Server | None) -> ServerId:
-    """Return what this process has in common with the other workers of its server.
+    """Return the identity that this process shares with the other workers of its server.
 
-    Two servers below one parent are told apart by where they listen, and two of the same pid by
-    their pid namespaces. Not for the event loop: it reads a link in /proc.
+    Two servers below one parent differ by where they listen, and two of the same pid by their pid
+    namespaces. Do not call it on the event loop: it reads a link in /proc.
     """
     config = None if server is None else server.config
     where = [str(getattr(config, name, "")) for name in _WHERE]
@@ -43,7 +43,7 @@ def server_id(server: Server | None) -> ServerId:
 def _pid_namespace() -> str:
     try:
         return os.readlink("/proc/self/ns/pid")
-    except OSError:  # there are none, or no /proc to say so
+    except OSError:  # no pid namespaces, or no /proc
         return ""
 
 

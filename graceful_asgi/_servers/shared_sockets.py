@@ -1,17 +1,17 @@
-"""Tells a worker that closes its listeners what its siblings do with the same sockets. Linux only.
+"""Finds out what the sibling workers do with shared listening sockets. Linux only.
 
-A worker of `uvicorn --workers` or of gunicorn is not told whether it alone is to stop, or all of
-them. If a sibling goes on serving, that one takes what waits in the accept queue. If none does, the
-last worker that accepts must lose nothing. Two sources say which it is:
+A worker of `uvicorn --workers` or of gunicorn does not know whether it alone has to stop, or all
+workers. If a sibling goes on serving, it accepts what waits in the accept queue. If none does, the
+last worker that accepts must lose nothing. There are two sources:
 
-* A worker that is told to stop binds an abstract UNIX socket as a marker, and another one when it
-  accepts no more. The kernel says which process has bound it, and for which user.
-* Of a worker without markers /proc says whether it has the sockets, and whether it waits for
+* A stopping worker binds an abstract UNIX socket as a marker, and a second one when it accepts no
+  more. The kernel shows which process has bound a marker, and for which user.
+* For a worker without markers, /proc shows whether it has the sockets, and whether it waits for
   connections: then one of them is registered in an epoll (proc_pid_fdinfo(5)).
 
-What cannot be found out counts as a sibling that serves: then this worker stops as it would on
-plain uvicorn. What is only not decided yet (a sibling that is just starting, or that stops as well
-but still accepts) costs no connection: until it is decided this worker goes on accepting.
+If that cannot be found out, the sibling counts as serving: then this worker stops as it would on
+plain uvicorn. If it is not decided yet (a sibling is just starting, or stops as well but still
+accepts), no connection is lost: this worker goes on accepting until it is decided.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from .touchpoints import Server
 
 MOST_SIBLINGS: Final = 128
-"""Siblings that can look at a marker: each leaves one connection in its queue."""
+"""How many siblings can read a marker: each leaves one connection in the marker's queue."""
 
 START_PERIOD: Final = 60.0
-"""Seconds after its start for which a process that does not accept may be a worker that will. A
-parent may have other children that inherited the sockets, and those never do."""
+"""Seconds from its start in which a child that does not accept may still be a starting worker.
+Later it counts as some other child of the parent, which has only inherited the sockets."""
 
 LOOK_PERIOD: Final = 0.05
 """Seconds between two looks at the siblings."""
@@ -50,7 +50,7 @@ MARKERS: Final[tuple[Marker, ...]] = ("stopping", "closed")
 def may_have_siblings(server: Server) -> bool:
     """Return True if *server* is a worker of a parent which made the sockets itself.
 
-    Only then can all who have them be found: not with a socket that came from outside.
+    Only then can every process that has the sockets be found.
     """
     if sys.platform != "linux":
         return False
@@ -67,7 +67,7 @@ class Markers:
     def __init__(self) -> None:
         self._unbound: dict[Marker, socket.socket] = {}
         self._bound: list[socket.socket] = []
-        with contextlib.suppress(OSError):  # then the siblings look into /proc
+        with contextlib.suppress(OSError):  # without markers the siblings read /proc
             for marker in MARKERS:
                 self._unbound[marker] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._process = Process(os.getpid())
@@ -80,29 +80,29 @@ class Markers:
         try:
             unbound.bind(self._process.name_of(marker))
             unbound.listen(MOST_SIBLINGS)
-        except OSError:  # somebody else has that name: the siblings look into /proc
+        except OSError:  # another process has that name: the siblings read /proc
             unbound.close()
         else:
             self._bound.append(unbound)
 
     def give_back(self) -> None:
-        """Close the descriptors of those that were not set. Idempotent."""
+        """Close the descriptors of the markers that were not set. Idempotent."""
         while self._unbound:
             self._unbound.popitem()[1].close()
 
     def close(self) -> None:
-        """Remove them, from a process that goes on."""
+        """Remove the markers, in a process that goes on."""
         self.give_back()
         while self._bound:
             self._bound.pop().close()
 
 
 class SharedSockets:
-    """Listening sockets that a worker shares with its siblings, for the time of its close.
+    """The listening sockets that a closing worker shares with its siblings.
 
     Args:
         sockets: the listening sockets.
-        parent: whose children the siblings are, by default this process's parent.
+        parent: the pid of the siblings' parent, by default that of this process's parent.
     """
 
     def __init__(self, sockets: Iterable[socket.socket], *, parent: int | None = None) -> None:
@@ -119,7 +119,7 @@ class SharedSockets:
             self._look_at = now + LOOK_PERIOD
             try:
                 self._others = self._look()
-            except OSError:  # /proc does not say who the siblings are
+            except OSError:  # /proc does not show the siblings
                 self._others = "serve"
         return self._others
 
@@ -142,7 +142,7 @@ class Process:
         self._started = _start_time(pid)
 
     def name_of(self, marker: Marker) -> bytes:
-        """Return the abstract name of *marker*: of this process and of no later one of its pid."""
+        """Return the abstract name of *marker*. A later process of the same pid has another."""
         return b"\0graceful_asgi.%s.%d.%d" % (marker.encode(), self._pid, self._started)
 
     def use_of(self, inodes: frozenset[int]) -> Others:
@@ -158,7 +158,7 @@ class Process:
             return "none"
         if stops:
             return "undecided" if holds else "none"
-        if holds and waits:  # a registration outlives the descriptor that it was made with
+        if holds and waits:  # both: an epoll keeps the registration of a closed descriptor
             return "serve"
         return "undecided" if holds and self._age() < START_PERIOD else "none"
 
@@ -168,7 +168,7 @@ class Process:
         return marker in self._seen
 
     def _is_bound(self, marker: Marker) -> bool:
-        """Ask the kernel for *marker*, and whether this very process has bound it, as this user."""
+        """Return True if the kernel has *marker*, bound by this very process and this user."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.setblocking(False)
             try:
@@ -182,7 +182,7 @@ class Process:
             return bool(pid == self._pid and uid == os.geteuid())
 
     def _look_at_descriptors(self, inodes: frozenset[int]) -> tuple[bool, bool]:
-        """Return whether it has one of the sockets open, and whether it waits for connections."""
+        """Return whether the process has one of the sockets, and whether it accepts."""
         holds = waits = False
         links = {f"socket:[{inode}]" for inode in inodes}
         # A loop has its epoll before its connections, so the low numbers are looked at first.
@@ -215,7 +215,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _start_time(pid: int) -> int:
-    """Return when a process started, in ticks since the boot; 0 where that is not to be read."""
+    """Return when a process started, in ticks since the boot; 0 if that cannot be read."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])

@@ -1,4 +1,4 @@
-"""Who handles a signal of this process: uvicorn, Python itself, or somebody else. It only looks."""
+"""Finds out who handles a signal of this process: uvicorn, Python, or the program."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from .touchpoints import Server
 
 DEPTH: Final = 8
-"""References that are followed from a handler to a server."""
+"""How many references are followed from a handler to a server, one after the other."""
 
 MOST: Final = 2_000
-"""Objects that are looked at on the way."""
+"""How many objects are looked at, at the most."""
 
 
 def server_of(handler: object) -> object | None:
@@ -36,9 +36,9 @@ def handles(server: object, signum: int) -> bool:
 
 
 def is_pythons_own(handler: object) -> bool:
-    """Return True for the handler that raises KeyboardInterrupt, and for the one of asyncio.run.
+    """Return True for the handler that raises KeyboardInterrupt, and for that of `asyncio.run`.
 
-    The second cancels the main task, and `asyncio.run` raises KeyboardInterrupt in the end.
+    The latter cancels the main task, and `asyncio.run` raises KeyboardInterrupt in the end.
     """
     if handler is signal.default_int_handler:
         return True
@@ -64,12 +64,11 @@ def name_handler(handler: object) -> str:
 
 
 def callbacks_of(signum: int, handler: object) -> list[object]:
-    """Return what a signal calls in the end: the callback that an event loop runs for it, where
-    `loop.add_signal_handler` has put it there, else the *handler* itself.
+    """Return the callbacks that a signal runs in the end.
 
-    asyncio puts a function that does nothing in the place of the handler, uvloop a method of its
-    loop. Both keep the callbacks in a dictionary by number, uvloop in one that only the garbage
-    collector shows.
+    After `loop.add_signal_handler` that is a callback of the event loop, else the *handler* itself.
+    asyncio sets a handler that does nothing, uvloop a method of its loop. Both keep the callbacks
+    in a dictionary by number; that of uvloop is visible to the garbage collector only.
     """
     loop = asyncio.get_running_loop()
     noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", None)
@@ -91,11 +90,11 @@ def _callables_of(handle: object) -> list[object]:
 
 
 def reaches(callbacks: Iterable[object], server: Server) -> bool:
-    """Return True if *callbacks* have something to do with *server*, as far as references show.
+    """Return True if references lead from *callbacks* to *server*.
 
-    A handler that chains holds the one it has replaced, in a closure, an attribute or a global that
-    it names. Others hold the server itself, to set `should_exit`, its task, to cancel that (vLLM),
-    or an event that a task with the server waits for.
+    A handler that calls the one it has replaced refers to it by a closure, an attribute or a
+    global. Other handlers refer to the server (to set `should_exit`), to its task (vLLM cancels
+    it), or to an event that a task with the server waits for.
     """
     level, seen = [each for each in callbacks if each is not None], set[int]()
     for _ in range(DEPTH):
@@ -112,7 +111,7 @@ def reaches(callbacks: Iterable[object], server: Server) -> bool:
 
 
 def _leads_to(value: object) -> Iterator[object]:
-    """Yield what a callable, or what it refers to, may act upon."""
+    """Yield the objects that a callable, or an object it refers to, may act upon."""
     if isinstance(value, types.MethodType):
         yield from (value.__self__, value.__func__)
     elif isinstance(value, types.FunctionType):
@@ -120,7 +119,7 @@ def _leads_to(value: object) -> Iterator[object]:
     elif isinstance(value, types.CodeType | types.FrameType | types.ModuleType | type):
         return
     elif isinstance(value, asyncio.AbstractEventLoop):
-        return  # from a loop everything can be reached
+        return  # every object can be reached from a loop
     elif isinstance(value, types.CoroutineType):
         if value.cr_frame is not None:
             yield from value.cr_frame.f_locals.values()
@@ -132,7 +131,7 @@ def _leads_to(value: object) -> Iterator[object]:
 
 
 def _variables_of(function: types.FunctionType) -> Iterator[object]:
-    """Yield what a function can name: its closure, its defaults, the globals in its code."""
+    """Yield the values of a function's closure, of its defaults, and of the globals in its code."""
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents

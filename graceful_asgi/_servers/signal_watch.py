@@ -1,4 +1,4 @@
-"""`SignalWatch`: warns, while a server serves, where a stop does not reach it."""
+"""`SignalWatch`: warns, while a server serves, if a signal would not stop it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 REACTION_PERIOD: Final = 1.0
-"""Seconds in which a handler has to tell the server of a signal. One that the event loop runs comes
-later, and one may only wake a task."""
+"""Seconds for a handler to stop the server after a signal. A handler that the event loop runs comes
+later, and a handler may only wake a task."""
 
 _ADVICE: Final = (
     "Have it call the handler that it has replaced, or set server.should_exit = True. Or install "
@@ -28,36 +28,36 @@ _ADVICE: Final = (
 
 
 class SignalWatch:
-    """Looks at who handles the signals of a stop. Lives on the server's loop.
+    """Watches the handlers of SIGTERM and SIGINT. Lives on the server's loop.
 
-    Libraries put handlers of their own in the place of uvicorn's at any time: as the app starts, at
-    the first request. If such a handler does not tell the server, the server serves on until it is
-    killed. Where a handler can have nothing to do with the server, that is certain, and said at
-    once. Any other handler is observed: whether it tells the server shows when a signal comes.
+    A library may replace uvicorn's handler at any time: as the app starts, at the first request. If
+    its handler does not stop the server, the server serves on until it is killed. If a handler has
+    no reference to the server, that is certain, and a warning comes at once. Any other handler is
+    wrapped: when a signal comes, it shows whether the handler stops the server.
 
     Args:
         server: the server.
         in_main_thread: uvicorn handles signals in the main thread only.
-        is_told: returns True once the server is stopping.
+        is_stopping: returns True once the server is stopping.
     """
 
     def __init__(
-        self, server: Server, *, in_main_thread: bool, is_told: Callable[[], bool]
+        self, server: Server, *, in_main_thread: bool, is_stopping: Callable[[], bool]
     ) -> None:
         self._server = server
         self._in_main_thread = in_main_thread
-        self._is_told = is_told
+        self._is_stopping = is_stopping
         self._known: dict[int, Any] = {}
         """The handlers that were looked at already."""
         self._observed: list[tuple[float, int, object]] = []
-        """When a signal came, which one, and the handler that took it."""
+        """Each signal that came: the time, its number, and the handler that was called."""
 
     def tick(self) -> None:
-        """Look at the handlers, and at what has become of signals. Call it every 0.1 s."""
+        """Check the handlers, and whether signals have stopped the server. Call it every 0.1 s."""
         self.look()
         if self._observed and time.monotonic() >= self._observed[0][0] + REACTION_PERIOD:
             _, signum, handler = self._observed.pop(0)
-            if not self._is_told():
+            if not self._is_stopping():
                 log.caution(
                     "%s goes to %s, which has not told this server to stop. %s",
                     signal.Signals(signum).name,
@@ -73,7 +73,7 @@ class SignalWatch:
                 continue
             self._known[signum] = handler
             if server_of(handler) is not None:
-                continue  # this server's, or another one's: a signal stops all of them
+                continue  # uvicorn's handler, of any server: a signal stops all servers
             if not self._in_main_thread:
                 self._look_from_thread(signum, handler)
             elif callable(handler) and reaches(callbacks_of(signum, handler), self._server):
@@ -94,7 +94,7 @@ class SignalWatch:
 
         self._known[signum] = observer
         signal.signal(signum, observer)
-        signal.siginterrupt(signum, False)  # as asyncio has it, for handlers that a loop runs
+        signal.siginterrupt(signum, False)  # as asyncio does for handlers that its loop runs
 
     def _look_from_thread(self, signum: int, handler: object) -> None:
         if signum == signal.SIGTERM and handler is signal.SIG_DFL:

@@ -1,4 +1,4 @@
-"""Signals: what each means for the servers of a process, and what uvicorn raises in the end.
+"""`HostProcess`: turns signals into stops of the servers of a process, and ends the process.
 
 The way of a SIGTERM, from uvicorn's handler (`Server.handle_exit`) to the armed deadline:
 
@@ -7,8 +7,11 @@ The way of a SIGTERM, from uvicorn's handler (`Server.handle_exit`) to the armed
 3. `UvicornHook.stop` (`_servers/uvicorn.py`), for each of them
 4. `DrainRunner.stop` (`_core/runner.py`), which adds a `Stop` to the history of the drain
 5. `History.add`, `step` (`_core/drain.py`): the drain is in its lame duck
-6. `HostProcess.set_deadline`
+6. `HostProcess.set_deadline`, which `UvicornHook.stop` calls next
 7. `Watchdog.arm` (`_diagnostics/watchdog.py`)
+
+Then uvicorn leaves its main loop, and `UvicornHook.shutdown` runs the drain. At its end come
+`HostProcess.work_is_over`, `HostProcess.finish` and `HostProcess.signals_to_raise`, in this order.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 QUICK_STOPS: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)
 )
-"""Ctrl+C, and what gunicorn's parent sends when it was told to hurry. Windows has no SIGQUIT."""
+"""Ctrl+C, and the signal that gunicorn's parent sends for a quick stop. Windows has no SIGQUIT."""
 
 UVICORNS: Final = (signal.SIGINT, signal.SIGTERM)
 """Signals that uvicorn handles while it serves: `uvicorn.server.HANDLED_SIGNALS`."""
@@ -59,7 +62,7 @@ class QuickStops:
 
 
 class CapturedSignals(list[int]):
-    """`Server._captured_signals`: tells the process of each signal at once.
+    """`Server._captured_signals`: passes each signal on to `HostProcess` at once.
 
     uvicorn's handler appends to this list. So the drain begins in the handler, even with the event
     loop blocked, and uvicorn's handler stays where sse-starlette and others look for the server.
@@ -75,9 +78,10 @@ class CapturedSignals(list[int]):
         HostProcess.current().on_signal(signum)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Take a signal that uvicorn has no handler for, or one that decides too much by itself.
+        """Handle a signal in the place of `Server.handle_exit`.
 
-        `Server.handle_exit` takes SIGINT for the second one, whoever has told the server to exit.
+        uvicorn has no handler for SIGQUIT. And at SIGINT its handler sets `force_exit` if
+        `should_exit` is True, even if that came from a begun drain and not from a first Ctrl+C.
         """
         self.append(signum)
         self._hook.server.should_exit = True
@@ -97,17 +101,17 @@ class HookedServer(Protocol):
     server: Server
     in_main_thread: bool
     finished: bool
-    """Whether its drain is over, the lifespan included."""
+    """True once its drain is over, the lifespan included."""
 
     @property
     def gone(self) -> bool:
-        """Whether nothing of it will run again."""
+        """True if nothing of it will run again."""
 
     def stop(self, reason: str, *, lame_duck: bool = True) -> None:
-        """Have it drain and end. Idempotent; safe in a signal handler."""
+        """Make it drain and end. Idempotent; safe in a signal handler."""
 
     def seconds_left(self) -> float:
-        """Return the seconds until it has to be gone, once a stop has come."""
+        """Return the seconds until it has to be gone, after a stop."""
 
 
 class HostProcess:
@@ -129,7 +133,7 @@ class HostProcess:
         self._watchdog = Watchdog(self._log_final_report, look=self._look)
         self._draining = DrainingFlag()
         self._handlers: dict[int, Any] = {}
-        """What handled a signal before any server did, as far as that has shown."""
+        """The handler that each signal had before a server set its own, as far as it is known."""
         self._reset()
 
     def _reset(self) -> None:
@@ -137,13 +141,13 @@ class HostProcess:
         """The signals that have come, in order."""
         self._exit_codes: list[int] = []
         self._exit: ProcessExit | None = None
-        """What there is to see to once all drains are over; None before."""
+        """The end of the process, once all drains are over; None before."""
         self._quick_stops = QuickStops()
         self._has_hurried = self._interrupted_again = False
 
     @classmethod
     def current(cls) -> HostProcess:
-        """Return the object of this process; in a child that it has forked, that of the parent."""
+        """Return the object of this process; in a forked child, the object of the parent."""
         if cls._current is None:
             cls._current = cls()
         return cls._current
@@ -152,16 +156,16 @@ class HostProcess:
     def of_server(cls) -> HostProcess:
         """Return the object of this process for a server that starts here."""
         if cls._current is not None and cls._current._pid != os.getpid():
-            cls._current = cls()  # a forked child has none of its parent's servers
+            cls._current = cls()  # the servers of the parent do not run in a forked child
         return cls.current()
 
     def add(self, hook: HookedServer) -> None:
-        """Take in a server that starts. One that comes after a signal is stopped at once."""
+        """Add a server that starts. If a signal has come before it, stop it at once."""
         if self._exit is not None and self._exit.is_left_to_program:
             self._reset()
         self._servers.append(weakref.ref(hook, self._drop))
         if hook.in_main_thread:
-            self._watchdog.start()  # now: when a stop comes there may be no thread to be had
+            self._watchdog.start()  # not later: at a stop the system may have no thread to give
         if self.captured:
             hook.stop(signal.Signals(self.captured[0]).name, lame_duck=False)
 
@@ -196,7 +200,7 @@ class HostProcess:
         if not quick or not all(server.drainer.stopping for server in servers):
             self._draining.set()
             for server in servers:
-                # No lame duck where a person is waiting: no router needs time to notice.
+                # A quick stop skips the lame duck: a person is waiting, and no router.
                 server.stop(signal.Signals(signum).name, lame_duck=not quick)
         elif not self._has_hurried:
             self._has_hurried = True
@@ -221,7 +225,7 @@ class HostProcess:
 
     @property
     def lacks_deadline(self) -> bool:
-        """Whether a hard deadline is set, and nothing can be had that would keep it."""
+        """True if a hard deadline is set, and neither a thread nor `faulthandler` keeps it."""
         return self._watchdog.unguarded
 
     # The end
@@ -262,17 +266,18 @@ class HostProcess:
             self.leave(hook)
 
     def signals_to_raise(self, hook: HookedServer) -> Sequence[int]:
-        """Return what uvicorn is to raise anew as *hook*'s `serve()` ends. On the main thread.
+        """Return the signals that uvicorn has to raise again as *hook*'s `serve()` ends.
 
-        By raising SIGTERM anew uvicorn would kill the process: no atexit, no `worker_exit` hook, an
-        exit code that says "killed". Where nobody else handles it, `serve()` returns. A handler of
-        the program's gets its signal, and Python's own gets SIGINT: that is `KeyboardInterrupt`.
+        If uvicorn raised SIGTERM again it would kill the process: no atexit, no `worker_exit` hook,
+        an exit code that says "killed". So if nobody else handles SIGTERM, `serve()` just returns.
+        A handler of the program gets its signal. Python's own handler gets SIGINT and raises
+        `KeyboardInterrupt`. Call it on the main thread.
 
         Raises:
             SystemExit: the drain was forced, or an exception that nobody handled was the cause.
         """
         if self._exit is None and self.captured and self.servers() == [hook]:
-            # Stopped in its startup: before 0.41 uvicorn leaves `shutdown` out then.
+            # Stopped in its startup: uvicorn before 0.41 does not call `shutdown` then.
             self._exit = ProcessExit(self._watchdog, clean=True)
         self.leave(hook)
         others = [server for server in self.servers() if server.in_main_thread]
@@ -283,7 +288,7 @@ class HostProcess:
         handled = [signum for signum, handler in handlers.items() if handler is not signal.SIG_DFL]
         if not all(is_pythons_own(handlers[signum]) for signum in handled):
             if others:
-                return ()  # the last of them raises it
+                return ()  # the last server to end raises it
             self._watchdog.close()  # the program decides how it ends
             self._reset()
             return handled
@@ -296,10 +301,11 @@ class HostProcess:
         return ()
 
     def _mend_handlers(self, others: Sequence[HookedServer]) -> None:
-        """Put the handlers right where servers do not end in the reverse order of their starts.
+        """Set the right handlers if servers do not end in the reverse order of their starts.
 
-        Each puts back what it found when it started. One that started earlier and ends first takes
-        the handlers from those that go on; one that ends after it puts back those of the dead.
+        At its end each server restores the handlers that it found at its start. A server that
+        started first and ends first takes the handlers from the servers that go on. One that ends
+        later restores the handlers of a server that is gone.
         """
         for signum in UVICORNS:
             handler = signal.getsignal(signum)

@@ -1,7 +1,7 @@
-"""The file of a UNIX socket, which only the server removes that has made it.
+"""The file of a UNIX socket: only the server that made it may remove it.
 
-During a deployment the next server binds the same path while this one still drains. Then the path
-belongs to that one, and removing it would cut every client off.
+During a deployment the next server binds the same path while this server still drains. Then the
+file belongs to the next server, and removing it would cut every client off.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def take_over_removal(config: Config) -> bool:
-    """Have `uvicorn.run()` not remove the file; return False if that does not run this server.
+    """Prevent `uvicorn.run()` from removing the file; return False if it does not run this server.
 
-    It ends with `if config.uds and os.path.exists(config.uds): os.remove(config.uds)`, whosever the
-    file is by then. Its configuration is its own, so that nobody else misses the path.
+    `uvicorn.run()` ends with `if config.uds and os.path.exists(config.uds): os.remove(config.uds)`,
+    whichever server has made the file. Its `Config` is a local variable, so nothing else reads it.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:

@@ -1,10 +1,10 @@
-"""sse-starlette's own drain, which ends event streams by itself, turned off.
+"""Turns off sse-starlette's own drain, which ends event streams by itself.
 
 From 3.2 on sse-starlette looks every 0.5 s at uvicorn's `Server.should_exit`, and ends all of its
 streams once that is true: those in flight, and each that is asked for afterwards. It calls that
 success, so a client gets an answer that is empty, or half of one, and complete. Its public switch
-is `AppStatus.disable_automatic_graceful_drain()`; the README of sse-starlette has it for apps that
-see to their streams themselves.
+is `AppStatus.disable_automatic_graceful_drain()`; the README of sse-starlette names it for apps
+that end their streams themselves.
 """
 
 from __future__ import annotations

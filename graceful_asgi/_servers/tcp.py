@@ -1,4 +1,4 @@
-"""What the kernel knows of a socket, and what it is told about it.
+"""Asks the kernel about sockets, and sets options on them.
 
 Nothing here opens a descriptor: a process that has none left still has to close its connections.
 """
@@ -35,7 +35,7 @@ _SO_BINDTOIFINDEX: Final = 62
 """Linux 5.1 (asm-generic/socket.h). Python's socket module does not name it."""
 
 _NO_INTERFACE: Final = 2**31 - 1
-"""An interface's number that no interface has."""
+"""The number of an interface that does not exist."""
 
 _MIN_TTL: Final = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
 """`IP_MINTTL` and `IPV6_MINHOPCOUNT` of Linux, which Python's socket module does not name."""
@@ -43,10 +43,10 @@ _MIN_TTL: Final = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
 
 @contextlib.contextmanager
 def borrowed(stand_in: socket.socket | None) -> Iterator[socket.socket]:
-    """Return a whole `socket.socket` for the length of a block. The descriptor stays the loop's.
+    """Yield a whole `socket.socket` for the length of a block. The loop keeps the descriptor.
 
-    asyncio and uvloop hand out objects that can do less: asyncio's has no `recv`, uvloop's can only
-    tell its descriptor.
+    asyncio and uvloop hand out objects that can do less: asyncio's has no `recv`, uvloop's only has
+    its descriptor.
 
     Raises:
         OSError: there is none, or it is closed.
@@ -65,7 +65,7 @@ def _socket_of(transport: Transport) -> contextlib.AbstractContextManager[socket
 
 
 def reset_on_close(transport: Transport) -> None:
-    """Have the kernel send a reset in place of an end of file when *transport* is closed.
+    """Make the kernel send a reset instead of an end of file when *transport* is closed.
 
     An end of file would make a body without a length look complete.
     """
@@ -83,19 +83,19 @@ def has_unread_bytes(transport: Transport) -> bool:
 
 
 def silent_for(transport: Transport) -> float:
-    """Return the seconds since bytes came in last; infinite where the system does not say."""
+    """Return the seconds since bytes came in last; infinite if the system does not show that."""
     milliseconds = _tcp_info(transport, _LAST_DATA_RECV)
     return math.inf if milliseconds is None else milliseconds / 1000
 
 
 def round_trip_time(transport: Transport) -> float:
-    """Return the seconds that a packet and its answer take; 0 where the system does not say."""
+    """Return the seconds that a packet and its answer take; 0 if the system does not show that."""
     microseconds = _tcp_info(transport, _RTT)
     return 0.0 if microseconds is None else microseconds / 1_000_000
 
 
 def accept_queue_length(listener: socket.socket) -> int:
-    """Return how many connections wait for an `accept()`; 0 where the system does not say."""
+    """Return how many connections wait for an `accept()`; 0 if the system does not show that."""
     with contextlib.suppress(OSError):  # closed, or a UNIX socket
         return _tcp_info_of(listener, _UNACKED)
     return 0
@@ -118,15 +118,15 @@ def _tcp_info_of(sock: socket.socket, offset: int) -> int:
 
 
 def refuse_new_connections(listener: socket.socket) -> bool:
-    """Have the kernel refuse who connects from now on; return False where it cannot.
+    """Make the kernel refuse new connections from now on; return False if it cannot.
 
-    A client gets what it would get from a closed port, at once. Connections in the accept queue and
+    A client gets the answer of a closed port, at once. Connections in the accept queue and
     handshakes that are under way are not touched. Idempotent.
 
     TCP: the listener is bound to an interface that does not exist. The kernel compares a listener's
     interface when it looks one up for a new handshake (`compute_score` in inet_hashtables.c); a
-    handshake under way has noted its own (`ireq->ir_iif`), and so has the connection that comes of
-    it. No privilege is needed for a socket that is bound to no interface yet (Linux 5.7).
+    handshake under way keeps its own (`ireq->ir_iif`), and so does the connection that results. No
+    privilege is needed for a socket that is not bound to an interface yet (Linux 5.7).
 
     UNIX: `connect()` is refused by a listener that is shut down for reading (`unix_stream_connect`
     in af_unix.c); `accept()` still returns what is in the queue. That cannot be undone.
@@ -136,7 +136,7 @@ def refuse_new_connections(listener: socket.socket) -> bool:
     try:
         if listener.family == socket.AF_UNIX:
             listener.shutdown(socket.SHUT_RD)
-        # The second of two workers may not bind it again, but need not.
+        # A second worker may not bind the socket again, and does not have to.
         elif listener.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) != _NO_INTERFACE:
             listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
     except OSError:  # an older kernel, or a listener that is bound to an interface
@@ -145,9 +145,9 @@ def refuse_new_connections(listener: socket.socket) -> bool:
 
 
 def can_be_undone(listener: socket.socket) -> bool:
-    """Return True if this process could undo `refuse_new_connections`, and so its successor can.
+    """Return True if this process, and so the next one, could undo `refuse_new_connections`.
 
-    That takes CAP_NET_RAW over the network, which a container's root has by default.
+    That takes CAP_NET_RAW in the network namespace. The root of a container has it by default.
     """
     if listener.family == socket.AF_UNIX:
         return False
@@ -161,17 +161,17 @@ def can_be_undone(listener: socket.socket) -> bool:
 
 
 def drop_new_connections(listener: socket.socket) -> bool:
-    """Have the kernel drop the packets of who connects from now on; return False where it cannot.
+    """Make the kernel drop the packets of new connections; return False if it cannot.
 
-    The last packet of a handshake under way is not dropped (`tcp_v4_rcv` looks at the TTL after
-    it). But the connection that comes of it inherits the limit, and `lift_limits` has to lift it.
-    Needs no privilege, and is undone without one.
+    The last packet of a handshake under way is not dropped (`tcp_v4_rcv` checks the TTL after
+    that). But the resulting connection inherits the limit, and `lift_limits` has to lift it. It
+    takes no privilege to set the limit or to undo it.
     """
     return _set_min_ttl(listener, 255)
 
 
 def lift_limits(sock: socket.socket) -> None:
-    """Undo the two above, for a listener or for a connection that was accepted from one."""
+    """Undo the two above, on a listener or on a connection that was accepted from it."""
     _set_min_ttl(sock, 0)
     with contextlib.suppress(OSError):
         if sock.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) == _NO_INTERFACE:

@@ -1,8 +1,8 @@
-"""All of uvicorn that this package touches, in one place. Nothing here acts.
+"""Lists all names of uvicorn that this package touches. Nothing here acts.
 
 Each name has a test that fails when an installed uvicorn has moved it (`tests/servers`). A server
-that lacks one of the methods is left alone: passive mode, never a crash. The names have been the
-same from uvicorn 0.22 to 0.54, `_captured_signals` since 0.29.
+that lacks one of the methods is left alone: passive mode, never a crash. The names are the same
+from uvicorn 0.22 to 0.54; `_captured_signals` exists since 0.29.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Transport(Protocol):
-    """What every protocol object holds: asyncio's transport, or uvloop's."""
+    """The transport of a protocol object: asyncio's or uvloop's."""
 
     def is_closing(self) -> bool: ...
     def abort(self) -> None: ...
@@ -66,8 +66,8 @@ class Http2Connection(Connection, Protocol):
 
 
 class ServerState(Protocol):
-    """What a server shares with its connections. The sets are never changed from here: uvicorn
-    removes what it added. Empty ones stand in for them in its last step."""
+    """The state that a server shares with its connections. This package never changes the sets:
+    uvicorn removes what it added. For uvicorn's last step, empty sets replace them."""
 
     connections: set[Connection]
     tasks: set[asyncio.Task[None]]
@@ -78,12 +78,12 @@ class Lifespan(Protocol):
 
     state: dict[str, Any]
     logger: logging.Logger
-    """Of the lifespan that is on."""
+    """Only where the lifespan is on."""
     shutdown: Callable[[], Awaitable[None]]
 
 
 class Config(Protocol):
-    """What the server was started with. Read only, but for `uds` at the end of `uvicorn.run()`."""
+    """The configuration of a server. Only `uds` is written, at the end of `uvicorn.run()`."""
 
     http_protocol_class: Callable[..., asyncio.Protocol]
     ws_protocol_class: type | None
@@ -123,7 +123,7 @@ _ATTRIBUTES: Final = ("config", "server_state", "lifespan", "should_exit", "forc
 
 
 def missing(server: Server) -> list[str]:
-    """Name what *server* lacks of what a drain cannot do without."""
+    """Return the names that a drain needs and *server* lacks."""
     return [
         name for name in _COROUTINES if not inspect.iscoroutinefunction(getattr(server, name, None))
     ] + [name for name in _ATTRIBUTES if not hasattr(server, name)]

@@ -1,9 +1,8 @@
 """Hooks one uvicorn `Server` instance: every way of stopping it becomes a drain.
 
-Wrapped on the instance are `shutdown` (which every way of stopping comes to), `main_loop` (where
-`serve()` is cancelled), `on_tick` (which uvicorn calls every 0.1 s), its lifespan's `shutdown`
-(which may hang), and the list of captured signals. No class is patched, nothing outlives the
-server.
+Wrapped on the instance are `shutdown` (which every stop ends in), `main_loop` (where `serve()` is
+cancelled), `on_tick` (which uvicorn calls every 0.1 s), its lifespan's `shutdown` (which may hang),
+and the list of captured signals. No class is patched, nothing outlives the server.
 """
 
 from __future__ import annotations
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
     from .touchpoints import Server, Sockets
 
 TICK_PERIOD: Final = 0.1
-"""uvicorn's own: it keeps the Date header and gunicorn's heartbeat going, and sees flags set."""
+"""Seconds between two ticks, as in uvicorn's main loop. A tick renews the Date header and
+gunicorn's heartbeat, and reads the server's flags."""
 
 _ATTRIBUTE: Final = "_graceful_asgi_hook"
 
@@ -57,7 +57,7 @@ class UvicornHook:
         self._signal_watch = SignalWatch(
             server,
             in_main_thread=self.in_main_thread,
-            is_told=lambda: drainer.stopping or server.should_exit,
+            is_stopping=lambda: drainer.stopping or server.should_exit,
         )
         self._outside_work = OutsideWork(server, drainer)
         self._loop = asyncio.get_running_loop()
@@ -71,19 +71,19 @@ class UvicornHook:
 
     @staticmethod
     def of(server: object) -> UvicornHook | None:
-        """Return what has hooked *server*, if anything has."""
+        """Return the hook of *server*; None if it is not hooked."""
         return getattr(server, _ATTRIBUTE, None)
 
     def put_aside(self, scope: Scope) -> None:
-        """Open what a stop will need. In a worker not on the event loop: it reads /proc."""
+        """Open what a stop will need. In a worker, do not call it on the loop: it reads /proc."""
         self._adapter.put_aside(before_startup=scope["type"] == "lifespan")
 
     def give_back(self) -> None:
-        """Close what was put aside, where the server is not hooked after all."""
+        """Close what was put aside, if the server is not hooked after all."""
         self._adapter.give_back()
 
     def install(self, scope: Scope) -> None:
-        """Hook the server. From here on it drains, whichever way it is told to stop."""
+        """Hook the server. From here on every way of stopping it begins a drain."""
         server, drainer, starts = self.server, self.drainer, scope["type"] == "lifespan"
         setattr(server, _ATTRIBUTE, self)
         self._uvicorn_shutdown, server.shutdown = server.shutdown, self.shutdown
@@ -108,13 +108,13 @@ class UvicornHook:
             old_uvicorn.take_signals(self)
         if not starts:  # found at a request: `main_loop` is under way
             self._open()
-        for signum in captured:  # one came before the server was found
+        for signum in captured:  # signals that came before the server was found
             server._captured_signals.append(signum)
 
-    # As told of what happens to the server
+    # As `ServerEvents`
 
     def opened(self) -> None:
-        """Change nothing: this is who says so."""
+        """Do nothing: `_open` calls this."""
 
     def phase_changed(self, change: PhaseChange) -> None:
         """Stop as well, if another server with the same drainer has been stopped."""
@@ -127,21 +127,21 @@ class UvicornHook:
         self.drainer.server_events.remove(self)
         self.drainer.server = self.drainer.loop_monitor = self.drainer.lifespan = None
         log.stop()
-        if not self._has_opened:  # whoever has started it may go on, and start another
+        if not self._has_opened:  # the program may go on, and start another server
             self._process.leave(self)
 
     # A stop
 
     def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> None:
-        """Have the server drain and end. Safe from any thread and in a signal handler. Idempotent.
+        """Make the server drain and end. Safe from any thread and in a signal handler. Idempotent.
 
         Args:
             reason: what the log and the report name as the cause.
             lame_duck: False skips the lame duck.
             failed: True where an exception that nobody handled is the cause.
         """
-        # Nobody routes to a server that has not served yet. Under a reloader somebody has just
-        # saved a file.
+        # No lame duck for a server that has not served yet, because no router knows it, nor under
+        # `--reload`, because a person has just saved a file and waits.
         lame_duck = lame_duck and self._has_opened and not self.server.config.reload
         self.drainer.stop(reason, lame_duck=lame_duck, failed=failed)
         if HostProcess.current().captured:
@@ -155,8 +155,8 @@ class UvicornHook:
         policy = self.drainer.policy
         self._startup_ends_at = time.monotonic() + policy.cancel_period + policy.cleanup_period
         self._process.set_deadline()
-        # Later, on the loop: `Server.handle_exit`, which may be running now, would take
-        # `should_exit` for the sign of a second Ctrl+C, and set `force_exit`.
+        # Set `should_exit` later, on the loop: `Server.handle_exit` may be running now, and would
+        # read `should_exit=True` as a second Ctrl+C and set `force_exit`.
         self.drainer.notifier.post(self._end_main_loop)
 
     def _end_main_loop(self) -> None:
@@ -165,7 +165,8 @@ class UvicornHook:
             log.caution(
                 "no thread could be started for the hard deadline: the drain goes on without it"
             )
-        on_loop = running_asyncio_loop() is self._loop  # else the loop is blocked: the watchdog
+        # Not on the loop: it is blocked, and the watchdog's thread has called this.
+        on_loop = running_asyncio_loop() is self._loop
         if on_loop and self._ticking is None and not self._has_opened:
             # uvicorn does not tick yet, and the loop would be taken for blocked.
             self._ticking = asyncio.ensure_future(self._tick_in_startup())
@@ -176,16 +177,16 @@ class UvicornHook:
             await asyncio.sleep(TICK_PERIOD)
 
     def seconds_left(self) -> float:
-        """Return the seconds until the server has to be gone, once a stop has come."""
+        """Return the seconds until the server has to be gone, after a stop."""
         if self.finished:
             return max(0.0, self._exits_by - time.monotonic())
-        if not self._has_opened:  # nothing is in flight that a lame duck or a grace period is for
+        if not self._has_opened:  # nothing is in flight: no lame duck and no grace period
             return max(0.0, self._startup_ends_at - time.monotonic())
         return self.drainer.whole_time_left()
 
     @property
     def gone(self) -> bool:
-        """Whether nothing of the server will run again."""
+        """True if nothing of the server will run again."""
         served = self._serve_task is not None and self._serve_task.done()
         return self._loop.is_closed() or (self.finished and served)
 
@@ -199,7 +200,7 @@ class UvicornHook:
         try:
             await self._uvicorn_main_loop()
         except asyncio.CancelledError:
-            # uvicorn would leave the listener open, and the lifespan without its shutdown.
+            # uvicorn would leave the listener open, and not run the lifespan's shutdown.
             self.stop("serve() cancelled", lame_duck=False)
             with anyio.CancelScope(shield=True):
                 await self.shutdown()
@@ -217,14 +218,14 @@ class UvicornHook:
         return await self._uvicorn_on_tick(counter)
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:
-        """Drain, then let uvicorn shut down what is left. In place of `Server.shutdown`.
+        """Drain, then let uvicorn shut down what is left. Replaces `Server.shutdown`.
 
-        Re-entrant: a second caller waits for the one drain. A caller that is cancelled will not
-        wait: what is in flight is cancelled, too.
+        Re-entrant: a second caller waits for the same drain. If a caller is cancelled, the work in
+        flight is cancelled as well.
         """
         caller = asyncio.current_task()
         if caller in self.server.server_state.tasks:
-            # A request that waits for the end of all requests would wait for itself.
+            # The caller is a request: to wait for the end of all requests would never end.
             self.stop("shutdown()")
             return
         if self._shutdown_task is None:
@@ -233,7 +234,7 @@ class UvicornHook:
         try:
             await asyncio.shield(self._shutdown_task)
         except asyncio.CancelledError:
-            # A caller that the drain itself cancels has to let go at once.
+            # After the grace period the drain may have cancelled the caller itself: do not wait.
             if not self._shutdown_task.done() and (
                 self.drainer.waiting or caller is self._serve_task
             ):
@@ -257,7 +258,7 @@ class UvicornHook:
         self._process.set_deadline()
         if sockets is not None:
             self._adapter.share_sockets(stopped_by_signal=bool(self._process.captured))
-        server.should_exit = True  # `on_tick` says less with it
+        server.should_exit = True  # uvicorn's `on_tick` logs less then
         ticking = asyncio.ensure_future(self._tick())
         try:
             if await self._drain():
@@ -287,7 +288,7 @@ class UvicornHook:
 
     @property
     def _ends_process(self) -> bool:
-        """Whether the process ends with the server although no signal has come.
+        """True if the process ends with the server although no signal has come.
 
         uvicorn calls `CapturedSignals` then as well, unless somebody else handles the signals.
         """
@@ -295,7 +296,7 @@ class UvicornHook:
         return failed and handles(self.server, signal.SIGTERM)
 
     async def _tick(self) -> None:
-        """Go on with what uvicorn's main loop does, and look at the flags it looks at."""
+        """Do what uvicorn's main loop does: call `on_tick`, and read the flags."""
         server, drainer = self.server, self.drainer
         for counter in itertools.count():
             try:
@@ -312,14 +313,14 @@ class UvicornHook:
             await asyncio.sleep(TICK_PERIOD)
 
     async def _finish_uvicorn(self, sockets: Sockets | None) -> None:
-        """Have uvicorn shut down a server that has nothing left: it runs lifespan.shutdown."""
+        """Run uvicorn's own shutdown, for a server with nothing left: it runs lifespan.shutdown."""
         server, state = self.server, self.server.server_state
-        # What is still there has had its time: a handler that swallows its cancellation, silent
-        # TLS handshakes (Python 3.12 and later wait for those), a connection that cannot close
-        # (which uvicorn's loop over them does not survive).
+        # uvicorn must not wait for what is left, whose time is over: a handler that swallows its
+        # cancellation, silent TLS handshakes (`Server.wait_closed` waits for those from Python 3.12
+        # on), a connection that cannot close (it raises in uvicorn's loop over the connections).
         kept = server.servers, state.connections, state.tasks
         server.servers, state.connections, state.tasks = [], set(), set()
-        server.force_exit = False  # or uvicorn would leave lifespan.shutdown out
+        server.force_exit = False  # else uvicorn skips lifespan.shutdown
         try:
             await self._shut_down_plainly(sockets)
         finally:
@@ -328,18 +329,18 @@ class UvicornHook:
     async def _shut_down_plainly(self, sockets: Sockets | None) -> None:
         await (self._uvicorn_shutdown() if sockets is None else self._uvicorn_shutdown(sockets))
 
-    # For whoever runs the server
+    # For the code that runs the server
 
     @property
     def socket_file(self) -> SocketFile | None:
-        """The file of its UNIX socket, if it listens on one that it has made."""
+        """The file of its UNIX socket; None if it has not made one."""
         return self._adapter.socket_file
 
     def exit_code(self) -> int | None:
-        """Return what the process should exit with; None while the drain is not over."""
+        """Return the exit code for the process; None while the drain is not over."""
         return self.drainer.report().exit_code if self.finished else None
 
     @property
     def failed(self) -> bool:
-        """Whether an exception that nobody handled has stopped the server."""
+        """True if an unhandled exception has stopped the server."""
         return self.drainer.state.failed

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from .signal_handlers import callbacks_of, reaches
-from .signals import UVICORNS, CapturedSignals, HostProcess
+from .signals import UVICORNS, CapturedSignals, HostProcess, is_ours
 
 if TYPE_CHECKING:
     from .signals import HookedServer
@@ -41,10 +41,10 @@ def take_signals(hook: HookedServer) -> None:
     )
     for signum in UVICORNS:
         handler = signal.getsignal(signum)
-        if reaches(callbacks_of(signum, handler), hook.server):
+        is_servers = reaches(callbacks_of(signum, handler), hook.server)
+        if is_servers and isinstance(captured, CapturedSignals):
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(signum)
-            assert isinstance(captured, CapturedSignals)
             signal.signal(signum, captured.handle)
 
 
@@ -55,7 +55,7 @@ def end_serve(hook: HookedServer) -> None:
         SystemExit: the drain was forced, or an exception that nobody handled was the cause.
     """
     for signum in UVICORNS:
-        if getattr(signal.getsignal(signum), "__self__", None) is hook.server._captured_signals:
+        if is_ours(signal.getsignal(signum)):
             default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
             signal.signal(signum, default)
     HostProcess.current().signals_to_raise(hook)  # it returns them; these releases raise none

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from .signal_handlers import callbacks_of, name_handler, reaches, server_of
+from .signals import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ class SignalWatch:
             if self._known.get(signum) == handler:
                 continue
             self._known[signum] = handler
-            if server_of(handler) is not None:
+            if server_of(handler) is not None or is_ours(handler):
                 continue  # uvicorn's handler, of any server: a signal stops all servers
             if not self._in_main_thread:
                 self._look_from_thread(signum, handler)

@@ -94,6 +94,11 @@ class CapturedSignals(list[int]):
         return iter(HostProcess.current().signals_to_raise(self._hook))
 
 
+def is_ours(handler: object) -> bool:
+    """Return True for a handler that was put up here, for a server without a handler of its own."""
+    return isinstance(getattr(handler, "__self__", None), CapturedSignals)
+
+
 class HookedServer(Protocol):
     """A server of this process that drains: a `UvicornHook`."""
 

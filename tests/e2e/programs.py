@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -23,7 +23,6 @@ from .app import app, make_app, say
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
-    from typing import Any
 
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -204,6 +203,31 @@ def shutdown(port: int) -> None:
 
     asyncio.run(main())
     time.sleep(3)
+    say("program goes on")
+
+
+class OldServer(uvicorn.Server):
+    """As uvicorn was before 0.29: the loop runs its handlers, and nothing is raised in the end."""
+
+    @property
+    def capture_signals(self) -> Any:
+        raise AttributeError("capture_signals")
+
+    async def serve(self, sockets: Any = None) -> None:
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        await self.startup(sockets)
+        if not self.should_exit:
+            await self.main_loop()
+            await self.shutdown(sockets)
+
+
+def old(port: int) -> None:
+    """A uvicorn before 0.29, as far as signals go."""
+    asyncio.run(OldServer(config(port)).serve())
     say("program goes on")
 
 

@@ -260,6 +260,30 @@ def test_one_sigterm_drains_both_servers_of_one_loop(
         assert server.count("lifespan shutdown") == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "number", "code"),
+    [
+        ("/slow?s=1&name=old", signal.SIGTERM, 0),
+        ("/slow?s=1&name=old", signal.SIGINT, 0),
+        ("/slow?s=60&name=old", signal.SIGTERM, 1),
+        ("/block", signal.SIGTERM, 1),
+    ],
+)
+def test_a_uvicorn_before_0_29_has_the_exit_code_and_the_hard_deadline_too(
+    tmp_path: Path, path: str, number: signal.Signals, code: int
+) -> None:
+    with program(tmp_path, "old", lame_duck=0.2, grace=2) as server, Client(server.port) as client:
+        server.wait_for("graceful_asgi needs 0.29")
+        client.request(path)
+        server.wait_for("began")
+        server.signal(number)
+        assert server.wait() == code
+        assert ("program goes on" in server.log) == (code == 0)
+        assert ("hard deadline" in server.log) == (path == "/block")
+        skipped = "lame duck (SIGINT): skipped" in server.log
+        assert skipped == (number == signal.SIGINT)
+
+
 def test_a_second_server_after_the_first_begins_afresh(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:

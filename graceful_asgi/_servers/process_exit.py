@@ -9,12 +9,14 @@ import signal
 import sys
 import threading
 import time
+import types
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from .._diagnostics.exit_report import look_at_exit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
     from .._diagnostics.watchdog import Watchdog
@@ -125,7 +127,7 @@ def main_task(task: asyncio.Task[Any] | None) -> tuple[asyncio.Task[Any] | None,
     variable has the argument of `run_until_complete` or `Runner.run`.
     """
     tasks = asyncio.all_tasks()
-    coroutines = {id(each.get_coro()): each for each in tasks}
+    coroutines = {id(coroutine): each for each in tasks for coroutine in _coroutines_of(each)}
     frame: FrameType | None = sys._getframe()
     outermost = None if task is None else getattr(task.get_coro(), "cr_frame", None)
     while outermost is not None and frame is not None:
@@ -141,6 +143,15 @@ def main_task(task: asyncio.Task[Any] | None) -> tuple[asyncio.Task[Any] | None,
         runs_for_ever = runs_for_ever or frame.f_code.co_name == "run_forever"
         frame = frame.f_back
     return None, runs_for_ever
+
+
+def _coroutines_of(task: asyncio.Task[Any]) -> Iterator[object]:
+    """Yield the coroutine of a task, and those that it awaits: a loop may put one of its own around
+    what it was given."""
+    coroutine: object = task.get_coro()
+    while isinstance(coroutine, types.CoroutineType):
+        yield coroutine
+        coroutine = coroutine.cr_await
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .touchpoints import Server
 
-DEPTH: Final = 8
+DEPTH: Final = 12
 """How many references are followed from a handler to a server, one after the other."""
 
 MOST: Final = 2_000
@@ -74,10 +74,15 @@ def callbacks_of(signum: int, handler: object) -> list[object]:
     noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", None)
     if handler is None or not (handler is noop or getattr(handler, "__self__", None) is loop):
         return [handler]
-    tables = [each for each in _referents(loop) if isinstance(each, dict)]
+    own = getattr(loop, "_signal_handlers", None)
+    tables: list[Any] = [own] if own is not None else [*filter(_is_table, _referents(loop))]
     found = [table[signum] for table in tables if signum in table]
     handles = [each for each in found if "Handle" in type(each).__name__]
     return [callback for each in handles for callback in _callables_of(each)] or [handler]
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def _callables_of(handle: object) -> list[object]:

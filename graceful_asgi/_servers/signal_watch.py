@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
-from .signal_handlers import callbacks_of, name_handler, reaches, server_of
+from .signal_handlers import callbacks_of, is_pythons_own, name_handler, reaches, server_of
 from .signals import is_ours
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class SignalWatch:
             self._known[signum] = handler
             if server_of(handler) is not None or is_ours(handler):
                 continue  # uvicorn's handler, of any server: a signal stops all servers
+            if is_pythons_own(handler):
+                continue  # nobody has taken anything: Ctrl+C cancels `serve()`
             if not self._in_main_thread:
                 self._look_from_thread(signum, handler)
             elif callable(handler) and reaches(callbacks_of(signum, handler), self._server):

@@ -42,7 +42,7 @@ def run(main: Callable[[], Coroutine[Any, Any, object]]) -> None:
         else:
             asyncio.run(main())
     except KeyboardInterrupt:
-        say("KeyboardInterrupt")
+        say("interrupted")
     say("after the loop")
 
 
@@ -50,7 +50,7 @@ def uvicorn_run(port: int) -> None:
     try:
         uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
     except KeyboardInterrupt:
-        say("KeyboardInterrupt")
+        say("interrupted")
     finally:
         say("finally")
     say("after uvicorn.run()")
@@ -60,7 +60,7 @@ def server_run(port: int) -> None:
     try:
         uvicorn.Server(config(port)).run()
     except KeyboardInterrupt:
-        say("KeyboardInterrupt")
+        say("interrupted")
     say("after server.run()")
 
 

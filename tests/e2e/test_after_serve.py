@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ON_UVLOOP = ("uvicorn_run", "serve", "gather", "wait_first")
 """What asyncio and uvloop each do in their own way: `Runner`, and an exit out of a callback."""
-SAID = ("finally", "KeyboardInterrupt", "after", "bot ends", "outer lifespan", "orderly", "atexit")
+SAID = ("finally", "interrupted", "after", "bot ends", "outer lifespan", "orderly", "atexit")
 
 
 def program(directory: Path, name: str, loop: str = "asyncio", **more: float | str) -> Server:
@@ -100,10 +100,15 @@ def test_after_ctrl_c_a_program_sees_what_it_sees_on_plain_uvicorn(
     for more in ({"APP_PLAIN": "1"}, {}):
         with program(tmp_path, name, loop, **more) as server:
             server.signal(signal.SIGINT)
-            seen.append((server.wait(), said(server), "Traceback" in server.log))
-            assert "never retrieved" not in server.log
+            seen.append((server.wait(), said(server), count_tracebacks(server)))
     plain, ours = seen
     assert ours == plain
+    assert "never retrieved" not in server.log
+
+
+def count_tracebacks(server: Server) -> int:
+    """Count them, but for what asyncio before Python 3.11 prints of a task that raised."""
+    return server.log.partition("never retrieved")[0].count("Traceback")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -119,7 +124,7 @@ def test_a_forced_drain_ends_the_program_with_1_and_nothing_but_the_report(
         assert client.response().status == 503
         assert server.wait() == 1
         lines = said(server)
-        assert not [line for line in lines if line.startswith(("after", "KeyboardInterrupt"))]
+        assert not [line for line in lines if line.startswith(("after", "interrupted"))]
         assert lines[-1] == "atexit"
         assert ("finally" in lines) == (name in ("uvicorn_run", "serve"))
         for noise in ("never retrieved", "was destroyed", "Traceback", "Exception in"):

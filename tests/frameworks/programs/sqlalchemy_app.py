@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from graceful_asgi import GracefulMiddleware
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 engine = create_async_engine("sqlite+aiosqlite:///rows.sqlite3", connect_args={"timeout": 30})
+
+
+@event.listens_for(engine.sync_engine, "connect")
+def does_not_wait_for_the_disk(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("pragma synchronous=off")
+    cursor.close()
+
+
 make_session = async_sessionmaker(engine, expire_on_commit=False)
 
 

@@ -1,4 +1,4 @@
-"""`Connection: close`, by the rules: which responses get it, and what of the app's own stays."""
+"""`Connection: close`: which responses get it, and which of the app's own headers stay."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _OURS: Final = frozenset((b"close", b"keep-alive"))
 
 
 def closes(scope: Scope, message: Message) -> bool:
-    """Say whether this `http.response.start` may carry `Connection: close`.
+    """Return True if this `http.response.start` may carry `Connection: close`.
 
-    Not HTTP/2, whose own shutdown says it with GOAWAY; not an interim response or a switch of
+    False for HTTP/2, which uses GOAWAY instead, and for an interim response or a switch of
     protocols, after which the connection goes on.
     """
     return scope.get("http_version") in _HTTP_1 and message.get("status", 0) >= 200
@@ -27,8 +27,8 @@ def closes(scope: Scope, message: Message) -> bool:
 def with_close(message: Message) -> Message:
     """Return *message* with `Connection: close` in the place of the app's own choice.
 
-    Other tokens of the app's (`Connection: upgrade`) stay. Its `Keep-Alive` header goes: without
-    the token that announces it, it says nothing (RFC 9112 appendix C.2.2).
+    Other tokens of the app (`Connection: upgrade`) stay. Its `Keep-Alive` header is removed: it has
+    no meaning without its token in `Connection` (RFC 9112 appendix C.2.2).
     """
     headers: list[Header] = []
     tokens = [b"close"]
@@ -43,7 +43,7 @@ def with_close(message: Message) -> Message:
 
 
 def has_body(headers: Iterable[Header]) -> bool:
-    """Say whether a request with these headers has a body (RFC 9112 section 6.3)."""
+    """Return True if a request with these headers has a body (RFC 9112 section 6.3)."""
     for name, value in headers:
         if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
             return True

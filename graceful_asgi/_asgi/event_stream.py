@@ -1,7 +1,7 @@
-"""Where a `text/event-stream` response stands: between two events, or in the midst of one. Pure.
+"""`EventStream`: finds the boundaries between the events of a `text/event-stream` response. Pure.
 
-A browser that sees such a stream end between two events, with a complete body, has lost nothing:
-its EventSource connects again and says which event it saw last (WHATWG HTML, section 9.2).
+If such a stream ends between two events, with a complete body, a browser has lost nothing: its
+EventSource connects again and sends the id of the last event (WHATWG HTML, section 9.2).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from ..types import Message, Scope
 
 _MIDDLE: Final = b"?"
-"""A tail that stands for the midst of an event."""
+"""A tail that means: in the middle of an event."""
 
 
 class EventStream:
-    """One response's events as they pass."""
+    """The events of one response, as the app sends them."""
 
     __slots__ = ("_passing", "_tail")
 
@@ -26,12 +26,12 @@ class EventStream:
 
     @property
     def between_events(self) -> bool:
-        """True while everything that was sent are whole events, and nothing is being sent."""
+        """True while only whole events have been sent, and nothing is being sent."""
         return not self._passing and _ends_event(self._tail)
 
     def begins(self, chunk: bytes) -> bytes:
         """Note that *chunk* is being sent; return the tail that `passed` takes when it has been."""
-        # Beside another one nobody knows which is first: then it stands for itself alone.
+        # With two chunks on their way nobody knows which comes first: look at this one alone.
         before = b"" if self._passing else self._tail
         self._passing += 1
         return (before + bytes(chunk[-4:]))[-4:]
@@ -42,7 +42,7 @@ class EventStream:
         self._tail = tail
 
     def failed(self, tail: bytes) -> None:
-        """Note that the chunk may have been sent, or not: sending was cancelled, or raised."""
+        """Note that sending was cancelled or raised: the chunk may have been sent, or not."""
         self._passing -= 1
         if not (_ends_event(self._tail) and _ends_event(tail)):
             self._tail = _MIDDLE
@@ -51,8 +51,8 @@ class EventStream:
 def is_event_stream(start: Message) -> bool:
     """Return True if a response that starts like this may end between any two of its events.
 
-    Not one with a length, which would be missed; not one in an encoding, whose events cannot be
-    seen, and which has an end of its own.
+    False for a response with a length, which would be cut short. False for an encoded response:
+    its events cannot be seen, and the encoding has an end of its own.
     """
     headers = {name.lower(): value for name, value in start.get("headers", ())}
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""One ASGI call in flight: what HTTP requests and WebSocket sessions have in common.
+"""One ASGI call in flight: the base class of HTTP requests and WebSocket sessions.
 
 Both watch what passes through `send` and `receive`. While serving, each message costs a comparison
 or two. Types unknown here pass through untouched.
@@ -35,13 +35,13 @@ Closing = Literal["on drain", "at deadline"]
 
 
 class Exchange(Work):
-    """What an HTTP request and a WebSocket session have in common.
+    """An HTTP request with its response, or a WebSocket session.
 
     Attributes:
         answer: how far the response has come, or the handshake and the close.
-        may_close: True once the app has said that a drain may close the exchange as it begins.
-        closed: when the drain closed the exchange in the app's place. Set before the close is
-            sent: what the app sends from then on goes no further.
+        may_close: True once the app has called `close_on_drain`.
+        closed: when the drain closed the exchange in the app's place. It is set before the close
+            is sent. Later messages of the app are not passed on.
         aware: True once the app knows that its peer is gone, from a disconnect or from an error.
     """
 
@@ -66,7 +66,7 @@ class Exchange(Work):
         self.may_close = self.aware = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Exchange:
-        """Return itself: apps copy the scope that it stands in."""
+        """Return the exchange itself: apps make deep copies of the scope that holds it."""
         return self
 
     @property
@@ -105,19 +105,19 @@ class Exchange(Work):
             return super().outcome
         if self.cut:  # the peer has not taken the close
             return "aborted"
-        # Cancelled because it did not know of the close, or because it did, and stayed?
+        # Cancelled because it could not know of the close, or because it knew and did not end?
         stayed = self.cancelled and self.aware
         return "cancelled" if self.closed == "at deadline" or stayed else "completed"
 
     def close_on_drain(self) -> None:
         """Let a drain close the exchange as it begins, or now if one has. Idempotent."""
         self.may_close = True
-        if self.drainer.phase is not SERVING:  # and this may be a worker thread
+        if self.drainer.phase is not SERVING:  # posted, because this may be a worker thread
             schedule = self.drainer.close_schedule
             self.drainer.notifier.post(partial(schedule.add, self, now=True))
 
     def excuses(self, error: Exception) -> bool:
-        """Return True for an *error* that is only the app's way to take the end of its exchange."""
+        """Return True for an *error* that the app raises only because its exchange was closed."""
         if self.answered_for_app:
             return True
         return self.closed is not None and ClosedError.is_behind(error)
@@ -131,19 +131,19 @@ class Exchange(Work):
         raise NotImplementedError
 
     async def refuse(self) -> None:
-        """Answer in the app's place: not now, come back."""
+        """Answer 503 in the app's place."""
         raise NotImplementedError
 
     async def settle(self) -> None:
-        """See to what the app has left open when it returned, while draining."""
+        """Complete what the app has left open when it returned, while draining."""
 
     async def conclude(self) -> None:
-        """Give the client what is still possible after the app was cancelled."""
+        """Give the client the best end that is possible after the app was cancelled."""
         raise NotImplementedError
 
 
 def unavailable() -> tuple[Message, Message]:
-    """Return an HTTP response that says: not now, come back."""
+    """Return an HTTP response: 503, with `Retry-After`."""
     body = b"Service Unavailable"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),

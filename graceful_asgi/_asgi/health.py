@@ -49,9 +49,10 @@ TOKEN: Final = Kind(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Answers the platform's questions on paths of its own. Immutable.
+    """Answers the platform's requests for the health paths. Immutable.
 
-    The paths are those of the app's own, without the root path (uvicorn's `--root-path`, a mount).
+    The paths are written as the app sees them: without the root path (uvicorn's `--root-path`, a
+    mount).
 
     Raises:
         PolicyError: (a `ValueError`) a path does not begin with `/` or is given twice, the token
@@ -130,8 +131,8 @@ class Endpoints:
 
     def find(self, scope: Scope) -> Answer | None:
         """Return what answers the HTTP request; None where the app does."""
-        # The path includes the root path: what a proxy takes off it, and the platform's probes,
-        # which go past the proxy, never had. Or what the app is mounted at.
+        # `path` may begin with the root path: where the app is mounted, or the prefix that a proxy
+        # strips. The platform's probes do not pass the proxy, so theirs has no such prefix.
         return self._answers.get(scope["path"].removeprefix(scope.get("root_path") or ""))
 
     async def _answer_readiness(self, drainer: DrainRunner, scope: Scope, send: Send) -> None:
@@ -177,7 +178,7 @@ ENDPOINT_OPTIONS: Final[Mapping[str, Option]] = options_of(Endpoints)
 
 
 async def _drain_all(drainer: DrainRunner) -> Sequence[str]:
-    """Drain every process of the server; return what was not clean about it."""
+    """Drain every process of the server; return a description of each that was not clean."""
     given = drainer.policy.termination_grace_period
     undo_period = PLATFORM_PERIOD if given is None else given
     drainer.begin(REASON, resume_after=undo_period)
@@ -196,7 +197,7 @@ async def _drain_all(drainer: DrainRunner) -> Sequence[str]:
         outcome = await begun.wait()
         if outcome != "clean":
             faults.append(outcome)
-        # A stop ends the siblings by itself, and this request must not be what it waits for.
+        # A stop ends the siblings by itself, and must not wait for this request.
         await drainer.wait_for(lambda: over or drainer.stopping)
         tasks.cancel_scope.cancel()
     return faults

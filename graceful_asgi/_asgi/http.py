@@ -1,4 +1,4 @@
-"""An HTTP request in flight and its response, an event stream's close included."""
+"""An HTTP request in flight and its response, and how a drain closes an event stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..types import Message, Receive, Scope, Send
 
 _FILES: Final = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
-"""Bodies as extensions of ASGI have them."""
+"""The messages by which ASGI extensions send a whole file as the body."""
 
 
 class HTTPExchange(Exchange):
@@ -37,10 +37,10 @@ class HTTPExchange(Exchange):
         Exchange.__init__(self, drainer, scope, receive, send)
         self._body_read = False
         self._message: Message | None = None
-        """How the response starts, and then the piece that completes it, as the app has sent that.
-        It may be on its way for long."""
+        """The app's `http.response.start`, later the message that completes the body. To send that
+        may take long."""
         self._body: StreamedBody | None = None
-        """There once the body comes in pieces, or a drain wants to know about it."""
+        """None until the body comes in pieces, or a drain asks for it."""
 
     @property
     def method(self) -> str:
@@ -62,13 +62,15 @@ class HTTPExchange(Exchange):
             if not message.get("more_body", False):
                 self._body_read = True
         elif message["type"] == "http.disconnect":
-            # ASGI has the server say so as well once a response is complete, whoever completed it.
+            # The server sends this as well once the response is complete, even if it was the drain
+            # that completed it (ASGI specification, "Disconnect - receive event").
             self.aware = True
         return message
 
     @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
-        # Returns the server's own awaitable: a coroutine around it would be a third of our cost.
+        # It returns the server's own awaitable: a coroutine around that would be a third of the
+        # middleware's whole cost.
         kind = message["type"]
         if kind == "http.response.start":
             if self.drainer.phase is not SERVING:
@@ -89,16 +91,16 @@ class HTTPExchange(Exchange):
         self._message = message
         self.drainer.close_schedule.add(self)
         if self._body is not None and self._body.events is not None and not self._is_passive:
-            # The app may have imported sse-starlette for this very response. It looks for the first
-            # time when it has sent this message.
+            # The app may have imported sse-starlette for this very response. sse-starlette looks at
+            # `should_exit` for the first time after this message.
             keep_event_streams_open()
         if self._may_say_close(message):
             message = connection_header.with_close(message)
         return self._send(message)
 
     def _may_say_close(self, message: Message) -> bool:
-        # An early answer plus a close, with the body still on its way, breaks the client's pipe
-        # before it has read the answer. The next response on the connection says it instead.
+        # If the connection closes while the client still sends its body, the client may get a
+        # broken pipe before it reads the answer. The next response says close instead.
         body_pending = not self._body_read and connection_header.has_body(self.scope["headers"])
         return connection_header.closes(self.scope, message) and not body_pending
 
@@ -151,14 +153,14 @@ class HTTPExchange(Exchange):
             await self._close_between_events(self.close_when)
 
     def _check_late(self, message: Message) -> None:
-        """Take what the app sends after its response was completed for it: an end, or too much."""
+        """Ignore an end that the app sends after its response was completed; raise for a piece."""
         self.aware = True
         if self.closed and (message.get("body") or message.get("more_body", False)):
             raise ClosedError(f"{self.method} {self.path} is closed: the server drains")
 
     async def close(self, patience_end: float, *, hurried: bool = False) -> None:
-        # Between two events is where the app has sent the end of one, and that is seen in `send`
-        # only: this waits until `send` has closed the stream, or the app has ended it.
+        # If an event is half out, only `send` sees its end. So `send` closes the stream then, and
+        # this waits until it has done so or the app has ended the stream.
         body = self._streamed_body()
         body.closers += 1
         try:
@@ -172,7 +174,7 @@ class HTTPExchange(Exchange):
         await self._close_between_events(self.close_when)
 
     async def _close_between_events(self, when: CloseWhen) -> None:
-        """Complete the body in the app's place, if no event is half out."""
+        """Complete the body in the app's place, unless an event is half sent."""
         body = self._streamed_body()
         if body.events is None or when == "never" or self.closed or not body.events.between_events:
             return
@@ -182,8 +184,8 @@ class HTTPExchange(Exchange):
         except Exception as exc:
             log.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
         except BaseException:
-            # Whoever waited for a slow reader gave up: the app on the send that this is a part of,
-            # or a drain that was called off. While there is time, the stream goes on.
+            # Cancelled while it waits for a slow reader: the app gave up its own `send`, which this
+            # is a part of, or the drain was called off. If there is time, the stream goes on.
             if self.drainer.waiting or self.drainer.phase is SERVING:
                 self.closed = None
             raise
@@ -194,20 +196,20 @@ class HTTPExchange(Exchange):
         self.drainer.close_schedule.watch(self)
 
     async def settle(self) -> None:
-        # An app that takes the drain for the end of its event stream, and returns without an end
-        # of the body, as sse-starlette does before 3.2. To an EventSource the stream has ended.
+        # The app ended its event stream because of the drain and returned without an end of the
+        # body, as sse-starlette before 3.2 does. For an EventSource that is the end of the stream.
         if self._body is None or (self._body.closing is None and self.close_when == "never"):
             return
         with anyio.CancelScope() as cancel_scope:
-            if self.task is None:  # what it had to be cancelled by has been left by now
+            if self.task is None:  # the cancel scope around the app has been left by now
                 self.cancel_with(cancel_scope)
-            if self._body.closing is not None:  # a slow reader: in flight until it has the end
+            if self._body.closing is not None:  # a slow reader: in flight until it got the end
                 await self._body.closing.wait()
             await self._close_between_events("on drain")
 
     @property
     def _is_passive(self) -> bool:
-        """True where a server drains that we do not know."""
+        """True if the server is one that this package does not know."""
         return isinstance(self.drainer.adapter, PassiveAdapter)
 
     # In the app's place
@@ -223,7 +225,7 @@ class HTTPExchange(Exchange):
         if self.answer == "not started":
             await self._send_unavailable()
         elif self.cut and self._is_passive:
-            # An unknown server cuts the answer only if it sees that the app has failed.
+            # An unknown server resets the connection only if the app raises.
             raise GracefulError(f"{self.method} {self.path} was cut at its deadline")
 
     async def answer_for_app(self) -> None:
@@ -234,7 +236,7 @@ class HTTPExchange(Exchange):
     async def _send_unavailable(self) -> None:
         start, body = unavailable()
         if connection_header.closes(self.scope, start):
-            # Whatever of the request is unread: the process is going away.
+            # Even if the request's body is not read: the process ends.
             start = connection_header.with_close(start)
         try:
             await self._send(start)
@@ -249,9 +251,9 @@ class StreamedBody:
 
     Attributes:
         size: bytes of the pieces so far, but for the last.
-        events: where its events stand; None where it is no event stream that may be closed.
+        events: the events so far; None if it is not an event stream that may be closed.
         closers: how many calls of `close` wait for the end of an event.
-        closing: there once the drain completes the body; set as the server has taken the end.
+        closing: None until the drain completes the body; set when the server has taken the end.
     """
 
     __slots__ = ("_ended", "closers", "closing", "events", "size")
@@ -275,4 +277,4 @@ class StreamedBody:
 
 
 async def _send_nothing() -> None:
-    """Take what the app sends after it was answered for."""
+    """Drop what the app sends after it was answered for."""

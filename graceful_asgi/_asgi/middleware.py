@@ -100,7 +100,7 @@ class GracefulMiddleware:
         self.drainer = drainer if isinstance(drainer, Drainer) else Drainer(settings.policy)
         self._command_line: Mapping[str, Any] = {}
         self._record: ServerRecord | None = None
-        """The server that the app is served by: the first one, where there are several."""
+        """The record of the server that runs the app; of the first server if there are several."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] == "http":
@@ -125,11 +125,11 @@ class GracefulMiddleware:
             and make is HTTPExchange
             and (answer := record.endpoints.find(scope)) is not None
         ):
-            scope[SCOPE_KEY] = record  # or a drain that waits for what passes us by, waits for it
+            scope[SCOPE_KEY] = record  # else `OutsideWork` would count it as not seen, and wait
             return await answer(drainer, scope, send)
 
         exchange = scope[SCOPE_KEY] = make(drainer, scope, receive, send)
-        # No context manager: that alone would be a seventh of what a request costs here.
+        # No context manager: it alone would be a seventh of what the middleware costs.
         drainer.in_flight.enter(exchange)  # counted first, the phase looked at second
         app = self.app if exchange.task is not None else self._in_cancel_scope
         returned = None
@@ -141,7 +141,7 @@ class GracefulMiddleware:
             except Exception as exc:
                 if not exchange.excuses(exc):
                     raise
-                log.detail("%s fell over its end: %r", exchange.path, exc)
+                log.detail("%s raised because it was closed: %r", exchange.path, exc)
             if drainer.phase is not SERVING:
                 await exchange.settle()
             return returned
@@ -156,7 +156,7 @@ class GracefulMiddleware:
             scope[SCOPE_KEY] = record
 
     async def _in_cancel_scope(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        # Outside of asyncio there is no task to cancel, and a scope costs what it costs.
+        # Outside of asyncio there is no task to cancel. On asyncio a scope would cost too much.
         exchange: Exchange = scope[SCOPE_KEY]
         with anyio.CancelScope() as cancel_scope:
             exchange.cancel_with(cancel_scope)
@@ -177,7 +177,7 @@ class GracefulMiddleware:
             log.refused("%s: ignored", fault)
         if record.fault is not None:
             log.refused("%s: the server is left as it is", record.fault)
-        if record.drainer.phase is Phase.STOPPED:  # a late request: the server is on its way out
+        if record.drainer.phase is Phase.STOPPED:  # a late request: the server is about to end
             self._record = None
             return record
         if record.drainer is not runner_of(self.drainer):  # the server was hooked already
@@ -187,7 +187,7 @@ class GracefulMiddleware:
             if change.phase is Phase.STOPPED and self._record is record:
                 self._record = None
 
-        if not record.is_passive:  # nothing says when a passive one has ended
+        if not record.is_passive:  # the end of a passive server cannot be seen
             self.drainer.add_hook(forget)
         return record
 
@@ -201,7 +201,7 @@ class GracefulMiddleware:
             await fail_start(settings.fault, receive, send)
         outer = state.get(STATE_KEY)
         if outer is not None and outer.drainer.phase is not Phase.STOPPED:
-            # This middleware stands further out as well: there is one drain, and that one has it.
+            # The same middleware is further out as well: the outer one has the drain.
             if unused := self._code.names:
                 log.caution(
                     "GracefulMiddleware is in this app twice, and the options of the inner one "
@@ -226,7 +226,7 @@ class GracefulMiddleware:
 
     @asynccontextmanager
     async def serving(self, scope: Scope, settings: ServerSettings) -> AsyncIterator[ServerRecord]:
-        """Drain the server that *scope* is the lifespan of, for the length of a block."""
+        """Drain the server of the lifespan *scope*, for the length of a block."""
         state = scope.get("state")
         # One app object may be served by several servers at once; then each has its own drain.
         is_first = self._record is None or (self._record.is_provisional and self._record.is_passive)
@@ -251,7 +251,7 @@ class GracefulMiddleware:
     async def _attach(
         self, record: ServerRecord, scope: Scope, settings: ServerSettings, *, anew: bool
     ) -> None:
-        """Hook the server that *scope* comes from. No error of ours costs the app its start."""
+        """Hook the server that *scope* comes from. An error here does not fail the app's start."""
         try:
             if anew:
                 record.drainer.use(settings.policy)
@@ -279,12 +279,12 @@ class GracefulMiddleware:
         async def send_startup(message: Message) -> None:
             kind = message["type"]
             if kind == "lifespan.startup.complete" and record is self._record:
-                # Requests come from now on. Those of the first server need no key, and the state
-                # that they are given is the app's.
+                # Requests come from now on. The state that they get belongs to the app, and a
+                # request of the first server needs no key in it.
                 (scope.get("state") or {}).pop(STATE_KEY, None)
             await send(message)
             if kind == "lifespan.startup.complete" and record.is_passive:
-                record.drainer.server_opened()  # nobody else says so
+                record.drainer.server_opened()  # no hook calls it for a passive server
             elif kind == "lifespan.startup.failed":
                 record.drainer.server_closed()
 
@@ -311,13 +311,13 @@ def drain_before_shutdown(receive: Receive, record: ServerRecord) -> Receive:
 
 
 async def fail_start(error: GracefulError, receive: Receive, send: Send) -> NoReturn:
-    """Fail the start of the server. An error alone would mean an app that has no lifespan."""
+    """Fail the start of the server. To raise is not enough: that means "no lifespan" to uvicorn."""
     await receive()
     await send({"type": "lifespan.startup.failed", "message": f"graceful_asgi: {error}"})
     raise error
 
 
 def _refuses(drainer: DrainRunner, exchange: Exchange) -> bool:
-    """Return whether what came while draining gets a 503 in place of an answer."""
+    """Note a request that came while draining; return True if it gets a 503."""
     drainer.arrived(exchange)
     return not drainer.waiting or drainer.policy.new_requests == "reject"

@@ -1,4 +1,4 @@
-"""What a request handler sees of a drain: `drain_notice` and `DrainNotice`."""
+"""`drain_notice` and `DrainNotice`: show a request handler whether its server drains."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DrainNotice:
 
     @property
     def draining(self) -> bool:
-        """Whether the server has begun to drain. Safe from any thread."""
+        """True once the server has begun to drain. Safe from any thread."""
         return self._drainer.phase is not Phase.SERVING
 
     async def wait(self) -> None:
@@ -44,19 +44,19 @@ class DrainNotice:
         await self._drainer.wait_begun()
 
     def time_left(self) -> float:
-        """Seconds until work in flight is cancelled; infinite while no stop has come.
+        """Return the seconds until work in flight is cancelled; infinite while no stop has come.
 
         Safe from any thread.
         """
         return self._drainer.time_left()
 
     def close_on_drain(self) -> None:
-        """Let this response or WebSocket be ended as soon as a drain begins, or now if one has.
+        """Let a drain close this response or WebSocket as it begins, or now if one has begun.
 
-        For what the client comes back to: an event stream (`text/event-stream`), completed between
-        two events; a WebSocket, closed with 1012 when its handler waits for the next message. The
-        ends of a server's clients are spread over the lame duck. It is what `event_streams="close"`
-        and `websockets="close"` do for all of them.
+        An event stream (`text/event-stream`) is completed between two events. A WebSocket is closed
+        with 1012 when its handler waits for the next message or owes no reply. The closes of a
+        server's clients are spread over the lame duck. Use it if the client connects again by
+        itself. `event_streams="close"` and `websockets="close"` do the same for all of them.
 
         A response of another type is left alone: cut short, it would look complete. Call it before
         the response has begun, or at any later time. Idempotent; safe from any thread.

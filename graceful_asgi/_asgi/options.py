@@ -1,6 +1,7 @@
-"""Who wins: the command line over the environment over code over the default, option by option.
+"""Resolves each option: the command line wins over the environment, code and the default.
 
-`resolve` decides, once for each server that starts and whichever way it was started. Pure.
+`resolve` does that once for each server that starts, however it was started. Pure. The options
+themselves are fields of `DrainPolicy` (`policy.py`) and `Endpoints` (`_asgi/health.py`).
 """
 
 from __future__ import annotations
@@ -23,32 +24,32 @@ OPTIONS: Final[Mapping[str, Option]] = {**POLICY_OPTIONS, **ENDPOINT_OPTIONS}
 """Every option that has a keyword, a variable and a flag, by name."""
 
 ALIKE: Final = 0.9
-"""How like two names are, by `difflib`, of which one is the other misspelt: a letter or two."""
+"""From this similarity on (`difflib`) a name counts as misspelt: a letter or two differ."""
 
 COMMAND_LINE_KEY: Final = "graceful_asgi.command_line"
-"""Where the lifespan's `scope["state"]` holds the `CommandLine` until the app has started."""
+"""The key in the lifespan's `scope["state"]` that holds the `CommandLine` until the app started."""
 
 
 class CommandLine:
-    """What `graceful-asgi run` was given, for the middleware that the app may have."""
+    """The options given to `graceful-asgi run`, for the middleware that the app may have."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
-        """Values of options, each of them checked."""
+        """The values of options, each of them checked."""
         self.is_taken = False
-        """Whether the app has a middleware, which drains the server."""
+        """True if the app has a middleware, which drains the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """How one server drains, and which paths are answered for it. Immutable."""
+    """The settings of one server: how it drains, and which paths are answered. Immutable."""
 
     policy: DrainPolicy
     endpoints: Endpoints
     origins: Sequence[str]
-    """Each value that is not the default, with who gave it."""
+    """Each value that is not the default, and where it came from."""
     faults: Sequence[GracefulError]
-    """What was given and is not allowed. It was left out."""
+    """One error for each value that is not allowed. Such a value was left out."""
 
     @property
     def fault(self) -> GracefulError | None:
@@ -67,13 +68,13 @@ class CodeOptions:
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)  # one is a secret
     ready: Any = None
     faults: Sequence[GracefulError] = ()
-    """What was given and is not allowed. It is not among the values."""
+    """One error for each keyword that is not allowed. It is not among the values."""
 
     @classmethod
     def read(
         cls, given: Mapping[str, Any], *, policy: object, drainer: object, ready: Any
     ) -> CodeOptions:
-        """Return what the keywords of `GracefulMiddleware` come to. Raises nothing.
+        """Check the keywords of `GracefulMiddleware`, and return their values. Raises nothing.
 
         Args:
             given: the keywords that are options.
@@ -146,7 +147,7 @@ def _alike(name: str, known: Iterable[str], *, cutoff: float) -> Sequence[str]:
 
 
 def misspelt(environ: Mapping[str, str]) -> Sequence[str]:
-    """Return the variables that are nearly options, each with the option that it is like."""
+    """Return the variables that look like misspelt options, each with the option it resembles."""
     known = {each.variable for each in OPTIONS.values()}
     others = [name for name in environ if name.startswith(PREFIX) and name not in known]
     found = []
@@ -159,10 +160,11 @@ def misspelt(environ: Mapping[str, str]) -> Sequence[str]:
 def resolve(
     code: CodeOptions, environ: Mapping[str, str], command_line: Mapping[str, Any] | None = None
 ) -> ServerSettings:
-    """Return what counts for a server. Raises nothing: what is not allowed is left out, and said.
+    """Return the settings of a server. Raises nothing: a value that is not allowed is left out, and
+    is in `faults`.
 
     Args:
-        code: what the app's code gives.
+        code: the options from the app's code.
         environ: the environment of the process.
         command_line: values that `graceful-asgi run` was given, each of them checked.
     """
@@ -187,7 +189,7 @@ def resolve(
 
     try:
         endpoints = Endpoints(ready=code.ready, **_among(ENDPOINT_OPTIONS, values))
-    except PolicyError as error:  # each value is allowed; they do not go together
+    except PolicyError as error:  # each value is allowed, but not both together
         faults.append(error)
         endpoints = Endpoints()
     return ServerSettings(

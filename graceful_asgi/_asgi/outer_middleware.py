@@ -1,4 +1,4 @@
-"""`OuterMiddleware`: the middleware put around an app from outside, which may have it already."""
+"""`OuterMiddleware`: wraps an app for `graceful-asgi run`, unless it has the middleware already."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class OuterMiddleware(GracefulMiddleware):
-    """The middleware of an app that may have its own: then it steps aside.
+    """A middleware that steps aside if the app has one of its own.
 
-    Whether the app has one shows in the lifespan: the app's middleware takes the command line
-    before the app receives or sends the first message, or fails for want of a lifespan.
+    The lifespan shows whether it has: the app's middleware takes the command line before the app
+    receives or sends its first message, or fails because it has no lifespan.
 
     Args:
         app: the ASGI app.
@@ -79,9 +79,9 @@ class OuterMiddleware(GracefulMiddleware):
 
 
 def without_lifespan(app: ASGIApp) -> ASGIApp:
-    """Return *app* with a lifespan in which nothing happens, and which *app* does not see.
+    """Return *app* with an empty lifespan, which *app* itself does not see.
 
-    `OuterMiddleware` finds the server in it, before the first request.
+    In that lifespan `OuterMiddleware` finds the server, before the first request.
     """
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> Any:

@@ -1,6 +1,6 @@
-"""Where the middleware stands in an app: which other ASGI apps are called before it.
+"""Finds the other ASGI apps that are called before the middleware, and warns about them.
 
-An app is not told what stands around it. But the call of the lifespan goes through all of them,
+An app does not know what wraps it. But the call of the lifespan goes through all of the wrappers,
 one inside of the other, and each has the scope among its local variables.
 """
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _TRANSPARENT: Final = frozenset(
     (
-        # What servers put around an app.
+        # Wrappers that servers put around an app.
         *("uvicorn", "hypercorn", "granian", "daphne", "mangum", "asgi_lifespan"),
-        # Frameworks: what of them stands outside of every middleware.
+        # Frameworks: the parts that are outside of every middleware.
         *("starlette.applications", "starlette.middleware.errors", "fastapi", "litestar"),
         *("quart", "django", "channels", "datasette", "graceful_asgi"),
         # Middleware that answers no request in the app's place.
@@ -32,8 +32,8 @@ _TRANSPARENT: Final = frozenset(
         *("opentelemetry", "sentry_sdk", "ddtrace", "newrelic", "elasticapm", "scout_apm"),
     )
 )
-"""Modules, with all that is in them, whose apps pass every request on. Some of them put themselves
-outside of everything, and nobody could move them."""
+"""Modules and packages whose apps pass every request on. Some of them always wrap the whole app, so
+a user could not move the middleware outside of them."""
 
 _PARAMETERS: Final = frozenset(("scope", "receive", "send"))
 
@@ -42,24 +42,24 @@ _FRAMEWORKS: Final = ("starlette.applications", "fastapi.applications")
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What stands outside of the middleware and may answer requests itself, from the inside out."""
+    """The apps outside of the middleware that may answer requests, from the inside out."""
 
     same_app: Sequence[str]
-    """Middleware of the very app that has this one."""
+    """Other middleware of the app that has this one."""
     around: Sequence[str]
-    """What that app is a part of."""
+    """The apps that contain that app."""
 
 
 def check_position(scope: Scope, paths: Sequence[str]) -> None:
-    """Warn where other apps get requests that the middleware should have. Call it at startup.
+    """Warn if other apps get requests that the middleware should get. Call it at startup.
 
     Args:
-        scope: the lifespan's, as the middleware was called with it.
-        paths: those that the middleware answers itself.
+        scope: the lifespan's scope, as the middleware was called with it.
+        paths: the paths that the middleware answers itself.
     """
     try:
         outside = find_outside(scope)
-    except Exception:  # frames hold what other people's code has put there
+    except Exception:  # the local variables of other people's code may do anything
         log.failed("what is outside of GracefulMiddleware cannot be found")
         return
     if outside.around:
@@ -78,12 +78,12 @@ def check_position(scope: Scope, paths: Sequence[str]) -> None:
 
 
 def find_outside(scope: Scope) -> Outside:
-    """Return what stands outside of the caller in the call that *scope* came by."""
+    """Return the apps outside of the caller, in the call that brought *scope*."""
     same_app: list[str] = []
     around: list[str] = []
     names = same_app
     found: list[FrameType] = list(_callers(scope))
-    # An app that is wrapped by hand, and not by `add_middleware`, has all of them around it.
+    # If the app was wrapped by hand and not by `add_middleware`, all of them contain it.
     if not any(_module(frame).startswith(_FRAMEWORKS) for frame in found):
         names = around
     for frame in found:
@@ -106,9 +106,9 @@ def _callers(scope: Scope) -> Iterator[FrameType]:
 
 
 def _is_call(frame: FrameType, scope: Scope) -> bool:
-    """Return whether the frame is that of an ASGI app. A server has a scope, and is not given one.
+    """Return True if the frame is that of an ASGI app: it has a scope as an argument.
 
-    Some apps give a copy of the scope to the app inside of them, so it is known by its type.
+    A server makes its scope itself. Some apps pass on a copy, so scopes are compared by type only.
     """
     code = frame.f_code
     parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -1,4 +1,4 @@
-"""What the middleware keeps of each server that its app is served by."""
+"""`ServerRecord`: what the middleware knows about each server that runs its app."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from .health import Endpoints
 
 STATE_KEY: Final = "graceful_asgi"
-"""Where the lifespan's `scope["state"]` holds the record while the app starts: the same middleware
-further in leaves the server to this one. Afterwards only the records of second servers stay there:
-without a key in its state a request belongs to the first."""
+"""The key in the lifespan's `scope["state"]` that holds the record while the app starts: a second
+middleware further in sees it, and leaves the server to the first. Afterwards only a second server
+of the same app keeps its record there. A request without the key belongs to the first server."""
 
 
 class ServerRecord(str):
     """One server: its drain, and the paths that are answered for it.
 
-    To whoever copies or dumps the state that holds it, it is a string: the state of a lifespan is
-    the app's, and apps give it to `copy.deepcopy` and to `json.dumps`.
+    It is a string, because the state that holds it belongs to the app, and apps give their state to
+    `copy.deepcopy` and `json.dumps`.
     """
 
     __slots__ = ("drainer", "endpoints", "fault", "is_passive", "is_provisional")
@@ -34,13 +34,13 @@ class ServerRecord(str):
     ) -> None:
         self.drainer = drainer
         self.endpoints = endpoints if endpoints else None
-        """None where no path is answered: each request looks."""
+        """None if no path is answered, so that each request has only that to check."""
         self.fault: GracefulError | None = None
-        """Why the server must not start."""
+        """The error for which the server must not start."""
         self.is_passive = True
-        """Whether nothing but the end of the lifespan tells of a stop."""
+        """True if only the end of the lifespan shows a stop: the server is not known here."""
         self.is_provisional = is_provisional
-        """Whether it was found at a request: nothing says when such a server has ended."""
+        """True if the server was found at a request: its end does not show in a lifespan."""
 
     def __copy__(self) -> Self:
         return self

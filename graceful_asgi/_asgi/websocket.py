@@ -1,10 +1,10 @@
 """A WebSocket session in flight, and how a drain closes it: at a boundary.
 
-A boundary is where the session owes its client nothing that anybody can see:
+A boundary is a moment in which the session owes its client no reply, as far as can be seen:
 
 * the handler waits for the next message, and the server has none;
-* or it has been given none lately, and is between two of its own sends: it only sends, or waits for
-  something else.
+* or the handler got no message lately, and is between two of its own sends: it only sends, or waits
+  for something else.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from ..types import Message, Receive, Scope, Send
 
 SERVICE_RESTART: Final = 1012
-"""The close code for "come back": IANA's registry, and what uvicorn sends."""
+"""The close code that means "connect again": 1012 in IANA's registry. uvicorn sends the same."""
 
 QUIET_PERIOD: Final = 0.25
-"""Seconds without a send after which a reply that comes in several parts is taken for whole."""
+"""Seconds without a send after which a reply in several parts counts as complete."""
 
 RECENT_PERIOD: Final = 30.0
-"""Seconds after which a message that has had no reply is taken for one that gets none."""
+"""Seconds after which a message without a reply counts as one that gets none."""
 
 READ_TURNS: Final = 10
-"""Turns of the loop in which bytes that lie in the kernel wake a handler that waits: one to poll,
-and up to five in websockets' legacy protocol, whose reader is a task of its own."""
+"""Turns of the loop until bytes in the kernel have woken a waiting handler: one to poll, and up to
+five in websockets' legacy protocol, whose reader is a task of its own."""
 
 READ_PERIOD: Final = 0.02
-"""Seconds that the server is given to come out with a message that it has read."""
+"""Seconds for the server to hand over a message that it has read."""
 
 MOST_AHEAD: Final = 100
-"""Messages that are taken from the server for a handler that does not ask for any."""
+"""How many messages are taken from the server for a handler that does not ask for them."""
 
 _CLOSE: Final = {"code": SERVICE_RESTART, "reason": "service restart"}
 
@@ -78,30 +78,30 @@ class WebSocketExchange(Exchange):
     def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
         Exchange.__init__(self, drainer, scope, receive, send)
         self._receiving = self._sending = 0
-        """How many calls of `receive` wait, and how many of `send` for the server to take it."""
+        """How many calls of `receive` wait for a message, and how many of `send` for the server."""
         self._given = self._unanswered = 0
-        """Messages that the handler was given; and those less what it has sent since."""
+        """How many messages the handler was given; that number less its sends since then."""
         self._replies = False
-        """True once it has sent something after it had been given a message."""
+        """True once the handler has sent something after it got a message."""
         self._given_at = self._sent_apart_at = -math.inf
-        """When it was given a message last; when it last sent one while it waited for the next:
-        then one task sends, and another waits."""
+        """When the handler got its last message. When it last sent one while it also waited for a
+        message: then one of its tasks sends, and another waits."""
 
         # While a drain closes the session:
         self._told_in = 0
-        """The number of the drain that has told the session to close, and when it first did."""
+        """The number of the drain that told the session to close; below, when it did so first."""
         self._told_at = -math.inf
         self._patience_end, self._hurried = math.inf, False
         self._holds_back = self._closes_after_send = False
-        """True while the handler gets no more messages; while its next send ends the session."""
+        """True while the handler gets no messages; True if its next send closes the session."""
         self._let_go: anyio.Event | None = None
-        """Set as the handler may get messages again, or the session is over."""
+        """Set when the handler may get messages again, or the session is over."""
         self._mailbox: deque[Message] = deque()
         """Messages taken from the server that the handler has not been given."""
         self._reading: anyio.Event | None = None
-        """There while the drain looks what the server has read; set when it has."""
+        """Not None while the drain takes messages that the server has read; set at the end."""
         self._changed: anyio.Event | None = None
-        """Set as the handler waits, or has sent something; there once `close` waits for that."""
+        """Set when the handler waits or has sent something; None until `close` waits for that."""
 
     @property
     def progress(self) -> str:
@@ -144,7 +144,7 @@ class WebSocketExchange(Exchange):
             if message["type"] != "websocket.receive":
                 return message if self.closed is None else _as_ours(message)
             if self.closed is not None:
-                continue  # it has crossed the close: its client has to send it again
+                continue  # it has crossed the close: the client has to send it again
             if not self._holds_back:
                 return message
             self._mailbox.appendleft(message)
@@ -179,7 +179,7 @@ class WebSocketExchange(Exchange):
         if self._receiving:
             self._sent_apart_at = self.drainer.now()
         self._note_change()
-        # A handler that does nothing but wait in `send` is between two sends only here.
+        # A handler that is always inside of `send` is between two sends only here.
         if self._closes_after_send and not self._receiving and not self._owes_for():
             await self._close()
 
@@ -226,11 +226,11 @@ class WebSocketExchange(Exchange):
             await self._close()
 
     async def _close_in_receive(self) -> None:
-        """Close the session while its handler waits for a message, or return as it waits no more.
+        """Close the session while its handler waits for a message; return when it waits no more.
 
-        A message that the server has read comes first. Then the handler gets no more, so that what
-        it was given is all that it has to answer. A handler that has never replied to any may only
-        collect them: it gets its messages until nobody can expect a reply.
+        The handler first gets a message that the server has read already. Then it gets no more, so
+        that it has to answer only what it got. A handler that has never sent a reply may only
+        collect messages: it gets them until no reply can be expected any more.
         """
         given = self._given
         for _ in range(READ_TURNS):
@@ -245,9 +245,9 @@ class WebSocketExchange(Exchange):
         await self._next_change(math.inf)
 
     async def _close_between_sends(self) -> None:
-        """Close the session of a handler that does something else than wait for a message.
+        """Close the session of a handler that does not wait for a message.
 
-        What the server has read comes first: the client's own close above all.
+        First take what the server has read already, above all the client's own close.
         """
         await self._read_ahead()
         if self._receiving or self._owes_for() or self.answer != "started":
@@ -276,15 +276,15 @@ class WebSocketExchange(Exchange):
             self._reading = None
 
     def _owes_for(self) -> float:
-        """Return the seconds for which the session may owe its client something; 0 if nothing."""
+        """Return the seconds for which the session may owe its client a reply; 0 if none."""
         now = self.drainer.now()
         return max(0.0, (self._owes_apart() if self._receiving else self._owes_in_turn()) - now)
 
     def _owes_apart(self) -> float:
-        """Return until when a reply may be owed while the handler waits: by another task of it.
+        """Return until when another task of the handler may owe a reply, while one task waits.
 
-        Nobody can see it. A message that has had as many replies as messages came is answered when
-        no more of them come; one that never gets any is waited for in vain, and not for long.
+        That cannot be observed. If there were as many sends as messages, the replies are complete
+        when no more sends come. If a message got no reply, wait for one, but not for long.
         """
         if self.may_close or (self._replies and math.isinf(self._sent_apart_at)):
             return -math.inf  # one task does it all, and has replied: it waits again
@@ -294,9 +294,8 @@ class WebSocketExchange(Exchange):
     def _owes_in_turn(self) -> float:
         """Return until when a reply may be owed while the handler does not wait for a message.
 
-        It has been given a message lately, and is at work on it, or sends, which may be the rest of
-        a reply: that goes on until it waits again. Or it was given its last message long ago, to
-        send for ever.
+        If the handler got a message lately, it works on the reply, or sends parts of it, until it
+        waits again. If its last message was long ago, it sends for ever and owes no reply.
         """
         # A reply may take as long as the grace period allows for one.
         recent_period = max(RECENT_PERIOD, self.drainer.policy.grace_period)
@@ -313,8 +312,8 @@ class WebSocketExchange(Exchange):
         try:
             await self.conclude()
         except BaseException:
-            # A drain that was called off, or a handler that gave up on the send that this is a part
-            # of: the peer does not read.
+            # Cancelled, because the peer does not read: the drain was called off, or the handler
+            # gave up its own `send`, which this is a part of.
             if self.drainer.waiting or self.drainer.phase is SERVING:
                 self.closed = None
             raise
@@ -328,7 +327,7 @@ class WebSocketExchange(Exchange):
         self.answer = "refused"
 
     async def settle(self) -> None:
-        if self.closed is not None:  # a task of the app's may have been cancelled in the close
+        if self.closed is not None:  # the task of the app that closed it may have been cancelled
             await self.conclude()
 
     async def answer_for_app(self) -> None:
@@ -342,20 +341,20 @@ class WebSocketExchange(Exchange):
         messages: tuple[Message, ...] = ({"type": "websocket.close", **_CLOSE},)
         extensions = self.scope.get("extensions") or ()
         if self.answer == "not started" and "websocket.http.response" in extensions:
-            # A handshake: without the extension a close makes a 403 of it.
+            # A handshake: without the denial extension the server answers a close with 403.
             messages = tuple({**m, "type": f"websocket.{m['type']}"} for m in unavailable())
         try:
             for message in messages:
                 await self._send(message)
-        except Exception as exc:  # the server has closed it first, in its own words
+        except Exception as exc:  # the server has closed it first
             log.detail("%s was closed already: %r", self.path, exc)
         self.answer = "complete"
 
 
 def _as_ours(message: Message) -> Message:
-    """Return a server's disconnect with the code of our close, where it has none of the client's.
+    """Return a server's disconnect with the code of our close, unless it has the client's code.
 
-    uvicorn's `websockets` protocol says 1005 after a close of the app's.
+    uvicorn's `websockets` protocol gives 1005 after a close by the app.
     """
     if message["type"] == "websocket.disconnect" and message.get("code") in (None, 1005, 1006):
         return {**message, **_CLOSE}

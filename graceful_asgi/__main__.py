@@ -1,7 +1,7 @@
-"""``python -m graceful_asgi`` and ``graceful-asgi``: the command line's exit code, and its errors.
+"""``python -m graceful_asgi`` and ``graceful-asgi``: runs a command and returns its exit code.
 
-0: done, and all is well. 1: done, and it is not. 2: could not be done. 130: interrupted. Only a
-command itself says 0 or 1.
+0: done, and the result is good. 1: done, and the result is bad. 2: the command could not run. 130:
+interrupted. Only a command itself returns 0 or 1.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _COULD_NOT
     from ._cli.group import group
 
-    # A shell without job control has it ignored for what it starts in the background. The event
-    # loop takes it over from Python's own handler, and from no other.
+    # A shell without job control starts background processes with SIGINT ignored. And the event
+    # loop replaces Python's own handler only, no other.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fill_standard_descriptors() -> None:
-    """Open what was closed of descriptors 0 to 2: libuv aborts if it is given one of those."""
+    """Open those of the descriptors 0 to 2 that are closed: libuv aborts if it gets one of them."""
     for fd in range(3):
         try:
             os.fstat(fd)

@@ -2,9 +2,9 @@
 
 GracefulError
  +-- PolicyError    a value that is not allowed            (also a ValueError)
- +-- MisuseError    a call that makes no sense as it stands (also a RuntimeError)
- +-- ControlError   a control socket that cannot be had    (also an OSError)
- +-- ClosedError     a send to a client that has been sent away (also an OSError)
+ +-- MisuseError    a call that cannot work where it is    (also a RuntimeError)
+ +-- ControlError   a control socket that cannot be used   (also an OSError)
+ +-- ClosedError    a send after the drain's close         (also an OSError)
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 from .report import printable
 
 _DISCONNECTS: Final = ("ClientDisconnect", "WebSocketDisconnect")
-"""What Starlette raises in the place of an `OSError` from `send`. Named, and not imported."""
+"""The error that Starlette raises in place of an `OSError` from `send`. Compared by name, so that
+Starlette is not imported."""
 
 
 class GracefulError(Exception):
@@ -22,7 +23,7 @@ class GracefulError(Exception):
 
 
 class PolicyError(GracefulError, ValueError):
-    """A field has a value that is not allowed; the message names field, value and what is."""
+    """A field has a value that is not allowed; the message names the field and what is allowed."""
 
 
 class MisuseError(GracefulError, RuntimeError):
@@ -30,7 +31,7 @@ class MisuseError(GracefulError, RuntimeError):
 
 
 class ControlError(GracefulError, OSError):
-    """A directory, or a socket in it, is not what it has to be; the message says what is."""
+    """A directory, or a socket in it, is not what it has to be; the message says what is wrong."""
 
 
 class ClosedError(GracefulError, OSError):
@@ -45,9 +46,9 @@ class ClosedError(GracefulError, OSError):
 
     @classmethod
     def is_behind(cls, error: BaseException | None) -> bool:
-        """Say whether *error* is one of these, or what a framework makes of one for its app.
+        """Return True if *error* is a `ClosedError`, or an error that a framework made of one.
 
-        A failure of the app's own while it handles one is neither.
+        False for another error of the app that was raised while it handled a `ClosedError`.
         """
         seen: list[BaseException] = []
         while error is not None and error not in seen:

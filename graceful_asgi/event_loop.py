@@ -1,7 +1,7 @@
-"""What asyncio and trio do differently, as far as this package can tell, and how to share a loop.
+"""Covers what asyncio and trio do differently and anyio leaves open.
 
-anyio covers the waiting. It does not cover these: having a function run by the loop from a
-signal handler, and a clock that a test may drive.
+That is: making the loop run a function from a signal handler, a clock that a test may drive, and
+sharing the loop with others during long work.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SLICE: Final = 50
-"""How many of many pieces of work are dealt with in one turn of the loop. Each takes some 0.3 ms
-with a framework and its answer, so a turn takes some 15 ms, and nobody else waits for long."""
+"""How many pieces of work are handled in one turn of the loop. Each takes some 0.3 ms with a
+framework and its answer, so a turn takes some 15 ms, and other tasks do not wait for long."""
 
 
 def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
@@ -36,10 +36,10 @@ def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def import_for_waiting() -> None:
-    """Import what a task needs to wait, now, in an event loop.
+    """Import now what a task needs to wait. Call it in an event loop.
 
-    anyio imports its modules when they are first used. That might be during a stop, and then the
-    process may have no descriptor left to read a file with.
+    anyio imports its modules when they are first used. That might be during a stop, when the
+    process may have no descriptor left to read a file.
     """
     anyio.Event()
     anyio.CancelScope()
@@ -47,7 +47,7 @@ def import_for_waiting() -> None:
 
 
 def in_event_loop() -> bool:
-    """Return whether the caller runs in an event loop, asyncio's or trio's."""
+    """Return True if the caller runs in an event loop, asyncio's or trio's."""
     if running_asyncio_loop() is not None:
         return True
     trio = sys.modules.get("trio")
@@ -58,10 +58,10 @@ def in_event_loop() -> bool:
 
 
 def run_soon() -> RunSoon:
-    """Return how to have the running loop call a function, from any thread or signal handler.
+    """Return a function by which any thread or signal handler can run a call on this loop.
 
-    Both natives are documented for that: `loop.call_soon_threadsafe` and trio's
-    `TrioToken.run_sync_soon`. `anyio.from_thread` is not: it waits for the answer.
+    `loop.call_soon_threadsafe` and trio's `TrioToken.run_sync_soon` are documented for that.
+    `anyio.from_thread` is not: it waits for the answer.
     """
     loop = running_asyncio_loop()
     if loop is not None:
@@ -72,7 +72,7 @@ def run_soon() -> RunSoon:
 
 
 async def run_blocking(function: Callable[[T], R], argument: T) -> R:
-    """Return what *function* returns. It may block: it is called in a thread, if there is one."""
+    """Call *function*, which may block, in a thread if one can be had; return its result."""
     has_thread = False
 
     def call() -> R:
@@ -85,14 +85,14 @@ async def run_blocking(function: Callable[[T], R], argument: T) -> R:
     except RuntimeError:
         if has_thread:
             raise
-    return function(argument)  # the process has as many threads as it may have
+    return function(argument)  # no thread can be started: block the loop
 
 
 def spawn(run: Callable[[], Awaitable[Any]]) -> object:
-    """Have *run* called and awaited beside everything else on the running loop.
+    """Run *run* in a task of its own on the running loop.
 
-    Returns what has to be kept while it runs; None outside of a loop, where nothing runs. *run*
-    must not raise: nobody would hear of it.
+    Return the task, which the caller has to keep while it runs. Return None outside of a loop,
+    where nothing runs. *run* must not raise: nobody would see the error.
     """
     loop = running_asyncio_loop()
     if loop is not None:
@@ -119,10 +119,9 @@ def running_clock() -> Clock:
 
 
 class Wakeup:
-    """One task's ear on events that come from anywhere: other threads, signal handlers.
+    """Wakes one task when something has happened in another thread or in a signal handler.
 
-    Register first, look at the state second, wait last: then nothing that happens between two
-    looks is missed.
+    Register first, look at the state second, wait last: then no change between two looks is missed.
     """
 
     __slots__ = ("_event", "_run_soon")
@@ -133,7 +132,7 @@ class Wakeup:
 
     def wake(self) -> None:
         """Wake the listening task. Idempotent; safe from any thread and in a signal handler."""
-        # The loop is closed, or trio's run is over: nobody is listening any more.
+        # The loop is closed, or trio's run is over: no task waits any more.
         with contextlib.suppress(RuntimeError):
             self._run_soon(self._set)
 
@@ -148,7 +147,7 @@ class Wakeup:
 
 
 def current_task() -> asyncio.Task[Any] | None:
-    """Return the asyncio task that the caller runs in, or None where there is none."""
+    """Return the asyncio task that the caller runs in, or None if there is none."""
     try:
         return asyncio.current_task()
     except RuntimeError:

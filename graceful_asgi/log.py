@@ -1,8 +1,8 @@
-"""What a drain logs: logger `graceful_asgi`, one line per event, nothing per request.
+"""Logs the events of a drain: logger `graceful_asgi`, one line per event, nothing per request.
 
 Each record carries a stable event name and its figures as `extra`, under names that begin with
 `graceful.`: a JSON formatter needs no parsing, and no key of another library is overwritten
-(`event` is structlog's key for the message). How records reach the log is in `log_writer`.
+(`event` is structlog's key for the message). `log_writer` brings the records to the log.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("graceful_asgi")
 
 MUTED: Final = logging.Logger("graceful_asgi.muted", logging.CRITICAL + 1)
-"""Writes nothing. Takes the place of a server's logger where the next words of that would only
-repeat, in a traceback, what the stuck report says."""
+"""Writes nothing. Replaces a server's logger where its next lines would only repeat, with a
+traceback, what the stuck report says."""
 
 PREFIX: Final = "graceful."
 """The beginning of the name of every extra. stamina prefixes its extras in the same way."""
@@ -91,7 +91,7 @@ def _meaning(change: PhaseChange) -> str:
 
 
 def closing(kinds: Mapping[str, int], period: float) -> None:
-    """Log what is closed over the lame duck, because it would not end by itself."""
+    """Log how many WebSockets and event streams the lame duck closes, because they are endless."""
     what = " and ".join(f"{count} {_LONG_LIVED[kind]}" for kind, count in sorted(kinds.items()))
     _drain(logging.INFO, "closing %s over %.1f s", what, period, event="closing", exc=None, **kinds)
 
@@ -110,7 +110,7 @@ def stop_follows(what: str, began_by: str) -> None:
 
 
 def progress(statistics: DrainStatistics) -> None:
-    """Log how the drain goes on: how much is in flight, the oldest of it, the time left."""
+    """Log the progress of the drain: how much is in flight, the oldest of it, the time left."""
     oldest, left = statistics.oldest, statistics.time_left
     _drain(
         logging.INFO,
@@ -128,7 +128,7 @@ def progress(statistics: DrainStatistics) -> None:
 
 
 def held(outcome: DrainOutcome, statistics: DrainStatistics) -> None:
-    """Log what became of a drain that does not end the process: it waits for a stop."""
+    """Log the outcome of a drain that does not end the process, and now waits for a stop."""
     count = statistics.in_flight
     text = f"not drained, {count} still in flight" if count else "drained"
     _drain(
@@ -188,7 +188,7 @@ def stuck(work: StuckWork) -> None:
 
 
 def all_stuck(works: Sequence[StuckWork]) -> None:
-    """Name stuck work, the oldest first. A thousand lines help nobody: the rest is counted."""
+    """Name stuck work, the oldest first. After some lines the rest is only counted."""
     for work in sorted(works, key=lambda work: -work.age)[:STUCK_LINES]:
         stuck(work)
     if len(works) > STUCK_LINES:
@@ -247,9 +247,9 @@ def exit_overdue(waits_for: str, stacks: Iterable[str], *, seconds: float) -> No
 
 
 def hooked(what: str, policy: DrainPolicy, origins: Sequence[str] = ()) -> None:
-    """Log that the server was found, and what it will do when it is told to stop.
+    """Log that the server was found, and the periods of its drain.
 
-    *origins* says where each option that is not the default came from.
+    *origins* names where each option that is not the default came from.
     """
     _drain(
         logging.INFO,
@@ -267,7 +267,7 @@ def hooked(what: str, policy: DrainPolicy, origins: Sequence[str] = ()) -> None:
 
 
 def passive(why: str, origins: Sequence[str] = ()) -> None:
-    """Log that there is no server to act on: nothing is held, closed or ended by a deadline."""
+    """Log that there is no server to act on: no connection is closed, and no deadline is kept."""
     _drain(
         logging.INFO,
         "passive, %s: requests are counted and told to close, the server stops as it always does%s",
@@ -326,12 +326,12 @@ def caught(message: str, *args: object) -> Iterator[None]:
 
 
 def detail(message: str, *args: object) -> None:
-    """Log something that is of interest only when a drain is debugged."""
+    """Log a detail that only the debugging of a drain needs."""
     _drain(logging.DEBUG, message, *args, event="detail")
 
 
 def supervision(event: str, message: str, *args: object, level: int = logging.INFO) -> None:
-    """Log what the parent of the workers does, or has seen of them."""
+    """Log what the parent of the workers does, or what has happened to a worker."""
     _write("supervisor", level, message, *args, event=event)
 
 

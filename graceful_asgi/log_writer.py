@@ -1,7 +1,7 @@
-"""How records reach the log: escaped, as visible as the server's own, and without waiting for it.
+"""`Writer`: writes records to the log, escaped, as visible as the server's own, without a wait.
 
-Once a `Writer` has been started, a thread writes the records. Then nobody who logs waits for the
-log: a pipe that nobody reads delays neither the listener close nor the orders to the workers.
+Once a `Writer` has been started, a thread writes the records. Then the code that logs never waits:
+a pipe that nobody reads delays neither the listener close nor the orders to the workers.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ WRITE_PERIOD: Final = 0.5
 """Seconds that the end of the process waits for the last lines to be written."""
 
 CONSUME_PERIOD: Final = 2.0
-"""Seconds that it waits after that for the reader of a `QueueHandler`'s queue."""
+"""Seconds that it then waits for the reader of a `QueueHandler`'s queue."""
 
 _SILENCE: Final = 0.25
 """Seconds in which that reader takes no record, and so counts as gone."""
 
 _MOST_WAITING: Final = 10_000
-"""Records that wait for a log which nobody reads. More are dropped, because memory is finite."""
+"""How many records may wait for a log that nobody reads. More are dropped to bound the memory."""
 
 _Jobs: TypeAlias = "queue.SimpleQueue[Callable[[], object] | None]"
 
 
 class Writer:
-    """Hands the records of *logger* to the program's handlers, in a thread while one is up.
+    """Passes the records of *logger* to the program's handlers, in a thread while one runs.
 
     Every method is safe from any thread.
     """
@@ -58,7 +58,7 @@ class Writer:
         self._ended.set()
 
     def follow(self, name: str) -> None:
-        """Be as visible as the logger *name*, a server's own, from now on. Idempotent.
+        """Make our records as visible as those of the logger *name*, the server's. Idempotent.
 
         Where the program sets no level for our logger, the level of *name* is enough for our
         records. Where no handler would get our records, the handlers of *name* get them: uvicorn
@@ -78,10 +78,10 @@ class Writer:
         return level >= (min(theirs, own) if self._has_handlers() else theirs)
 
     def start(self) -> None:
-        """Have a thread write, until `stop` has been called as often as this.
+        """Write in a thread, until `stop` has been called as often as `start`.
 
-        To be called at startup: at a stop there may be no thread to be had. Where there is none
-        now, whoever logs writes.
+        Call it at startup: at a stop the system may have no thread to give. If it has none now, the
+        code that logs writes the record itself.
         """
         with self._lock:
             self._users += 1
@@ -96,10 +96,10 @@ class Writer:
                 return
             self._jobs, self._ended, self._pid = jobs, ended, os.getpid()
             atexit.unregister(self.flush)
-            atexit.register(self.flush)  # before the program's own, which may end its handlers
+            atexit.register(self.flush)  # runs before functions that were registered earlier
 
     def stop(self) -> None:
-        """Let the thread go once it has written everything. Does not wait for that."""
+        """End the thread once it has written everything. Does not wait for that."""
         with self._lock:
             self._users = max(0, self._users - 1)
             if not self._users and (jobs := self._running()) is not None:
@@ -107,7 +107,7 @@ class Writer:
                 jobs.put(None)
 
     def write(self, record: logging.LogRecord) -> None:
-        """Write *record*, or have it written. Raises nothing."""
+        """Write *record*, or pass it to the thread. Raises nothing."""
         jobs = self._running()
         if jobs is None:
             self._deliver(record)
@@ -116,14 +116,14 @@ class Writer:
             jobs.put(partial(contextvars.copy_context().run, self._deliver, record))
 
     def flush(self, *, write: float = WRITE_PERIOD, consume: float = CONSUME_PERIOD) -> bool:
-        """Wait until every record so far has reached its sink. Not for an event loop: it blocks.
+        """Wait until every record so far has reached its sink. Blocks: do not call it on a loop.
 
         That includes the queues of `logging.handlers.QueueHandler`: the thread of their listener
         ends with the process, and the records that it has not taken by then are lost.
 
         Args:
-            write: seconds for the thread that writes, at the longest.
-            consume: seconds for the readers of queues, at the longest.
+            write: seconds for the thread that writes, at the most.
+            consume: seconds for the readers of queues, at the most.
 
         Returns:
             False if some of the records may be lost.
@@ -134,7 +134,7 @@ class Writer:
         return all([_is_consumed(handler, deadline) for handler in self._handlers()])
 
     def is_written(self, seconds: float = WRITE_PERIOD) -> bool:
-        """Wait until the thread has written every record so far, *seconds* at the longest.
+        """Wait until the thread has written every record so far, *seconds* at the most.
 
         Returns:
             False if the log blocks. `logging.shutdown`, which Python calls at its end, would wait
@@ -219,7 +219,7 @@ class Escaped(str):
 
 
 class _Argument:
-    """An argument of a message: formatted where it is logged, and escaped."""
+    """An argument of a message: formatted when it is logged, and escaped."""
 
     __slots__ = ("_repr", "_str")
 
@@ -234,7 +234,7 @@ class _Argument:
 
 
 def escaped(value: object) -> object:
-    """Return *value* as an argument of a message, in which no terminal finds a command."""
+    """Return *value* as an argument of a message, with every terminal command escaped."""
     return value if isinstance(value, (int, float, Escaped)) else _Argument(value)
 
 
@@ -246,7 +246,7 @@ def _text_of(value: object, convert: Callable[[object], str]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a figure as a formatter may print it: texts are escaped, infinite numbers None."""
+    """Return a figure for a formatter to print: a text is escaped, an infinite number is None."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""One option: its default, the values that it allows, what it means. Pure.
+"""`Option`: the default, the allowed values and the meaning of one option. Pure.
 
 A dataclass whose fields have `option` as their metadata is a table of options. That one table is
 the keyword in code, `GRACEFUL_<NAME>` in the environment, `--name` on the command line of
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PREFIX: Final = "GRACEFUL_"
-"""What the names of all environment variables begin with."""
+"""The beginning of the names of all environment variables."""
 
 _DECLARED: Final = "graceful_asgi.option"
-"""Where a field's metadata holds what `option` was given."""
+"""The key in a field's metadata that holds the arguments of `option`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Option:
     kind: Kind
     meaning: str
     is_secret: bool = False
-    """Whether no value of it may be printed."""
+    """True if no value of the option may be printed."""
 
     @property
     def variable(self) -> str:

@@ -27,7 +27,7 @@ class PhaseChange:
     reason: str
     """The trigger that began the drain: `SIGTERM`, `drain endpoint`, ..."""
     in_flight: int
-    """How much work was in flight at that moment."""
+    """The number of pieces of work in flight at that moment."""
     time_left: float = math.inf
     """Seconds that the new phase may last; infinite where only a stop or a resume ends it."""
     stopped_by: str = ""

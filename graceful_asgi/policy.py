@@ -1,4 +1,4 @@
-"""How long and how: `DrainPolicy`. Every default lives here; nothing here waits or acts."""
+"""`DrainPolicy`: the periods and choices of a drain, with their defaults. Nothing here acts."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ WRITE_PERIOD: Final = 1.0
 """Seconds between two writes: the figures of another process may be as old as that."""
 
 Mode = Literal["liveall", "livesum", "livemax", "livemin"]
-"""How `prometheus_client` combines the gauges of the processes that are alive."""
+"""The ways in which `prometheus_client` combines the gauges of live processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class _Shared:
 
 
 class _Writer:
-    """Writes while the server runs. Told what happens to it, on the event loop."""
+    """Writes the figures while the server runs. Lives on the event loop."""
 
     def __init__(self, collector: DrainCollector, runner: DrainRunner) -> None:
         self._collector = collector

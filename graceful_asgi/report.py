@@ -14,11 +14,11 @@ Kind = Literal["http", "websocket", "task", "lifespan"]
 """A kind of work. `task`: the app's own, tracked by `Drainer.track`."""
 
 Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
-"""What became of a piece of work during a drain."""
+"""The outcome of a piece of work during a drain."""
 
 DrainOutcome = Literal["clean", "forced", "resumed"]
-"""What became of a drain that was begun. `clean`: the lame duck has passed and nothing is in
-flight. `forced`: something still is after the grace period as well, or had to be cancelled.
+"""The outcome of a drain that was begun. `clean`: the lame duck has passed and nothing is in
+flight. `forced`: work is still in flight after the grace period as well, or was cancelled.
 `resumed`: the drain was called off."""
 
 Moment = Literal["grace period", "hard deadline", "interrupt"]
@@ -52,7 +52,7 @@ class StuckWork:
     """Where it was waiting, from the outermost call to the innermost. Lines of the app, and between
     them how many calls of which library."""
     thread: str = ""
-    """The thread that works for it, where that can be told; `where` and `chain` lead into it."""
+    """The thread that works for it, if that is known; `where` and `chain` lead into it."""
 
     def __str__(self) -> str:
         # A path can hold anything, a line break too: this goes into a log.
@@ -62,7 +62,7 @@ class StuckWork:
 
 
 def printable(text: str) -> str:
-    """Return *text* with every character escaped that a terminal would act on.
+    """Return *text* with every character escaped that a terminal would take for a command.
 
     A client chooses the path of its request, and may hide a forged line in it.
     """
@@ -71,7 +71,7 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainReport:
-    """Counts of what became of the work that was in flight when the drain began or came in later.
+    """The outcomes of the work that was in flight when the drain began, or that came later.
 
     `completed + cancelled + aborted` is all of it, each counted once. A missed deadline is data
     here, not an error.
@@ -90,8 +90,8 @@ class DrainReport:
     elapsed: float
     """Seconds from the drain's beginning to now, or to its end."""
     stuck: tuple[StuckWork, ...] = ()
-    """What was still in flight when its deadline passed. Where it waits is known of the oldest 20
-    pieces of work."""
+    """The work that was still in flight when its deadline passed. For the oldest 20 pieces the
+    report names the line where each waits."""
     failed: bool = False
     """True if the stop came from an exception that nobody handled."""
     stopped_by: str = ""
@@ -128,13 +128,13 @@ class DrainStatistics:
     time_left: float
     """Seconds until the work in flight is cancelled; infinite where no stop has come."""
     kinds: Mapping[Kind, int] = field(default_factory=dict)
-    """How much of each kind is in flight; what is not there is absent."""
+    """The number of pieces of work in flight, by kind; a kind without any is absent."""
     tracked: Mapping[str, int] = field(default_factory=dict)
     """The app's own work in flight (`Drainer.track`), by the names it was given."""
     drains: int = 0
     """How many drains have begun, those called off included."""
     totals: Mapping[Outcome, int] = field(default_factory=dict)
-    """What has become of the work in all of them; these never go back."""
+    """The number of pieces of work in all drains, by outcome; these never decrease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +148,11 @@ class ThreadStack:
 
 @dataclass(frozen=True, slots=True)
 class BlockedLoop:
-    """An event loop that does not go on."""
+    """An event loop that is blocked."""
 
     seconds: float
     at_least: bool
-    """True if it was blocked already at the first look."""
+    """True if the loop was blocked already when it was first checked."""
     where: str
 
     def __str__(self) -> str:
@@ -163,7 +163,7 @@ class BlockedLoop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StuckReport:
-    """Everything that is known of what keeps a drain from its end."""
+    """The work, threads and event loop that keep a drain from its end."""
 
     moment: Moment
     reason: str
@@ -180,11 +180,11 @@ class StuckReport:
 
     @property
     def more(self) -> int:
-        """How much of what is in flight is not described."""
+        """The number of pieces of work in flight that are not described."""
         return self.in_flight - sum(work.kind != "lifespan" for work in self.works)
 
     def figures(self) -> dict[str, Any]:
-        """Return it in types that a JSON formatter can print: dictionaries, strings, numbers."""
+        """Return the report in types that a JSON formatter can print."""
         return {
             "reason": self.reason,
             "elapsed": self.elapsed,
@@ -197,7 +197,7 @@ class StuckReport:
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield it in lines for a terminal, without the first one, which names the moment."""
+        """Yield the report as lines for a terminal; `log.stuck_report` writes the first line."""
         if self.blocked is not None:
             yield f"  {self.blocked}"
         for work in self.works:

@@ -10,5 +10,5 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
-"""Any app. Litestar's, Quart's and others declare arguments of their own types, which are narrower
-than `Scope`, `Receive` and `Send`: a type checker would refuse them."""
+"""Any app. The apps of Litestar, Quart and others declare arguments of narrower types than `Scope`,
+`Receive` and `Send`: a type checker would refuse them."""

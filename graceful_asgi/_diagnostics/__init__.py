@@ -1,1 +1,1 @@
-"""What hangs, and the last resort against it."""
+"""Finds what hangs, and ends the process at the hard deadline."""

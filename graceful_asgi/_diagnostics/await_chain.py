@@ -1,6 +1,6 @@
-"""Read what a coroutine awaits, and what that awaits in turn, within one task.
+"""Reads what a coroutine awaits, and what that awaits in turn, within one task. Changes nothing.
 
-It reads, and changes nothing. `trail` goes on where a chain ends: in other tasks and threads.
+`trail` goes on where a chain ends: in other tasks and threads.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _WRAPPERS: Final = frozenset(
 def await_chain(awaitable: object) -> Chain:
     """Return the frames of what a coroutine awaits, outermost first, and the future it ends at.
 
-    The future is None where the coroutine runs, has ended, has not begun, or waits for something
-    that is no asyncio future.
+    The future is None if the coroutine runs, has ended, has not begun, or waits for something other
+    than an asyncio future.
     """
     frames: list[FrameType] = []
     while awaitable is not None:
@@ -45,12 +45,12 @@ def await_chain(awaitable: object) -> Chain:
 
 
 def _prefix(awaitable: object) -> str | None:
-    # Asked of the type: an app's own object may run code for any attribute.
+    # Look at the type only: an attribute of an app's own object may run any code.
     return next((each for each in _PREFIXES if hasattr(type(awaitable), f"{each}_frame")), None)
 
 
 def _future(awaitable: object) -> asyncio.Future[Any] | None:
-    """Return the future that an iterator of asyncio's stands for."""
+    """Return the future that belongs to one of asyncio's future iterators."""
     if type(awaitable).__name__ == "FutureIter":
         for referent in gc.get_referents(awaitable):
             if issubclass(type(referent), asyncio.Future):
@@ -60,7 +60,7 @@ def _future(awaitable: object) -> asyncio.Future[Any] | None:
 
 
 def _wrapped(awaitable: object) -> object:
-    """Return what one of the interpreter's own wrappers awaits; they show it to nobody else."""
+    """Return what an interpreter's own wrapper awaits, which only the garbage collector shows."""
     if _is_wrapper(awaitable):
         for referent in gc.get_referents(awaitable):
             if issubclass(type(referent), (Coroutine, AsyncGenerator)) or _is_wrapper(referent):

@@ -1,4 +1,4 @@
-"""What a process waits for that should end. It only looks. Safe from any thread."""
+"""Finds what a process waits for at its end. Changes nothing. Safe from any thread."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
 MOST = 20
-"""Names of each kind in a report. A thousand help nobody."""
+"""How many names of each kind a report has. Nobody reads a thousand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitReport:
-    """What is in the way of a process's exit."""
+    """The threads, tasks and processes that keep a process from its exit."""
 
     waits_for: tuple[str, ...]
     """Each thread, task, child process and `atexit` function, by its name and place."""
@@ -39,7 +39,7 @@ class ExitReport:
 
 
 def look_at_exit(loop: asyncio.AbstractEventLoop | None) -> ExitReport:
-    """Look at what keeps the process. *loop* is the one that the server ran in."""
+    """Return what keeps the process alive. *loop* is the loop that the server ran in."""
     main = threading.main_thread()
     stack = thread_frames(main.ident)
     waits_for = [
@@ -64,13 +64,13 @@ def _tasks(loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:
 
 
 def _is_loops_own(task: asyncio.Task[Any]) -> bool:
-    """Return True for a task of `asyncio.run` that waits for what is named itself."""
+    """Return True for a task of `asyncio.run` that waits for something which the report names."""
     name = getattr(task.get_coro(), "__name__", "")
     return name in ("shutdown_asyncgens", "shutdown_default_executor")
 
 
 def _threads() -> Iterator[str]:
-    """Name the threads that the interpreter joins, but for those that only wait for others."""
+    """Name the threads that the interpreter joins, except those that only wait for others."""
     own = (threading.main_thread(), threading.current_thread())
     threads = [each for each in threading.enumerate() if not each.daemon and each not in own]
     busy = [(each, thread_frames(each.ident)) for each in threads]

@@ -1,4 +1,4 @@
-"""Whether an event loop goes on: stamped on it every so often, read from other threads."""
+"""`LoopMonitor`: shows other threads for how long an event loop has been blocked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from ..event_loop import Clock
 
 SILENCE: Final = 0.5
-"""Seconds without a stamp after which a loop counts as blocked. One that goes on is stamped about
-every 0.1 s, and busy machines are late."""
+"""Seconds without a beat after which a loop counts as blocked. A running loop beats about every
+0.1 s, and busy machines are late."""
 
 
 class LoopMonitor:
-    """The sign of life of one event loop, while its server drains."""
+    """Measures whether one event loop goes on, while its server drains."""
 
     __slots__ = ("_clock", "_last", "seen", "thread")
 
@@ -24,17 +24,17 @@ class LoopMonitor:
         self.thread = threading.get_ident()
         """The thread that the loop runs in."""
         self.seen = False
-        """Whether the loop has been stamped since the last `expect`."""
+        """True if the loop has beaten since the last `expect`."""
 
     def expect(self) -> None:
-        """Count the silence from now. Safe in a signal handler."""
+        """Begin to measure: count the silence from now. Safe in a signal handler."""
         self._last, self.seen = self._clock(), False
 
     def beat(self) -> None:
-        """Stamp the loop. Call it there."""
+        """Note that the loop goes on. Call it on the loop."""
         self._last, self.seen = self._clock(), True
 
     def blocked_for(self) -> float:
-        """Seconds for which the loop has shown no sign of life; 0 where that means nothing yet."""
+        """Return the seconds since the last beat; 0 while the loop does not count as blocked."""
         silence = self._clock() - self._last
         return silence if silence > SILENCE else 0.0

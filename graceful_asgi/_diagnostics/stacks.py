@@ -1,7 +1,7 @@
-"""Say where code stands, in words: the frames of a coroutine, and what threads run.
+"""Describes where code waits: the frames of a coroutine, and the stacks of threads.
 
 It reads frames and changes nothing; everything here is safe from any thread. Frames of this
-package are left out. Those of libraries are told in a word: "waiting in anyio/_backends" helps
+package are left out, and those of libraries are only counted: "waiting in anyio/_backends" helps
 nobody at three in the morning.
 """
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 _OWN: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package
 _OWN_THREADS: Final = "graceful_asgi "
-"""What their names begin with."""
+"""The beginning of the file names of frozen modules."""
 _FROZEN: Final = "<frozen"
 _INSTALLED: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
-"""Part of the path of every installed package: also of one outside of this environment (the
-system's, the user's, one that `PYTHONPATH` or a `.pth` file adds)."""
+"""Parts of the paths of installed packages, outside of this environment as well (the system's, the
+user's, those that `PYTHONPATH` or a `.pth` file adds)."""
 
 
 def innermost(frames: Sequence[FrameType]) -> str:
-    """Return the innermost line of *frames* that is the app's, or a library's if none is."""
+    """Return the innermost line of the app in *frames*, or of a library if there is none."""
     if not frames:
         return ""
     own = [frame for frame in frames if not is_library(frame)]
@@ -45,7 +45,7 @@ def without_own(frames: Iterable[FrameType]) -> list[FrameType]:
 
 
 def stack_of(innermost: FrameType | None) -> list[FrameType]:
-    """Return the whole stack that a frame is the end of, outermost first."""
+    """Return the whole stack that ends with the frame *innermost*, outermost first."""
     stack: list[FrameType] = []
     while innermost is not None:
         stack.append(innermost)
@@ -62,7 +62,7 @@ def thread_frames(ident: int | None) -> list[FrameType]:
 
 
 def thread_stacks() -> Iterator[ThreadStack]:
-    """Yield what every thread does, but for the one that asks and this package's own."""
+    """Yield the stack of every thread, except the calling one and this package's own."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     main, own = threading.main_thread().ident, threading.get_ident()
     for ident, current in sys._current_frames().items():
@@ -85,9 +85,9 @@ def thread_name(ident: int | None) -> str:
 
 
 def compressed(frames: Iterable[FrameType], *, with_source: bool = False) -> Iterator[str]:
-    """Yield a line for each frame of the app, and one for all of a library's between two of them.
+    """Yield a line for each frame of the app, and one line for all library frames between two.
 
-    A stack without any of the app's ends with the line of the library that it is at.
+    If the stack has no frame of the app, the last line is the library's innermost.
     """
     frames = without_own(frames)
     for library, group in itertools.groupby(frames, is_library):
@@ -121,7 +121,7 @@ def _package(frame: FrameType) -> str:
 
 
 def is_library(frame: FrameType) -> bool:
-    """Return whether a frame's code is the standard library's or an installed package's."""
+    """Return True if a frame's code belongs to the standard library or an installed package."""
     filename = frame.f_code.co_filename
     return filename.startswith((*_stdlib_paths(), _FROZEN)) or any(
         part in filename for part in _INSTALLED

@@ -1,11 +1,11 @@
-"""Follow what a piece of work waits for: over the tasks and the threads that it has begun.
+"""Follows what a piece of work waits for, through the tasks and threads that it has started.
 
 A framework rarely runs an endpoint in the task of its request: starlette's `BaseHTTPMiddleware` has
 a task group, Django and Quart call `asyncio.wait`, a plain function runs in a thread. The line of
-the app, which is what somebody wants to know, stands in there.
+the app, which the reader of the stuck report needs, is there.
 
-Everything here is safe from any thread. It reads the variables of libraries only, and asks only
-those for anything whose type is known: an app's own may run code for any attribute.
+Everything here is safe from any thread. It reads the local variables of libraries only, and
+attributes only of objects whose type is known: an attribute of an app's object may run any code.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _ASYNCIO: Final = os.path.join(os.path.dirname(asyncio.__file__), "")
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """Where work stands, over all the tasks and threads that it waits for."""
+    """The frames of a piece of work, through all the tasks and threads that it waits for."""
 
     frames: tuple[FrameType, ...] = ()
-    """Outermost first, without this package's own."""
+    """The frames, outermost first, without this package's own."""
     thread: int | None = None
-    """The last of the threads that the work has gone into."""
+    """The id of the last thread that the frames lead into; None if there is none."""
 
 
 def trail_of(coroutine: object) -> Trail:
     """Return the frames from *coroutine* inwards, into what it waits for.
 
-    Of several tasks that it waits for, the first is followed that leads to a line of the app.
-    Tasks that wait for each other, for ever, are a circle: each is followed once.
+    If it waits for several tasks, the first that leads to a line of the app is followed. Tasks that
+    wait for each other form a circle: each is followed once.
     """
     frames, thread = _Follower().follow(coroutine)
     return Trail(tuple(without_own(frames)), thread)
@@ -55,13 +55,13 @@ def where(coroutine: object) -> str:
 
 
 class _Follower:
-    """Follows work, and remembers where it has been."""
+    """Follows work, and remembers the tasks and futures that it has seen."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def follow(self, lead: Any) -> tuple[list[FrameType], int | None]:
-        """Return the frames of a coroutine, or of what a thread does for a future."""
+        """Return the frames of a coroutine, or those of the thread that works for a future."""
         if id(lead) in self._seen:
             return [], None
         self._seen.add(id(lead))
@@ -118,7 +118,7 @@ def _leads_of_future(future: Any) -> Iterator[object]:
 
 
 def _chained(future: object, callbacks: str) -> list[object]:
-    """Return the futures whose result *future* is to get, by the callbacks that cancel them."""
+    """Return the futures whose result goes to *future*, by the callbacks that cancel them."""
     found = []
     for callback in getattr(future, callbacks, None) or ():
         function = callback[0] if type(callback) is tuple else callback
@@ -140,8 +140,8 @@ def _chained(future: object, callbacks: str) -> list[object]:
 def _leads_of_frames(frames: list[FrameType]) -> Iterator[object]:
     """Yield what the innermost frames wait for, up to the first line of the app.
 
-    In a library a plain future, or a lock, stands between who waits and who is waited for. So it
-    is the library's variables that tell.
+    In a library a plain future or a lock is between the task that waits and the task that works. So
+    the library's local variables have to show it.
     """
     for frame in reversed(frames):
         if not is_library(frame) and without_own([frame]):
@@ -181,9 +181,9 @@ def _futures_in(frame: FrameType, variables: Any) -> Iterable[object]:
 
 
 def _in_order(futures: Any) -> list[object]:
-    """Return *futures*, which are a set, with tasks in the order in which they were made.
+    """Return the set *futures* as a list, with tasks in the order in which they were made.
 
-    Their names tell: "Task-9" comes before "Task-10".
+    The order shows in their names: "Task-9" comes before "Task-10".
     """
 
     def age(future: Any) -> tuple[int, str]:
@@ -197,10 +197,10 @@ def _in_order(futures: Any) -> list[object]:
 
 
 def _thread_of(future: object) -> tuple[list[FrameType], int | None]:
-    """Return what a thread of a pool does for *future*, and which thread that is.
+    """Return the frames of the pool thread that works for *future*, and the thread's id.
 
-    The pool of the standard library, and asgiref's, have the future in an item of work that the
-    thread runs.
+    In the pools of the standard library and of asgiref the thread runs an item of work, which has
+    the future.
     """
     for ident, current in sys._current_frames().items():
         stack = stack_of(current)
@@ -212,8 +212,8 @@ def _thread_of(future: object) -> tuple[list[FrameType], int | None]:
 
 
 def _running_frames(coroutine: object) -> list[FrameType]:
-    """Return the frames from *coroutine* inwards. One that runs (and blocks its loop) awaits
-    nothing; what it does stands on the stack of its thread."""
+    """Return the frames from *coroutine* inwards, for a coroutine that runs and blocks its loop. It
+    awaits nothing: its frames are on the stack of its thread."""
     outermost = getattr(coroutine, "cr_frame", None)
     for current in sys._current_frames().values():
         stack = stack_of(current)

@@ -4,8 +4,8 @@ The deadline holds whatever the process is doing: a handler that swallows its ca
 blocked event loop, a thread that never ends, a hung `lifespan.shutdown`. Code that never gives the
 GIL back is left to `faulthandler`, whose timer needs no GIL.
 
-The threads are started while the server starts. When it is told to stop there may be none to be
-had: a full pids cgroup, `RLIMIT_NPROC`, no memory for a stack.
+The threads are started while the server starts. At a stop the system may have no thread to give: a
+full pids cgroup, `RLIMIT_NPROC`, no memory for a stack.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FINAL_REPORT_PERIOD: Final = 0.4
 """Seconds for the last report. A log that blocks (a full pipe, a held lock) gets no more."""
 
 LOOK_PERIOD: Final = 0.25
-"""Seconds between two looks before the deadline. Nobody announces that a loop is blocked."""
+"""Seconds between two looks before the deadline. No event announces that a loop is blocked."""
 
 FAULTHANDLER_DELAY: Final = 0.5
 """Seconds from the hard deadline to the backstop."""
@@ -55,7 +55,7 @@ class Watchdog:
     """
 
     _backstop: ClassVar[Watchdog | None] = None
-    """Which watchdog has `faulthandler`'s timer. A process has only one such timer."""
+    """The watchdog that uses `faulthandler`'s timer. A process has only one such timer."""
 
     def __init__(
         self, log_final_report: Callable[[], object], *, look: Callable[[], object] = lambda: None
@@ -73,12 +73,12 @@ class Watchdog:
 
     @property
     def armed(self) -> bool:
-        """Whether a deadline is set."""
+        """True while a deadline is set."""
         return not math.isinf(self._deadline)
 
     @property
     def unguarded(self) -> bool:
-        """Whether a deadline is set that neither a thread nor `faulthandler` keeps."""
+        """True while a deadline is set that neither a thread nor `faulthandler` keeps."""
         return self.armed and not self._threads.running and Watchdog._backstop is not self
 
     def seconds_left(self) -> float:
@@ -86,10 +86,10 @@ class Watchdog:
         return max(0.0, self._deadline - time.monotonic())
 
     def arm(self, seconds: float) -> None:
-        """End the process in *seconds*. Armed again, it keeps the new deadline only."""
+        """Set the deadline: end the process in *seconds*. A new deadline replaces the last one."""
         self._deadline = time.monotonic() + seconds
-        # Tried again where it failed before. Not later than now: Python 3.12 starts no threads any
-        # more once the interpreter shuts down.
+        # Try again if it failed at startup. Later is too late: from Python 3.12 on no thread can be
+        # started once the interpreter shuts down.
         if self._threads.start():
             self._threads.set_deadline(self._deadline)
         self._take_backstop(seconds + FAULTHANDLER_DELAY)
@@ -112,7 +112,7 @@ class Watchdog:
         self._threads.end()
 
     def _take_backstop(self, seconds: float) -> None:
-        # No usable stderr, or no thread to be had for the timer: the watching thread has to do.
+        # Without a usable stderr, or a thread for the timer, there is only the watching thread.
         if Watchdog._backstop not in (None, self):
             return
         file: TextIO | None = sys.__stderr__ or sys.stderr
@@ -147,7 +147,7 @@ class _Threads:
         return True
 
     def set_deadline(self, deadline: float) -> None:
-        """Have the process ended at *deadline*, by the monotonic clock; infinite: not at all."""
+        """End the process at *deadline*, by the monotonic clock; infinite means never."""
         self._deadlines.put(deadline)
 
     def end(self) -> None:
@@ -173,7 +173,7 @@ def _watch(deadlines: queue.SimpleQueue[float | None], speech: _Speech) -> None:
 
 
 class _Speech:
-    """Looks and logs in a thread, as it is ordered."""
+    """Runs `look` and the final report in a thread of their own, when they are ordered."""
 
     def __init__(self, log_final_report: Callable[[], object], look: Callable[[], object]) -> None:
         self._log_final_report = log_final_report
@@ -182,7 +182,7 @@ class _Speech:
         self.said: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Obey until ordered to end."""
+        """Carry out orders until the order to end comes."""
         order: str | None = "wait"
         while order is not None:
             try:

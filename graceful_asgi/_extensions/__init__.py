@@ -1,4 +1,4 @@
-"""What lives as long as a server, beside its drain."""
+"""Extensions: parts that live as long as a server, beside its drain."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Starts the extensions of a server: everything that lives as long as it, beside its drain.
 
-An extension has a function here that returns it, or None where nobody asks for it. What nobody asks
-for is not imported either: together the extensions take longer to import than the rest of the core.
+Each extension has a function here, which returns it, or None if it is not needed. Then it is not
+imported either: together the extensions take longer to import than the rest of the core.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ async def start_extensions(drainer: DrainRunner) -> None:
         GracefulError: an extension was asked for with a value that it cannot work with. Any other
             error is logged: the server goes on without that extension.
     """
-    drainer.now()  # the clock is that of the running loop: a thread would find another
+    drainer.now()  # chooses the clock of the running loop; in a thread it would choose another one
     made: list[ServerEvents | None] = []
     with _starting("opening the control socket"):
         if _wants_control_socket(drainer):
@@ -84,7 +84,7 @@ def _starting(what: object) -> Iterator[None]:
 
 
 class Extensions:
-    """The extensions of one server. They are told together, and forgotten when it is gone."""
+    """The extensions of one server: passes each event of the server on to all of them."""
 
     def __init__(self, drainer: DrainRunner, extensions: Sequence[ServerEvents]) -> None:
         self._drainer = drainer
@@ -99,7 +99,7 @@ class Extensions:
         self._tell_all(lambda extension: extension.phase_changed(change))
 
     def closed(self) -> None:
-        """Have all of them release what they hold."""
+        """Make all of them release their resources."""
         self._drainer.server_events.remove(self)
         self._tell_all(lambda extension: extension.closed())
 

@@ -1,4 +1,4 @@
-"""Tells systemd the state of a service: ready, stopping, a status line, more time: sd_notify(3).
+"""Sends systemd the state of a service: ready, stopping, a status line, more time (sd_notify(3)).
 
 A service of `Type=notify` is ready once it listens, and is stopping once a stop has come. It asks
 for more time only while its drain makes progress: a service that hangs ends when `TimeoutStopSec`
@@ -57,7 +57,7 @@ class SystemdNotifier:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self | None:
-        """Return one for the socket that the environment names; None where it names none."""
+        """Return a notifier for the socket that the environment names; None if it names none."""
         address = (os.environ if environ is None else environ).get(NOTIFY_SOCKET, "")
         if not address:
             return None
@@ -67,7 +67,7 @@ class SystemdNotifier:
         return cls(address)
 
     def ready(self) -> None:
-        """Send that the service serves. systemd ignores the second time."""
+        """Send that the service serves. systemd ignores a second message."""
         self._send("READY=1")
 
     def stopping(self) -> None:
@@ -75,7 +75,7 @@ class SystemdNotifier:
         self._send("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
-        """Ask for *seconds* from now. systemd ignores it where its own timeout is later."""
+        """Ask for *seconds* from now on. systemd ignores it if its own timeout is later."""
         self._send(f"EXTEND_TIMEOUT_USEC={math.ceil(seconds * 1_000_000)}")
 
     def status(self, text: str) -> None:
@@ -94,7 +94,7 @@ class SystemdNotifier:
 
 
 class StopReporter:
-    """Sends systemd how a service goes on: each message once, or as often as it is of use."""
+    """Sends systemd the progress of a service: each message once, or as often as it is of use."""
 
     def __init__(self, notifier: SystemdNotifier) -> None:
         self._notifier = notifier
@@ -141,7 +141,8 @@ class StopReporter:
             self._seen, self._extend_at = (phase, unfinished), now + REPEAT
             self._notifier.extend(min(EXTENSION, left))
         elif not is_progress:
-            # More than at the last time: workers answer a ping once a second, so that was older.
+            # If it is more than last time, the last number was older: workers answer a ping once a
+            # second.
             self._seen = phase, unfinished
 
 
@@ -152,7 +153,7 @@ def unfinished(drainer: DrainRunner) -> int:
 
 
 def announce_server(drainer: DrainRunner) -> ServerAnnouncer | None:
-    """Return what tells systemd the state of this server; None where it is not to. An extension."""
+    """Return the extension that sends systemd this server's state; None if it is not needed."""
     if not _is_the_service():
         return None
     notifier = SystemdNotifier.from_env()
@@ -160,13 +161,13 @@ def announce_server(drainer: DrainRunner) -> ServerAnnouncer | None:
 
 
 def _is_the_service() -> bool:
-    """Return False for a worker of a service, and for a part of a larger program."""
+    """Return False for a worker of a service, and for a server in a thread of a program."""
     is_worker = multiprocessing.parent_process() is not None or "gunicorn.arbiter" in sys.modules
     return not is_worker and threading.current_thread() is threading.main_thread()
 
 
 class ServerAnnouncer:
-    """Tells systemd the state of one server, from its start to its end. Lives on the event loop."""
+    """Sends systemd the state of one server, from its start to its end. Lives on the event loop."""
 
     def __init__(self, drainer: DrainRunner, notifier: SystemdNotifier) -> None:
         self._drainer = drainer
@@ -175,7 +176,7 @@ class ServerAnnouncer:
         self._running: object = None
 
     def opened(self) -> None:
-        """Tell systemd that the service is ready."""
+        """Send that the service is ready."""
         self._notifier.ready()
         self._notifier.status("serving")
 
@@ -236,10 +237,10 @@ class WorkersState:
 
 
 class ServiceAnnouncer:
-    """Tells systemd the state of a service of several workers. For their parent; nothing runs here.
+    """Sends systemd the state of a service of several workers. For their parent, which calls it.
 
     Args:
-        notifier: what sends it.
+        notifier: sends the messages.
         wanted: the number of serving workers with which the service is ready.
     """
 
@@ -262,7 +263,7 @@ class ServiceAnnouncer:
             ),
             stopping=stopping,
             phase=None,
-            # A worker that ends is progress, with nothing in flight as well.
+            # The end of a worker is progress, even if nothing was in flight.
             unfinished=state.unfinished + state.workers,
             left=state.left,
         )

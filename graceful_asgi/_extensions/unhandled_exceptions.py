@@ -2,7 +2,8 @@
 
 The server handles what a request handler raises. An exception that ends a thread, a callback, or a
 task that nobody waits for goes to the exception handler of the event loop or to
-`threading.excepthook`. Here both are replaced, and pass the exception on to the former one.
+`threading.excepthook`. This extension replaces both, and passes each exception on to the former
+handler.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..phase import PhaseChange
 
 LONGEST: Final = 200
-"""Characters of an exception that are quoted: the reason stands in every line about the drain."""
+"""How many characters of an exception are quoted: every line about the drain has the reason."""
 
 _ASYNCIO: Final = os.path.join(os.path.dirname(asyncio.__file__), "")
 
@@ -90,8 +91,8 @@ def is_failure_of_app(context: Mapping[str, Any]) -> bool:
     """Return True if the context of an event loop's exception handler is a failure of the app.
 
     That is a failed task that nobody waited for, or a failed callback. A context that names a
-    transport or a protocol, or an exception that one of them raised, concerns one connection: a
-    reset, a failed handshake. A bare future belongs to a library. Those stop no server.
+    transport or a protocol concerns one connection (a reset, a failed handshake), and so does an
+    exception that one of them raised. A bare future belongs to a library. Those stop no server.
     """
     exc = context.get("exception")
     if not isinstance(exc, Exception) or _CONNECTION & context.keys():
@@ -104,8 +105,8 @@ def is_failure_of_app(context: Mapping[str, Any]) -> bool:
 def _raised_in_connection(exc: Exception) -> bool:
     """Return True if the callback that raised was a method of a transport or of a protocol.
 
-    uvloop's handles do not show what they call, so the traceback has to: the first frame after
-    those of the loop is the callback. (A later frame may be a protocol in the task of an app.)
+    uvloop's handles do not show what they call, but the traceback does: the first frame after those
+    of the loop is the callback. (A later frame may be a protocol in the task of an app.)
     """
     for frame, _ in traceback.walk_tb(exc.__traceback__):
         owner = frame.f_locals.get("self")

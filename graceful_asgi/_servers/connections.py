@@ -38,6 +38,10 @@ ROUND_TRIPS: Final = 4
 """How many round trips are added. If both segments of a request were dropped, the kernel sends the
 second again after two round trips, and the first after four (RFC 8985, tail loss probe)."""
 
+PAUSE: Final = 0.5
+"""Seconds from a request of a client to its next one, at the most, if it is in the midst of them.
+Without a lame duck the last answer has not said `Connection: close`: the next may be on its way."""
+
 MEASURED: Final = 1000
 """Connections that are looked at for the longest round trip. Each look is a system call."""
 
@@ -82,8 +86,10 @@ class Connections:
                 since = now
             self._since[connection] = (mark, since)
             if now - since >= PATIENCE[state]:
-                patience = PATIENCE[state] + ROUND_TRIPS * round_trip_time(connection.transport)
-                if now - since >= patience:
+                round_trips = ROUND_TRIPS * round_trip_time(connection.transport)
+                if now - since >= PATIENCE[state] + round_trips and not (
+                    state == "idle" and silent_for(connection.transport) < PAUSE + round_trips
+                ):
                     self._close(connection, state)
             if state == "streams" and time_left <= GO_AWAY_PERIOD:
                 self._tell_to_go_away(connection)

@@ -150,6 +150,21 @@ async def test_the_period_begins_anew_with_each_answer(patience: dict[module.Sta
         writer.close()
 
 
+async def test_a_client_in_the_midst_of_its_requests_is_given_time_for_the_next_one(
+    patience: dict[module.State, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last answer came before the drain, and so did not say `Connection: close`."""
+    monkeypatch.setattr(module, "PAUSE", 0.8)
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
+        reader, writer = await open_request(port)
+        await answered(reader)
+        patience["idle"] = NONE
+        async with sweeping(server):
+            assert not await is_closed(reader)
+            assert await is_closed(reader, within=5)
+        writer.close()
+
+
 async def test_unread_bytes_keep_an_idle_connection_open(
     patience: dict[module.State, float],
 ) -> None:

@@ -40,7 +40,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One option, whoever gives it a value."""
+    """One option: its name, default and allowed values."""
 
     name: str
     """The keyword in code."""

@@ -48,7 +48,7 @@ _MODULES: Final = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public class when it is asked for (PEP 562): pytest does not."""
+    """Import a public class when it is asked for (PEP 562). pytest itself does not ask for one."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_MODULES[name]}", __package__), name)
@@ -152,7 +152,7 @@ class ServerProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it has been started and has not exited."""
+        """True while the process runs."""
         return self._process.running
 
     @property
@@ -169,7 +169,7 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """What it has written to its standard output and error so far."""
+        """The standard output and error of the server so far."""
         if self._log is not None:
             return self._log
         path = self._process.log_path
@@ -177,9 +177,10 @@ class ServerProcess:
 
     @property
     def drain_report(self) -> DrainReport | None:
-        """What its drain came to, read from its log; None: no drain, or none that has ended.
+        """The report of its drain, read from its log; None if no drain has ended.
 
-        Of several processes (``--workers``) the last one's. Times are as the log rounds them.
+        With several processes (``--workers``) it is the last one's. Times are as the log rounds
+        them.
         """
         from ._check.server.drain_log import read_report
 
@@ -272,7 +273,7 @@ class ThreadedServer:
         self._server = uvicorn.Server(uvicorn.Config(self._app, **self._config))
         self._thread = threading.Thread(target=self._run, name="ThreadedServer", daemon=True)
         self._thread.start()
-        # Polled: uvicorn sets a flag, and calls nobody.
+        # Polled, because uvicorn only sets a flag.
         while not self._server.started:
             if not self._thread.is_alive():
                 self._socket.close()
@@ -284,7 +285,7 @@ class ThreadedServer:
     def stop(self) -> None:
         """Stop it, and return when it has ended. Idempotent.
 
-        Raises `TimeoutError` when it has not 5 s after it was told to exit at once: something in
+        Raises `TimeoutError` when it still runs 5 s after the order to exit at once: something in
         the app swallows its cancellation, or blocks the event loop.
         """
         server, thread = self._server, self._thread
@@ -292,8 +293,8 @@ class ThreadedServer:
             return
         from ._servers.uvicorn import UvicornHook
 
-        # Not by way of `Server.handle_exit`: a signal is a stop of the whole process, which would
-        # be ended at the hard deadline. What code does to one server concerns that one.
+        # Not by `Server.handle_exit`: a signal stops the whole process, which would end at the hard
+        # deadline. `should_exit` stops this one server.
         hook = UvicornHook.of(server)
         if hook is not None:
             hook.drainer.stop("ThreadedServer.stop()", lame_duck=False)
@@ -303,7 +304,7 @@ class ThreadedServer:
             hook.drainer.abort()
             thread.join(_STOP_PERIOD)
         if thread.is_alive():
-            # uvicorn waits for its connections no longer, and cancels nothing by itself.
+            # uvicorn stops waiting for its connections then, but it cancels nothing by itself.
             server.force_exit = True
             thread.join(_GIVE_UP_PERIOD)
         if thread.is_alive():
@@ -343,8 +344,8 @@ class ThreadedServer:
         try:
             self._server.run(sockets=[self._socket])
         except BaseException as error:
-            # SystemExit as well: uvicorn raises it where the start fails, and a drain that was
-            # forced ends with it. In a thread nobody would see either.
+            # SystemExit as well: uvicorn raises it if the start fails, and a forced drain ends with
+            # it. In a thread nobody would see either.
             self._error = error
 
 

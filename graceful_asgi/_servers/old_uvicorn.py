@@ -58,4 +58,4 @@ def end_serve(hook: HookedServer) -> None:
         if is_ours(signal.getsignal(signum)):
             default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
             signal.signal(signum, default)
-    HostProcess.current().signals_to_raise(hook)  # it returns them; these releases raise none
+    HostProcess.current().signals_to_raise(hook)  # called for its SystemExit only

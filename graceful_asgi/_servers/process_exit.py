@@ -29,7 +29,7 @@ REACTION_PERIOD: Final = 0.5
 
 
 class ProcessExit:
-    """The way of a process from the end of its drains to its own.
+    """The last part of a process: from the end of its drains to its own end.
 
     Args:
         watchdog: is armed with what is left of the cleanup period.
@@ -146,8 +146,8 @@ def main_task(task: asyncio.Task[Any] | None) -> tuple[asyncio.Task[Any] | None,
 
 
 def _coroutines_of(task: asyncio.Task[Any]) -> Iterator[object]:
-    """Yield the coroutine of a task, and those that it awaits: a loop may put one of its own around
-    what it was given."""
+    """Yield the coroutine of a task, and those that it awaits: a loop may wrap the coroutine that
+    it was given in one of its own."""
     coroutine: object = task.get_coro()
     while isinstance(coroutine, types.CoroutineType):
         yield coroutine

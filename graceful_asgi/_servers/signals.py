@@ -81,7 +81,7 @@ class CapturedSignals(list[int]):
         """Handle a signal in the place of `Server.handle_exit`.
 
         uvicorn has no handler for SIGQUIT. And at SIGINT its handler sets `force_exit` if
-        `should_exit` is True, even if that came from a begun drain and not from a first Ctrl+C.
+        `should_exit` is True, even if a SIGTERM or code has set that, and not a first Ctrl+C.
         """
         self.append(signum)
         self._hook.server.should_exit = True
@@ -95,7 +95,7 @@ class CapturedSignals(list[int]):
 
 
 def is_ours(handler: object) -> bool:
-    """Return True for a handler that was put up here, for a server without a handler of its own."""
+    """Return True if *handler* is `CapturedSignals.handle`, of any server."""
     return isinstance(getattr(handler, "__self__", None), CapturedSignals)
 
 
@@ -123,11 +123,11 @@ class HostProcess:
     """The process that servers run in: its signals, its hard deadline and its exit code.
 
     A platform knows one process, however many servers run in it. So a signal that one of them gets
-    stops all of them at once, with one deadline, and the exit code speaks for all. A server that
-    code has stopped concerns nobody but itself.
+    stops all of them at once, with one deadline and one exit code. If code stops a server, the
+    other servers go on.
 
-    There is one object a process, as there is one handler of a signal. It holds servers weakly: one
-    whose `serve()` was abandoned is not waited for.
+    There is one object in a process, as there is one handler of a signal. It has weak references to
+    its servers, so that it does not wait for a server whose `serve()` was abandoned.
     """
 
     _current: ClassVar[HostProcess | None] = None
@@ -219,8 +219,8 @@ class HostProcess:
     def set_deadline(self) -> None:
         """Set the hard deadline to the moment by which every server has to be gone.
 
-        Safe in a signal handler. There is no deadline where the process belongs to somebody else:
-        to a program that has its servers in threads, or to a server that goes on.
+        Safe in a signal handler. No deadline is set if the process has to go on: for a program that
+        has its servers in threads, or for another server.
         """
         servers = self.servers()
         if any(server.in_main_thread for server in servers) and all(
@@ -242,10 +242,10 @@ class HostProcess:
             self.set_deadline()  # the periods before may not have been needed
 
     async def finish(self, hook: HookedServer, exit_code: int, *, ends_process: bool) -> None:
-        """Note that *hook* is finished, and wait for all that the same signal has stopped.
+        """Note that *hook* is finished, and wait for the other servers that the signal has stopped.
 
-        The exit of the process would cut what a server in a daemon thread still has in flight. The
-        hard deadline bounds the wait.
+        An exit of the process now would cut the work of a server in a daemon thread. The hard
+        deadline bounds the wait.
 
         Args:
             hook: the server.

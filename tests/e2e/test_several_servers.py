@@ -54,6 +54,20 @@ def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoo
         assert "Traceback" not in server.log
 
 
+@pytest.mark.parametrize("name", WAYS)
+def test_one_that_is_done_waits_for_the_other(
+    tmp_path: Path, name: str, beside: ThreadPoolExecutor
+) -> None:
+    """The end of the main thread would cut what a daemon thread's server has in flight."""
+    with program(tmp_path, name, lame_duck=0.1) as server:
+        slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
+        server.wait_for("slow began old")
+        server.signal(signal.SIGTERM)
+        assert slow.result().status == 200
+        assert server.wait() == 0
+        assert server.count("clean after") == 2
+
+
 @pytest.mark.parametrize("busy", [0, 1], ids=["the first", "the second"])
 @pytest.mark.parametrize("name", WAYS)
 def test_what_is_cut_in_one_of_them_is_in_the_exit_code(

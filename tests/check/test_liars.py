@@ -106,10 +106,14 @@ def test_a_rejection_may_be_allowed() -> None:
     assert ended.server["requests"]["before"]["rejected"] == 0
 
 
-def test_an_honest_server_passes_every_time() -> None:
-    ended = run("check", *SHORT, *PATHS, "--json", "--rounds", "20", "--", *LIAR, "none", "{port}")
+@pytest.mark.parametrize("time", range(3))
+def test_an_honest_server_passes_every_time(time: int) -> None:
+    """Twenty-one times in all. A listener that is simply closed loses a request now and then."""
+    app = "check.server.programs.app:graceful"
+    periods = {"GRACEFUL_LAME_DUCK_PERIOD": "0.3", "GRACEFUL_CLEANUP_PERIOD": "1"}
+    ended = run("check", app, *SHORT, *PATHS, "--json", "--rounds", "7", env=periods)
     assert ended.code == 0, ended.out + ended.err
-    assert ended.server["runs"] == 20
+    assert ended.server["runs"] == 7
     assert ended.server["faults"] == []
     for name in ("keep-alive", "event stream", "WebSocket", "WebSocket replies"):
         assert ended.scenario(name)["result"] == "passed"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Phase(enum.Enum):
-    """Where a server stands between serving and gone."""
+    """The phases of a server, from serving to stopped."""
 
     SERVING = "serving"
     LAME_DUCK = "lame duck"

@@ -132,7 +132,7 @@ class DrainStatistics:
     tracked: Mapping[str, int] = field(default_factory=dict)
     """The app's own work in flight (`Drainer.track`), by the names it was given."""
     drains: int = 0
-    """How many drains have begun, those called off included."""
+    """The number of drains that have begun, those called off included."""
     totals: Mapping[Outcome, int] = field(default_factory=dict)
     """The number of pieces of work in all drains, by outcome; these never decrease."""
 

@@ -137,7 +137,7 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        """Where it is: ``http://127.0.0.1:PORT``."""
+        """The server's address: ``http://127.0.0.1:PORT``."""
         return f"http://{self._process.host}:{self._process.port}"
 
     @property

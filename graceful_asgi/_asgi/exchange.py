@@ -110,7 +110,7 @@ class Exchange(Work):
         return "cancelled" if self.closed == "at deadline" or stayed else "completed"
 
     def close_on_drain(self) -> None:
-        """Let a drain close the exchange as it begins, or now if one has. Idempotent."""
+        """Allow a drain to close the exchange as it begins, or now if one has. Idempotent."""
         self.may_close = True
         if self.drainer.phase is not SERVING:  # posted, because this may be a worker thread
             schedule = self.drainer.close_schedule

@@ -47,7 +47,7 @@ class GracefulMiddleware:
     Args:
         app: the ASGI app.
         policy: how to drain, as a whole.
-        drainer: a drainer to use elsewhere as well; its policy is the one that counts.
+        drainer: a drainer to use elsewhere as well. Its policy counts.
         ready: a callable without arguments, plain or async, that readiness asks while serving. A
             true value means ready; any other value, or an exception, is answered by 503. It runs
             on the event loop: a plain one must not block.

@@ -51,7 +51,7 @@ class DrainNotice:
         return self._drainer.time_left()
 
     def close_on_drain(self) -> None:
-        """Let a drain close this response or WebSocket as it begins, or now if one has begun.
+        """Allow a drain to close this response or WebSocket as it begins, or now if one has begun.
 
         An event stream (`text/event-stream`) is completed between two events. A WebSocket is closed
         with 1012 when its handler waits for the next message or owes no reply. The closes of a

@@ -82,11 +82,11 @@ class Drain:
     policy: DrainPolicy
     phase: Phase = Phase.SERVING
     number: int = 0
-    """How many drains have begun, this one included."""
+    """The number of drains that have begun, this one included."""
     reason: str = ""
-    """What began the drain."""
+    """The trigger that began the drain."""
     stopped_by: str | None = None
-    """What asked for the end of the process; None before a stop."""
+    """The trigger that asked for the end of the process; None before a stop."""
     failed: bool = False
     """True after a stop that came from an unhandled exception."""
     hurried: bool = False

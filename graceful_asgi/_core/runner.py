@@ -307,7 +307,7 @@ class DrainRunner:
 
     @property
     def reason(self) -> str:
-        """What began the drain; empty while serving."""
+        """The trigger that began the drain; empty while serving."""
         return self.state.reason
 
     @property

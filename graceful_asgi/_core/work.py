@@ -281,7 +281,7 @@ class OutcomeCounts:
     aborted: int = 0
     rejected: int = 0
     stuck: dict[object, StuckWork] = field(default_factory=dict)
-    """What was still in flight at its deadline."""
+    """The work that was still in flight at its deadline."""
 
     def count(self, work: Work) -> None:
         """Count *work*, which has just ended."""

@@ -95,7 +95,7 @@ class Watchdog:
         self._take_backstop(seconds + FAULTHANDLER_DELAY)
 
     def disarm(self) -> None:
-        """Let the process live, and go on looking. Idempotent."""
+        """Remove the deadline, and go on looking. Idempotent."""
         self._deadline = math.inf
         self._threads.set_deadline(math.inf)
         if Watchdog._backstop is self:

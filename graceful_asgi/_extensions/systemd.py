@@ -228,7 +228,7 @@ class WorkersState:
 
     workers: int
     serving: int
-    """How many of the workers serve, or have served."""
+    """The number of workers that serve, or have served."""
     in_flight: int
     unfinished: int
     """How much of what was in flight when the stop came is still in flight."""

@@ -53,7 +53,7 @@ async def attach(
         origins: where each option that is not the default came from, for the log.
 
     Raises:
-        ControlError: the directory for control sockets is not one that can be used.
+        ControlError: the directory for control sockets cannot be used.
     """
     server = find_server(scope)
     if server is not None and (hook := UvicornHook.of(server)) is not None:

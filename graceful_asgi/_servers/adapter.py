@@ -25,7 +25,7 @@ Such a handshake is invisible until it is done: only then does uvicorn have the 
 HANDSHAKE_ROUND_TRIPS: Final = 4
 
 SPARE_DESCRIPTORS: Final = 4
-"""How many descriptors to put aside: one for each listener. `localhost` alone has two."""
+"""The number of descriptors to put aside: one for each listener. `localhost` alone has two."""
 
 
 class UvicornAdapter:
@@ -75,7 +75,7 @@ class UvicornAdapter:
             self.socket_file = SocketFile(path)
 
     def note_signal(self) -> None:
-        """Let the siblings know that a signal stops this worker. Safe in a signal handler.
+        """Show the siblings that a signal stops this worker. Safe in a signal handler.
 
         A worker that stops by itself (`limit_max_requests`) is replaced by its parent, so it sets
         no marker: its siblings count it as serving.

@@ -52,7 +52,7 @@ class HookedLifespan:
     Args:
         server: the server.
         drainer: its drain.
-        task: the one that the app's lifespan runs in; None where it is not known.
+        task: the task that the app's lifespan runs in; None if it is not known.
     """
 
     def __init__(

@@ -132,7 +132,7 @@ def _keep_out(listener: socket.socket, *, for_good: bool) -> bool:
 
 
 async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> None:
-    """Let asyncio finish the connections it has accepted but not attached to a server yet.
+    """Wait until asyncio has attached the connections to a server that it has accepted already.
 
     It does so in a task per connection, which fails when the server has closed before it runs.
     uvloop attaches as it accepts.

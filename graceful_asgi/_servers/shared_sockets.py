@@ -73,7 +73,7 @@ class Markers:
         self._process = Process(os.getpid())
 
     def set(self, marker: Marker) -> None:
-        """Let the siblings see *marker* until this process ends. Idempotent, signal-safe."""
+        """Show the siblings *marker* until this process ends. Idempotent, signal-safe."""
         unbound = self._unbound.pop(marker, None)  # one step: a signal handler may come in between
         if unbound is None:
             return

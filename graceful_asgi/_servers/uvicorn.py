@@ -122,7 +122,7 @@ class UvicornHook:
             self.stop(change.reason)
 
     def closed(self) -> None:
-        """Let go of the drainer: the server has stopped, or has failed to start."""
+        """Release the drainer: the server has stopped, or has failed to start."""
         self._adapter.give_back()
         self.drainer.server_events.remove(self)
         self.drainer.server = self.drainer.loop_monitor = self.drainer.lifespan = None

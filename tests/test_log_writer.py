@@ -76,6 +76,7 @@ def ours(root: logging.Logger) -> Iterator[logging.Logger]:
 def writer(ours: logging.Logger) -> Iterator[Writer]:
     writer = Writer(ours)
     yield writer
+    writer.is_written(PATIENCE)  # what is late would reach the handlers of the next test
     writer.stop()
 
 

@@ -50,7 +50,8 @@ class Writer:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._followed: logging.Logger | None = None
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler of the program may interrupt a thread that logs, and log.
+        self._lock = threading.RLock()
         self._users = 0
         self._pid = 0
         self._jobs: _Jobs | None = None
@@ -91,7 +92,7 @@ class Writer:
             ended = threading.Event()
             try:
                 # Not `Thread.start`: that blocks the event loop until the thread runs.
-                _thread.start_new_thread(_work_off, (jobs, ended))
+                _thread.start_new_thread(self._work_off, (jobs, ended))
             except RuntimeError:
                 return
             self._jobs, self._ended, self._pid = jobs, ended, os.getpid()
@@ -103,17 +104,19 @@ class Writer:
         with self._lock:
             self._users = max(0, self._users - 1)
             if not self._users and (jobs := self._running()) is not None:
-                self._jobs = None
                 jobs.put(None)
 
     def write(self, record: logging.LogRecord) -> None:
         """Write *record*, or pass it to the thread. Raises nothing."""
-        jobs = self._running()
-        if jobs is None:
-            self._deliver(record)
-        elif jobs.qsize() < _MOST_WAITING:
+        if self._running() is not None:
             # Filters and formatters may read context variables, as structlog's do.
-            jobs.put(partial(contextvars.copy_context().run, self._deliver, record))
+            job = partial(contextvars.copy_context().run, self._deliver, record)
+            with self._lock:
+                if (jobs := self._jobs) is not None:
+                    if jobs.qsize() < _MOST_WAITING:
+                        jobs.put(job)
+                    return
+        self._deliver(record)
 
     def flush(self, *, write: float = WRITE_PERIOD, consume: float = CONSUME_PERIOD) -> bool:
         """Wait until every record so far has reached its sink. Blocks: do not call it on a loop.
@@ -140,13 +143,28 @@ class Writer:
             False if the log blocks. `logging.shutdown`, which Python calls at its end, would wait
             for it without any limit.
         """
-        written = self._ended
-        if (jobs := self._running()) is not None:
-            written = threading.Event()
-            jobs.put(written.set)
-        elif self._pid not in (0, os.getpid()):  # a forked child: the thread is its parent's
+        if self._pid not in (0, os.getpid()):  # a forked child: the thread is its parent's
             return True
+        with self._lock:
+            written = self._ended
+            if self._jobs is not None:
+                written = threading.Event()
+                self._jobs.put(written.set)
         return written.wait(seconds)
+
+    def _work_off(self, jobs: _Jobs, ended: threading.Event) -> None:
+        while True:
+            if (job := jobs.get()) is not None:
+                job()
+                continue
+            # Nobody may write past this thread while it has records: their order would change.
+            with self._lock:
+                if not self._users:
+                    if jobs.empty():
+                        self._jobs = None
+                        ended.set()
+                        return
+                    jobs.put(None)
 
     def _running(self) -> _Jobs | None:
         return self._jobs if self._pid == os.getpid() else None  # a forked child has no thread
@@ -173,12 +191,6 @@ class Writer:
         while source is not None:
             yield from source.handlers
             source = source.parent if source.propagate else None
-
-
-def _work_off(jobs: _Jobs, ended: threading.Event) -> None:
-    while (job := jobs.get()) is not None:
-        job()
-    ended.set()
 
 
 def note_failure() -> None:

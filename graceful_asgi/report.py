@@ -39,7 +39,7 @@ class StuckWork:
     age: float
     """Seconds since it began."""
     phase: str
-    """How far it had come: `response not started`, `response started`, ..."""
+    """The state of its answer: `response not started`, `response started`, ..."""
     where: str
     """The line of the app that it was waiting at (`file:line in function`); may be empty."""
     route: str = ""
@@ -112,7 +112,7 @@ class DrainReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainStatistics:
-    """A drainer at one moment."""
+    """The state of a drain at one moment."""
 
     phase: Phase
     reason: str
@@ -126,7 +126,7 @@ class DrainStatistics:
     elapsed: float
     """Seconds since the drain began; 0 while serving."""
     time_left: float
-    """Seconds until the work in flight is cancelled; infinite where no stop has come."""
+    """Seconds until the work in flight is cancelled; infinite before a stop."""
     kinds: Mapping[Kind, int] = field(default_factory=dict)
     """The number of pieces of work in flight, by kind; a kind without any is absent."""
     tracked: Mapping[str, int] = field(default_factory=dict)

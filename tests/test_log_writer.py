@@ -448,3 +448,22 @@ def test_a_forked_child_has_no_thread_and_writes_by_itself() -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert [line.rpartition(" ")[2] for line in ended.stdout.splitlines()] == ["parent", "child"]
+
+
+def test_what_is_logged_after_the_last_server_comes_after_what_was_logged_before(
+    writer: Writer, ours: logging.Logger
+) -> None:
+    stuck = Stuck()
+    ours.addHandler(stuck)
+    ours.setLevel(logging.INFO)
+    writer.start()
+    say(writer, "stopped")
+    assert stuck.reached.wait(PATIENCE)
+    writer.stop()
+    say(writer, "clean")
+    writer.start()
+    writer.stop()
+    say(writer, "over")
+    stuck.released.set()
+    assert writer.flush(write=PATIENCE)
+    assert stuck.texts == ["stopped", "clean", "over"]

@@ -34,7 +34,7 @@ a process has ended, was resumed, or does not answer, 2 no drain was begun.
     "--resume-after",
     type=SECONDS,
     metavar="SECONDS",
-    help="Serve again if the server has not been told to stop by then.",
+    help="Serve again if no stop has come by then.",
 )
 def command(control_dir: str | None, server: str | None, resume_after: float | None) -> int:
     """Drain a server; return the exit code."""

@@ -1,4 +1,4 @@
-"""Types of values that commands take: each names the value and what is allowed when it refuses."""
+"""Types of option values: an error names the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ else:
 
 PICTURE_FORMATS: Final = (".svg", ".png")
 
-# How a request is framed is what the check is about; a header of these would break its count.
+# The check itself frames its requests: one of these headers would break its counts.
 _OURS: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "expect"})
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _LONGEST_BODY: Final = 64 * 1024
@@ -53,13 +53,13 @@ def _signal(text: str) -> int:
     if not isinstance(found, signal.Signals):
         raise ValueError("a signal's name (TERM, SIGTERM, INT, HUP, ...) or its number")
     if found in (signal.SIGKILL, signal.SIGSTOP):
-        raise ValueError("no process can notice that one")
+        raise ValueError("no process can handle this signal")
     return int(found)
 
 
 def _path(text: str) -> str:
     if not re.fullmatch(r"/[\x21-\x7e]*", text):
-        raise ValueError("a path that begins with / and holds no blanks (%20 stands for one)")
+        raise ValueError("a path that begins with / and has no blanks (write %20)")
     return text
 
 
@@ -87,7 +87,7 @@ def _header(text: str) -> tuple[str, str]:
     if not (colon and _TOKEN.fullmatch(name) and value.isprintable() and value.isascii()):
         raise ValueError("NAME: VALUE")
     if name.lower() in _OURS:
-        raise ValueError("the check says that itself")
+        raise ValueError("the check sets this header itself")
     return name, value.strip()
 
 

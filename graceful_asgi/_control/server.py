@@ -64,7 +64,7 @@ class ControlServer:
         self._lock = threading.Lock()
         self._closed = False
         self._accepts_again_at = 0.0
-        """When a pause in accepting ends; 0 where there is none."""
+        """The end of a pause in accepting; 0 where there is none."""
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._take_wakes)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._thread = threading.Thread(

@@ -91,19 +91,19 @@ class Extensions:
         self._extensions = extensions
 
     def opened(self) -> None:
-        """Tell all of them that the server listens."""
-        self._tell_all(lambda extension: extension.opened())
+        """Pass on that the server listens."""
+        self._call_all(lambda extension: extension.opened())
 
     def phase_changed(self, change: PhaseChange) -> None:
-        """Tell all of them of a phase change."""
-        self._tell_all(lambda extension: extension.phase_changed(change))
+        """Pass on a phase change."""
+        self._call_all(lambda extension: extension.phase_changed(change))
 
     def closed(self) -> None:
         """Make all of them release their resources."""
         self._drainer.server_events.remove(self)
-        self._tell_all(lambda extension: extension.closed())
+        self._call_all(lambda extension: extension.closed())
 
-    def _tell_all(self, call: Callable[[ServerEvents], object]) -> None:
+    def _call_all(self, call: Callable[[ServerEvents], object]) -> None:
         for extension in self._extensions:
             with log.caught("%r failed; the drain goes on", extension):
                 call(extension)

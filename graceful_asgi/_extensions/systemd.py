@@ -90,7 +90,7 @@ class SystemdNotifier:
         except OSError as exc:
             if not self._has_failed:
                 self._has_failed = True
-                log.caution("systemd cannot be told %r: %s", message, exc)
+                log.caution("%r cannot be sent to systemd: %s", message, exc)
 
 
 class StopReporter:
@@ -231,7 +231,7 @@ class WorkersState:
     """The number of workers that serve, or have served."""
     in_flight: int
     unfinished: int
-    """How much of what was in flight when the stop came is still in flight."""
+    """The part of the work in flight at the stop that is still in flight."""
     left: float
     """Seconds until the last worker is gone, at the longest."""
 

@@ -28,7 +28,7 @@ def serve(config: DrainedConfig) -> int:
     without workers raises `SystemExit` after a forced drain.
 
     Until the app is loaded the caller has to handle the signals. The kernel gives a process that is
-    number 1 in its container no signal without a handler: it would serve after it was told to stop.
+    number 1 in its container no signal without a handler: it would go on after SIGTERM.
     """
     if config.should_reload:
         server = uvicorn.Server(config)

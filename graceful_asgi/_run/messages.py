@@ -1,4 +1,4 @@
-"""The words between the parent and its workers, and how long a worker may take to stop. Only data.
+"""The messages between the parent and its workers, and the deadlines of a stop. Only data.
 
 A command goes down the pipe to a worker, a status comes up. SIGTERM is no message: it reaches a
 worker whose threads cannot run.
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..policy import DrainPolicy
 
 Command = Literal["ping", "service stops", "interrupt"]
-"""What the parent sends. `ping`: answer with `Alive`. `service stops`: the other workers stop as
-well, so nobody goes on with the listening sockets. `interrupt`: one Ctrl+C."""
+"""The messages of the parent. `ping`: answer with `Alive`. `service stops`: the other workers stop
+as well, so nobody goes on with the listening sockets. `interrupt`: one Ctrl+C."""
 
 EXIT_MARGIN: Final = 1.0
 """Seconds from a worker's own hard deadline to its SIGKILL: its own report tells more."""
@@ -28,7 +28,7 @@ LEFT_TO_THE_PARENT: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 @dataclass(frozen=True, slots=True)
 class StopDeadlines:
-    """How long a worker may take to be gone, in seconds."""
+    """Limits for a worker that stops, in seconds."""
 
     after_stop: float
     """From SIGTERM to its own hard deadline."""
@@ -61,7 +61,7 @@ class Alive:
 
     in_flight: int
     unfinished: int
-    """How much of what was in flight when the stop came is still in flight."""
+    """The part of the work in flight at the stop that is still in flight."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,9 @@ class Supervisor:
         self._stopping = False
         self._has_served = False
         self._lost_unserved = 0
-        """How many workers ended without a stop before any worker has ever served."""
+        """The number of workers that ended unexpectedly before any worker has served."""
         self._interrupts = 0
-        """How many SIGINT have come after the stop."""
+        """The number of SIGINT that came after the stop."""
         self._code = 0
         self._handlers: dict[int, Callable[[], None]] = {
             signal.SIGTERM: partial(self._stop, signal.SIGTERM),

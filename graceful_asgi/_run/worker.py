@@ -87,7 +87,7 @@ class WorkerServer(uvicorn.Server):
         super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and send the parent word of it."""
+        """Start as uvicorn does, and send that to the parent."""
         self._has_loaded = True
         # An interrupt that the parent sent before uvicorn's handlers were installed.
         self.handle_exit(signal.SIGINT, None)

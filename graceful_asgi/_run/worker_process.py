@@ -35,7 +35,7 @@ PING_PERIOD: Final = 1.0
 
 
 class Backoff:
-    """When the next worker may be started: at once after one loss, later and later after more."""
+    """Delays the start of the next worker: not after one loss, more and more after several."""
 
     def __init__(self) -> None:
         self.until = -math.inf

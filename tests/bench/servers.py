@@ -61,7 +61,9 @@ class Line:
     failure: str = ""
 
 
-async def compare(chosen: list[Entrant], rounds: int, console: Console) -> list[Line]:
+async def compare(
+    chosen: list[Entrant], rounds: int, console: Console, settings: Settings = SETTINGS
+) -> list[Line]:
     """Run each in turn, `rounds` times; one that cannot be run takes no further part."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     lines = [
@@ -75,7 +77,7 @@ async def compare(chosen: list[Entrant], rounds: int, console: Console) -> list[
             if line.entrant.reason or line.failure:
                 continue
             try:
-                await run_rounds([line.target], SETTINGS, progress)
+                await run_rounds([line.target], settings, progress)
             except CheckError as error:
                 line.failure = str(error).splitlines()[0]
     return lines
@@ -131,21 +133,29 @@ def _row(line: Line) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def report(lines: list[Line], rounds: int, rate: tuple[int, float]) -> str:
-    """All that stands between the markers."""
+def circumstances(lines: list[Line], rounds: int, settings: Settings = SETTINGS) -> str:
+    """What was measured, when and where, and under which load."""
     versions = dict.fromkeys(
         version for line in lines for version in line.entrant.version.split(", ") if version
     )
     today = datetime.now(tz=timezone.utc).date()
     release = ".".join(platform.release().split(".")[:2])
+    plan = settings.plan
     machine = f"{os.cpu_count()} cores, {platform.system()} {release}"
+    return (
+        f"{rounds} rounds on {today}; {machine}, Python {platform.python_version()}; "
+        f"{', '.join(versions)}. The load: {plan.keep_alive_clients} keep-alive clients, "
+        f"{plan.fresh_clients} that open a connection for each request, pauses of up to "
+        f"{plan.think_period * 1000:.0f} ms; SIGTERM after {settings.signal_after} s, SIGKILL "
+        f"{settings.deadline:g} s after that."
+    )
+
+
+def report(lines: list[Line], rounds: int, rate: tuple[int, float]) -> str:
+    """All that stands between the markers."""
     return "\n\n".join(
         [
-            f"{rounds} rounds on {today}; {machine}, Python {platform.python_version()}; "
-            f"{', '.join(versions)}. The load: {PLAN.keep_alive_clients} keep-alive clients, "
-            f"{PLAN.fresh_clients} that open a connection for each request, pauses of up to "
-            f"{PLAN.think_period * 1000:.0f} ms; SIGTERM after {SETTINGS.signal_after} s, SIGKILL "
-            f"{SETTINGS.deadline:g} s after that.",
+            circumstances(lines, rounds),
             table(lines),
             f"The load by itself puts {rate[0]:,} requests per second on a server that writes a "
             f"fixed answer: 200 keep-alive clients without a pause, {rate[1]:g} s, client and "
@@ -154,11 +164,11 @@ def report(lines: list[Line], rounds: int, rate: tuple[int, float]) -> str:
     )
 
 
-def write(text: str) -> None:
-    """Put it between the markers of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    part = re.compile(r"(<!-- servers -->\n).*?(<!-- /servers -->)", re.S)
-    PAGE.write_text(part.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page), encoding="utf-8")
+def write(text: str, path: Path, name: str) -> None:
+    """Put *text* between the markers *name* of the page."""
+    page = path.read_text(encoding="utf-8")
+    part = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+    path.write_text(part.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page), encoding="utf-8")
 
 
 def main() -> None:
@@ -175,7 +185,7 @@ def main() -> None:
     text = report(lines, options.rounds, rate)
     console.print(text, markup=False, soft_wrap=True)
     if not options.only:
-        write(text)
+        write(text, PAGE, "servers")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_a_socket_that_nobody_listens_on_is_told_of_once(
     notifier.stopping()
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "systemd cannot be told 'READY=1'" in record.getMessage()
+    assert "'READY=1' cannot be sent to systemd" in record.getMessage()
 
 
 def test_nothing_waits_for_a_reader_that_is_slow(
@@ -302,7 +302,7 @@ async def test_a_socket_that_has_gone_shortens_no_drain(
     await service.drainer.drain(FakeAdapter(service.drainer))
     service.drainer.finish()
     assert "clean after 5.0 s" in caplog.text
-    assert caplog.text.count("systemd cannot be told") == 1
+    assert caplog.text.count("cannot be sent to systemd") == 1
 
 
 # A service of several workers

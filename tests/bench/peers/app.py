@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
+
+import anyio
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 
@@ -22,7 +23,7 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
             if message["type"] == "lifespan.shutdown":
                 return
     if scope["path"] == "/slow":
-        await asyncio.sleep(2)
+        await anyio.sleep(2)
     pieces = 20 if scope["path"] == "/stream" else 1
     headers = [(b"content-type", b"text/plain")]
     if pieces == 1:
@@ -32,7 +33,16 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
         more = piece < pieces - 1
         await send({"type": "http.response.body", "body": b"ok", "more_body": more})
         if more:
-            await asyncio.sleep(0.1)
+            await anyio.sleep(0.1)
 
 
 graceful = GracefulMiddleware(plain, policy=DrainPolicy(lame_duck_period=LAME_DUCK_PERIOD))
+
+TOKEN = "a token of the bench"
+drainable = GracefulMiddleware(
+    plain,
+    policy=DrainPolicy(lame_duck_period=LAME_DUCK_PERIOD),
+    readiness_path="/readyz",
+    drain_path="/drain",
+    drain_token=TOKEN,
+)

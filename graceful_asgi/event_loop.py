@@ -26,6 +26,9 @@ SLICE: Final = 50
 """How many pieces of work are handled in one turn of the loop. Each takes some 0.3 ms with a
 framework and its answer, so a turn takes some 15 ms, and other tasks do not wait for long."""
 
+LOOKS: Final = 500
+"""The same for a mere look at each, which takes some 10 us."""
+
 
 def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """Return the asyncio loop the caller runs on (uvloop is one), or None outside of one."""

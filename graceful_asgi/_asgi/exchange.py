@@ -94,6 +94,10 @@ class Exchange(Work):
         return self.answer == "started"
 
     @property
+    def is_unanswered(self) -> bool:
+        return self.answer == "not started"
+
+    @property
     def unaware(self) -> bool:
         return self.closed is not None and not self.aware
 

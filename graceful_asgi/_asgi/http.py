@@ -8,6 +8,7 @@ import anyio
 
 from .. import log
 from .._core.server import PassiveAdapter
+from .._servers.connections import close_after_answer
 from .._servers.sse_starlette import keep_event_streams_open
 from ..errors import ClosedError, GracefulError
 from . import connection_header
@@ -126,16 +127,16 @@ class HTTPExchange(Exchange):
 
     def _streamed_body(self) -> StreamedBody:
         if self._body is None:
-            self._body = StreamedBody(self._message or {})
+            self._body = StreamedBody(self.scope, self._message or {})
         return self._body
 
     @property
     def close_when(self) -> CloseWhen:
-        if self.answer != "started" or self._streamed_body().events is None:
+        if self.answer != "started" or (body := self._streamed_body()).events is None:
             return "never"
         if self.may_close:
             return "on drain"
-        if not reconnects(self.scope):
+        if not body.reconnects:
             return "never"
         return "on drain" if self.drainer.policy.event_streams == "close" else "at deadline"
 
@@ -179,6 +180,7 @@ class HTTPExchange(Exchange):
         if body.events is None or when == "never" or self.closed or not body.events.between_events:
             return
         self.closed, body.closing = when, anyio.Event()
+        close_after_answer(self._receive)
         try:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         except Exception as exc:
@@ -196,9 +198,11 @@ class HTTPExchange(Exchange):
         self.drainer.close_schedule.watch(self)
 
     async def settle(self) -> None:
+        if self.cancelled and self.is_unanswered:  # the app takes its cancellation for an end
+            return await self.conclude()
         # The app ended its event stream because of the drain and returned without an end of the
         # body, as sse-starlette before 3.2 does. For an EventSource that is the end of the stream.
-        if self._body is None or (self._body.closing is None and self.close_when == "never"):
+        if self._body is None or (self.close_when == "never" and not self._body.is_closing):
             return
         with anyio.CancelScope() as cancel_scope:
             if self.task is None:  # the cancel scope around the app has been left by now
@@ -229,7 +233,7 @@ class HTTPExchange(Exchange):
             raise GracefulError(f"{self.method} {self.path} was cut at its deadline")
 
     async def answer_for_app(self) -> None:
-        if self.answer == "not started":
+        if self.is_unanswered:
             self.answered_for_app = True
             await self._send_unavailable()
 
@@ -252,17 +256,24 @@ class StreamedBody:
     Attributes:
         size: bytes of the pieces so far, but for the last.
         events: the events so far; None if it is not an event stream that may be closed.
+        reconnects: True if the client connects again when the stream ends.
         closers: how many calls of `close` wait for the end of an event.
         closing: None until the drain completes the body; set when the server has taken the end.
     """
 
-    __slots__ = ("_ended", "closers", "closing", "events", "size")
+    __slots__ = ("_ended", "closers", "closing", "events", "reconnects", "size")
 
-    def __init__(self, start: Message) -> None:
+    def __init__(self, scope: Scope, start: Message) -> None:
         self.size = self.closers = 0
         self.events = EventStream() if is_event_stream(start) else None
+        self.reconnects = self.events is not None and reconnects(scope)
         self.closing: anyio.Event | None = None
         self._ended: anyio.Event | None = None
+
+    @property
+    def is_closing(self) -> bool:
+        """True while the server has not taken the end that the drain gives the body."""
+        return self.closing is not None and not self.closing.is_set()
 
     async def wait_end(self) -> None:
         """Wait until the body is complete."""

@@ -139,6 +139,8 @@ class GracefulMiddleware:
             try:
                 returned = await app(scope, exchange.receive, exchange.send)
             except Exception as exc:
+                if exchange.cancelled and exchange.is_unanswered:
+                    await exchange.conclude()
                 if not exchange.excuses(exc):
                     raise
                 log.detail("%s raised because it was closed: %r", exchange.path, exc)

@@ -44,6 +44,9 @@ five in websockets' legacy protocol, whose reader is a task of its own."""
 READ_PERIOD: Final = 0.02
 """Seconds for the server to hand over a message that it has read."""
 
+CLOCK_ERROR: Final = 0.001
+"""Seconds that are as good as none: a loop's timer may come that much too early."""
+
 MOST_AHEAD: Final = 100
 """How many messages are taken from the server for a handler that does not ask for them."""
 
@@ -277,8 +280,9 @@ class WebSocketExchange(Exchange):
 
     def _owes_for(self) -> float:
         """Return the seconds for which the session may owe its client a reply; 0 if none."""
-        now = self.drainer.now()
-        return max(0.0, (self._owes_apart() if self._receiving else self._owes_in_turn()) - now)
+        until = self._owes_apart() if self._receiving else self._owes_in_turn()
+        left = until - self.drainer.now()
+        return left if left > CLOCK_ERROR else 0.0
 
     def _owes_apart(self) -> float:
         """Return until when another task of the handler may owe a reply, while one task waits.
@@ -327,11 +331,13 @@ class WebSocketExchange(Exchange):
         self.answer = "refused"
 
     async def settle(self) -> None:
-        if self.closed is not None:  # the task of the app that closed it may have been cancelled
+        # The task of the app that closed it may have been cancelled; or the app takes its
+        # cancellation for an end.
+        if self.closed is not None or (self.cancelled and self.is_unanswered):
             await self.conclude()
 
     async def answer_for_app(self) -> None:
-        if self.answer == "not started":
+        if self.is_unanswered:
             self.answered_for_app = True
             await self.conclude()
 

@@ -19,17 +19,17 @@ import anyio
 import anyio.lowlevel
 
 from .. import log
-from ..event_loop import in_slices, spawn
+from ..event_loop import LOOKS, in_slices, spawn
 from ..phase import Phase
 from ..report import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
     from anyio.abc import TaskGroup
 
     from .view import DrainView
-    from .work import Work
+    from .work import CloseWhen, Work
 
     Action = Callable[[Work], Awaitable[None]]
 
@@ -41,9 +41,9 @@ MOMENT: Final = 0.1
 """Seconds that the last closes may take. A server takes a message at once, or its peer reads no
 more."""
 
-CLOSE_COST: Final = 0.0005
-"""Seconds for which one close keeps the loop busy, at the most: with h11, a framework, and a slow
-machine. Ten thousand closes need five seconds, and get them."""
+CLOSE_COST: Final = 0.001
+"""Seconds that one close takes of the loop at the most: with a framework, and a machine that does
+other things as well. Ten thousand get ten seconds."""
 
 HURRIED_PERIOD: Final = 1.0
 """Seconds to wait for a reply that a session may still owe, where a person waits for the end of the
@@ -93,7 +93,7 @@ class CloseSchedule:
 
     async def answer_for_apps(self) -> None:
         """Answer each request that has no answer yet, because its app has not unwound in time."""
-        works = list(self._view.in_flight)
+        works = [work for work in self._view.in_flight if work.is_unanswered]
         patience = self._view.policy.cleanup_period / 2
         await self._with_each(works, lambda work: work.answer_for_app(), patience)
 
@@ -142,7 +142,12 @@ class ClosePlan:
             async with anyio.create_task_group() as tasks:
                 await self._plan_all()
                 while self.is_current:
-                    await self._tell(tasks)
+                    await self._tell(tasks, self._take())
+                    if view.now() >= self._boundary_time() and not self._last_call:
+                        self._last_call = True
+                        last = await self._those_closed("at deadline")
+                        await view.record.note_stuck(view.state, last, view.now())
+                        await self._tell(tasks, last)
                     self._cancel_unaware()
                     await wakeup.wait(self._next() - view.now())
                 tasks.cancel_scope.cancel()
@@ -154,13 +159,17 @@ class ClosePlan:
 
     async def _plan_all(self) -> None:
         view = self._view
-        works = [work async for work in in_slices(view.in_flight) if work.close_when == "on drain"]
+        works = await self._those_closed("on drain")
         now, period = view.now(), self._lame_duck_left()
-        async for place, work in in_slices(enumerate(works)):
+        async for place, work in in_slices(enumerate(works), LOOKS):
             if work not in self._planned:
                 self._schedule(work, now + period * (place + 0.5) / len(works))
         if works and self.is_current:
             log.closing(Counter[str](work.kind for work in works), period)
+
+    async def _those_closed(self, when: CloseWhen) -> list[Work]:
+        looked_at = in_slices(self._view.in_flight, LOOKS)
+        return [work async for work in looked_at if work.close_when == when]
 
     def _schedule(self, work: Work, due: float) -> None:
         self._planned.add(work)
@@ -169,9 +178,9 @@ class ClosePlan:
     def _lame_duck_left(self) -> float:
         return max(0.0, self._view.lame_duck_end() - self._view.now())
 
-    async def _tell(self, tasks: TaskGroup) -> None:
-        """Tell the work whose time has come to close."""
-        async for work in in_slices(self._take()):
+    async def _tell(self, tasks: TaskGroup, works: Iterable[Work]) -> None:
+        """Tell *works* to close."""
+        async for work in in_slices(works):
             if not self.is_current:
                 return
             now, hurried = self._view.now(), self._view.state.hurried
@@ -183,11 +192,6 @@ class ClosePlan:
         view = self._view
         while self._due and min(self._due[0][0], view.lame_duck_end()) <= view.now():
             yield heapq.heappop(self._due)[2]
-        if not self._last_call and view.now() >= self._boundary_time():
-            self._last_call = True
-            last = [work for work in view.in_flight if work.close_when == "at deadline"]
-            view.record.note_stuck(view.state, last, view.now())
-            yield from last
 
     def _cancel_unaware(self) -> None:
         """Cancel work whose app has had its time to notice the close."""

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from .. import log
+from ..event_loop import LOOKS, in_slices
 from ..phase import Phase
 from ..report import DrainReport, DrainStatistics
 from .stuck_report import MOST, stuck_work
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class DrainRecord:
     """The counts of all drains of one drainer, each under the number of its drain.
 
-    Every method is given the drain as it stands, and is safe from any thread.
+    Every method is given the drain as it stands, and is safe from any thread, but for `note_stuck`.
     """
 
     def __init__(self, in_flight: InFlight) -> None:
@@ -83,11 +84,11 @@ class DrainRecord:
         counts.aborted += 1
         log.caution("%s", work)
 
-    def note_stuck(self, drain: Drain, works: Iterable[Work], now: float) -> None:
+    async def note_stuck(self, drain: Drain, works: Iterable[Work], now: float) -> None:
         """Remember and log what *works* were doing when their deadline passed."""
         stuck = self.of(drain).stuck
         fresh = sorted((work for work in works if work not in stuck), key=lambda work: work.began)
-        for place, work in enumerate(fresh):
+        async for place, work in in_slices(enumerate(fresh), LOOKS):
             # To read the stacks of all would take seconds, which the work needs to unwind.
             stuck[work] = stuck_work(work, now, closely=place < MOST)
         log.all_stuck([stuck[work] for work in fresh])

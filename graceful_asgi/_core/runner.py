@@ -209,7 +209,7 @@ class DrainRunner:
         self._enter(Step.CLEAN_UP)
 
     async def _cancel(self, adapter: ServerAdapter, done: Callable[[], bool]) -> None:
-        self.record.note_stuck(self.state, self.in_flight, self.now())
+        await self.record.note_stuck(self.state, self.in_flight, self.now())
         await self.close_schedule.close_now()
         self.record.of(self.state).aborted += adapter.cut_answers()
         await anyio.lowlevel.checkpoint()  # the server sees the cut before the app does

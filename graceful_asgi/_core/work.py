@@ -172,6 +172,11 @@ class Work:
         return False
 
     @property
+    def is_unanswered(self) -> bool:
+        """True while a peer waits for an answer, and none has begun."""
+        return False
+
+    @property
     def close_when(self) -> CloseWhen:
         """When a drain may close the work. That can change while it goes on."""
         return "never"

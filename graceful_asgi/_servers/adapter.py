@@ -152,12 +152,12 @@ class UvicornAdapter:
             log.detail("a connection from the accept queue has gone: %r", exc)
             connection.close()
 
-    def sweep(self, time_left: float) -> None:
+    async def sweep(self, time_left: float) -> None:
         """Close what has been idle long enough. Call it every 0.1 s or so.
 
         *time_left* are the seconds until the grace period ends.
         """
-        self._connections.sweep(time_left)
+        await self._connections.sweep(time_left)
 
     def is_idle(self) -> bool:
         """Return True if no connection is open or under way, and no ASGI call is running."""

@@ -306,7 +306,7 @@ class UvicornHook:
             if server.force_exit and drainer.waiting:
                 drainer.abort()
             if drainer.phase is not Phase.LAME_DUCK:
-                self._adapter.sweep(drainer.time_left())
+                await self._adapter.sweep(drainer.time_left())
             if drainer.loop_monitor is not None:
                 drainer.loop_monitor.beat()
             drainer.notifier.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -29,7 +30,7 @@ from graceful_asgi import DrainPolicy
 from graceful_asgi._core.drainer import runner_of
 
 if TYPE_CHECKING:
-    from support.asgi import Headers, Message, Receive, Send
+    from support.asgi import Call, Headers, Message, Receive, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -307,7 +308,18 @@ async def test_an_app_may_answer_in_its_own_words_when_it_is_cancelled() -> None
     assert call.error is None
 
 
-async def test_an_error_in_the_unwinding_is_passed_on() -> None:
+async def test_an_app_that_returns_when_it_is_cancelled_is_answered_for() -> None:
+    async def returns(scope: Any, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await receive()
+
+    call, drainer = await shut_down(returns, http_scope())
+    assert call.error is None
+    assert call.status == 503
+    assert drainer.report().cancelled == 1
+
+
+async def test_an_error_in_the_unwinding_is_passed_on_after_the_503() -> None:
     async def fails(scope: Any, receive: Receive, send: Send) -> None:
         try:
             await receive()
@@ -316,6 +328,7 @@ async def test_an_error_in_the_unwinding_is_passed_on() -> None:
 
     call, drainer = await shut_down(fails, http_scope())
     assert isinstance(call.error, ValueError)
+    assert call.status == 503
     assert drainer.statistics().in_flight == 0
 
 
@@ -372,3 +385,106 @@ async def test_our_cancellation_leaves_the_task_as_it_was() -> None:
         middleware.drainer.abort()
         assert await asyncio.wait_for(connection, PATIENCE) == "cancelling: 0"
     assert call.status == 503
+
+
+# Answered in the place of an app that does not unwind
+
+
+class Swallowing:
+    """An app that is cancelled and goes on, and says something when the server has gone."""
+
+    def __init__(self, *said: Message, error: Exception | None = None) -> None:
+        self.may_go = anyio.Event()
+        self._said = said
+        self._error = error
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        with anyio.CancelScope(shield=True):
+            while not self.may_go.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.may_go.wait()
+            for message in self._said:
+                await send({**message})
+            if self._error is not None:
+                raise self._error
+
+
+async def answered_for(app: Swallowing, scope: Any, begun: Message | None = None) -> Call:
+    """Shut a server down that has one such call; let the app go on then, and return the call."""
+    policy = DrainPolicy(lame_duck_period=0, grace_period=0.05, cancel_period=0.1)
+    middleware = graceful(app, policy)
+    async with serving(middleware) as server:
+        call = server.call(scope)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call.run)
+            await eventually(lambda: middleware.drainer.statistics().in_flight)
+            await server.shut_down()
+            report = middleware.drainer.report()
+            app.may_go.set()
+            with anyio.fail_after(PATIENCE):
+                await call.over.wait()
+    assert (report.cancelled, report.aborted, report.clean) == (1, 0, False)
+    assert middleware.drainer.report() == report, "it does not count again when it ends after all"
+    return call
+
+
+async def test_an_app_that_does_not_unwind_is_answered_for_at_the_end_of_the_cancel_period() -> (
+    None
+):
+    call = await answered_for(Swallowing(), http_scope())
+    assert call.status == 503
+    assert call.header(b"connection") == b"close"
+    assert 1 <= int(call.header(b"retry-after") or 0) <= 5
+    assert call.error is None
+
+
+async def test_what_it_says_after_that_goes_no_further() -> None:
+    part: Message = {"type": "http.response.body", "body": b"a part", "more_body": True}
+    call = await answered_for(Swallowing(OK, part, END), http_scope())
+    assert [message["type"] for message in call.sent] == [
+        "http.response.start",
+        "http.response.body",
+    ]
+    assert call.status == 503
+    assert call.error is None
+
+
+async def test_what_it_raises_after_that_is_nobodys_error() -> None:
+    call = await answered_for(Swallowing(error=RuntimeError("the pool is closed")), http_scope())
+    assert call.status == 503
+    assert call.error is None
+
+
+async def test_a_handshake_is_answered_for_as_well() -> None:
+    extensions: dict[str, Any] = {"websocket.http.response": {}}
+    app = Swallowing({"type": "websocket.accept"}, {"type": "websocket.send", "text": "late"})
+    call = await answered_for(app, websocket_scope(extensions=extensions))
+    start, _ = call.sent
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
+    assert call.error is None
+
+
+async def test_an_app_that_has_begun_its_answer_is_not_answered_for() -> None:
+    policy = DrainPolicy(lame_duck_period=0, grace_period=0.05, cancel_period=0.1)
+    part: Message = {"type": "http.response.body", "body": b"a part", "more_body": True}
+    go = anyio.Event()
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**OK})
+        await send(part)
+        with anyio.CancelScope(shield=True):
+            while not go.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await go.wait()
+
+    middleware = graceful(app, policy)
+    async with serving(middleware) as server:
+        call = server.call(http_scope())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call.run)
+            await eventually(lambda: len(call.sent) == 2)
+            await server.shut_down()
+            go.set()
+            await call.over.wait()
+    assert call.sent[-1] == part
+    assert middleware.drainer.report().aborted == 1

@@ -1,4 +1,4 @@
-"""Event streams and the drain: ended between two events, with a complete body, or not at all.
+"""Event streams and the drain: closed between two events, with a complete body, or not at all.
 
 Both backends, in virtual time. The server is a fake that takes everything; what it makes of it on
 the wire is for the end-to-end tests.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-END_POLICY = DrainPolicy(lame_duck_period=10, grace_period=30, event_streams="close")
+CLOSE = DrainPolicy(lame_duck_period=10, grace_period=30)
 FINISH = DrainPolicy(lame_duck_period=10, grace_period=30, event_streams="finish")
 START = started((b"content-type", b"text/event-stream; charset=utf-8"))
 EVENT = b"data: tick\n\n"
@@ -54,7 +54,7 @@ class Stream(LiveCall):
         self,
         app: App,
         tasks: TaskGroup,
-        policy: DrainPolicy = END_POLICY,
+        policy: DrainPolicy = CLOSE,
         *,
         method: str = "GET",
         accept: bytes = b"text/event-stream",
@@ -68,7 +68,7 @@ class Stream(LiveCall):
         return b"".join(m.get("body", b"") for m in self.sent if m["type"] == "http.response.body")
 
     @property
-    def ended_at(self) -> float:
+    def closed_at(self) -> float:
         """When the body was completed, by an empty last part."""
         assert self.sent[-1] == END, self.sent[-1]
         assert all(m.get("more_body") for m in self.sent[1:-1]), "once"
@@ -88,32 +88,32 @@ def ticks(*chunks: bytes, every: float = 0.3) -> App:
     return app
 
 
-async def test_a_stream_is_ended_within_the_lame_duck_with_a_complete_body() -> None:
+async def test_a_stream_is_closed_within_the_lame_duck_with_a_complete_body() -> None:
     async with anyio.create_task_group() as tasks:
         stream = await Stream(ticks(EVENT), tasks).open()
         await stream.drain()
-    assert 0 < stream.ended_at < 10
+    assert 0 < stream.closed_at < 10
     assert stream.body == EVENT * stream.body.count(b"tick")
     assert stream.error is None
     report = stream.drainer.report()
     assert (report.completed, report.cancelled, report.stuck) == (1, 0, ())
 
 
-async def test_a_stream_in_the_midst_of_an_event_is_ended_after_it() -> None:
+async def test_a_stream_in_the_middle_of_an_event_is_closed_after_it() -> None:
     async with anyio.create_task_group() as tasks:
-        policy = DrainPolicy(lame_duck_period=0, event_streams="close")
+        policy = DrainPolicy(lame_duck_period=0)
         stream = await Stream(ticks(b"data: a", b"b\n", b"\n"), tasks, policy).open()
         await stream.drain()
     assert stream.body == b"data: ab\n\n"
-    assert 0.4 < stream.ended_at <= 0.6
+    assert 0.4 < stream.closed_at <= 0.6
     assert stream.drainer.report().clean
 
 
-async def test_with_finish_it_runs_into_the_grace_period_and_is_ended_before_that_does() -> None:
+async def test_with_finish_it_runs_into_the_grace_period_and_is_closed_before_that_does() -> None:
     async with anyio.create_task_group() as tasks:
         stream = await Stream(ticks(b"data: a", b"b\n", b"\n", every=0.25), tasks, FINISH).open()
         await stream.drain()
-    assert 39.4 <= stream.ended_at < 40
+    assert 39.4 <= stream.closed_at < 40
     assert stream.body.endswith(b"\n\n")
     assert stream.error is None
     report = stream.drainer.report()
@@ -123,7 +123,7 @@ async def test_with_finish_it_runs_into_the_grace_period_and_is_ended_before_tha
     ]
 
 
-async def test_a_handler_may_let_its_stream_be_ended_as_the_drain_begins() -> None:
+async def test_a_handler_may_let_its_stream_be_closed_as_the_drain_begins() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         drain_notice(scope).close_on_drain()
         await ticks(EVENT)(scope, receive, send)
@@ -131,7 +131,7 @@ async def test_a_handler_may_let_its_stream_be_ended_as_the_drain_begins() -> No
     async with anyio.create_task_group() as tasks:
         stream = await Stream(app, tasks, FINISH).open()
         await stream.drain()
-    assert stream.ended_at < 10
+    assert stream.closed_at < 10
     assert stream.drainer.report().clean
 
 
@@ -148,21 +148,21 @@ async def test_a_handler_may_say_so_when_the_drain_is_under_way() -> None:
     async with anyio.create_task_group() as tasks:
         stream = await Stream(app, tasks, FINISH).open()
         await stream.drain()
-    assert stream.ended_at == pytest.approx(2, abs=0.1)
+    assert stream.closed_at == pytest.approx(2, abs=0.1)
 
 
-async def test_a_stream_that_begins_in_the_lame_duck_is_ended_like_any_other() -> None:
+async def test_a_stream_that_begins_in_the_lame_duck_is_closed_like_any_other() -> None:
     async with anyio.create_task_group() as tasks:
         stream = Stream(ticks(EVENT), tasks)
         stream.begin()
         await anyio.sleep(4)
         await stream.open()
         await stream.drain()
-    assert 4 <= stream.ended_at <= 10
+    assert 4 <= stream.closed_at <= 10
     assert stream.sent[0]["headers"][-1] == (b"connection", b"close")
 
 
-async def test_a_stream_that_has_only_begun_is_ended_too() -> None:
+async def test_a_stream_that_has_only_begun_is_closed_too() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await send({**START})
         await anyio.sleep_forever()
@@ -174,6 +174,87 @@ async def test_a_stream_that_has_only_begun_is_ended_too() -> None:
     assert stream.drainer.report().clean
 
 
+def request(
+    app: App, tasks: TaskGroup, method: str, accept: bytes, policy: DrainPolicy = CLOSE
+) -> Stream:
+    return Stream(app, tasks, policy, method=method, accept=accept)
+
+
+NOBODY_RECONNECTS = pytest.mark.parametrize(
+    ("method", "accept"),
+    [
+        pytest.param("POST", b"text/event-stream", id="a POST"),
+        pytest.param("GET", b"*/*", id="a GET of something else"),
+        pytest.param("QUERY", b"text/event-stream", id="a method of some day"),
+    ],
+)
+
+
+@NOBODY_RECONNECTS
+@pytest.mark.parametrize("event_streams", ["close", "finish"])
+async def test_a_stream_whose_client_does_not_reconnect_is_never_completed(
+    method: str, accept: bytes, event_streams: Any
+) -> None:
+    """Its client takes the end for that of the answer, and knows nothing of the rest."""
+    policy = DrainPolicy(lame_duck_period=10, grace_period=30, event_streams=event_streams)
+    async with anyio.create_task_group() as tasks:
+        stream = await request(ticks(EVENT), tasks, method, accept, policy).open()
+        await stream.drain()
+    assert all(message["more_body"] for message in stream.sent[1:])
+    assert stream.times[-1] > 39, "it had the whole grace period"
+    assert stream.drainer.report().aborted == 1
+
+
+@NOBODY_RECONNECTS
+async def test_it_may_finish(method: str, accept: bytes) -> None:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**START})
+        for _ in range(100):
+            await send(part(EVENT))
+            await anyio.sleep(0.3)
+        await send({**END})
+
+    async with anyio.create_task_group() as tasks:
+        stream = await request(app, tasks, method, accept).open()
+        await stream.drain()
+    assert stream.body == EVENT * 100
+    assert stream.drainer.report().clean
+
+
+@NOBODY_RECONNECTS
+async def test_its_app_may_let_it_be_closed(method: str, accept: bytes) -> None:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        drain_notice(scope).close_on_drain()
+        await ticks(EVENT)(scope, receive, send)
+
+    async with anyio.create_task_group() as tasks:
+        stream = await request(app, tasks, method, accept).open()
+        await stream.drain()
+    assert 0 < stream.closed_at < 10
+    assert stream.drainer.report().clean
+
+
+@NOBODY_RECONNECTS
+async def test_what_its_app_leaves_unfinished_is_left_so(method: str, accept: bytes) -> None:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**START})
+        await send(part(EVENT))
+        await drain_notice(scope).wait()
+
+    async with anyio.create_task_group() as tasks:
+        stream = await request(app, tasks, method, accept).open()
+        await stream.drain()
+    assert stream.sent[-1] == part(EVENT)
+
+
+@pytest.mark.parametrize("accept", [b"text/event-stream", b"application/json, Text/Event-Stream"])
+async def test_an_eventsource_is_known_by_what_it_accepts(accept: bytes) -> None:
+    async with anyio.create_task_group() as tasks:
+        stream = await request(ticks(EVENT), tasks, "GET", accept).open()
+        await stream.drain()
+    assert stream.closed_at < 10
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -182,7 +263,7 @@ async def test_a_stream_that_has_only_begun_is_ended_too() -> None:
         pytest.param([*START["headers"], (b"content-encoding", b"gzip")], id="compressed"),
     ],
 )
-async def test_no_other_body_is_ever_ended(headers: Any) -> None:
+async def test_no_other_body_is_ever_closed(headers: Any) -> None:
     """Whatever policy and handler say: a cut download must look cut."""
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -200,44 +281,44 @@ async def test_no_other_body_is_ever_ended(headers: Any) -> None:
     assert stream.drainer.report().aborted == 1
 
 
-# How the app hears of it
+# How the app learns of it
 
 
-async def test_the_app_hears_of_it_by_a_disconnect() -> None:
-    heard: list[Message] = []
+async def test_the_app_learns_of_it_by_a_disconnect() -> None:
+    learnt: list[Message] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await receive()
         await send({**START})
         await send(part(EVENT))
-        heard.append(await receive())
-        heard.append(await receive())
+        learnt.append(await receive())
+        learnt.append(await receive())
 
     async with anyio.create_task_group() as tasks:
         stream = await Stream(app, tasks).open()
         await stream.drain()
-    assert heard == [{"type": "http.disconnect"}] * 2
+    assert learnt == [{"type": "http.disconnect"}] * 2
     assert stream.error is None
-    assert stream.ended_at < 10
+    assert stream.closed_at < 10
 
 
-async def test_an_app_that_goes_on_sending_hears_of_it_by_an_oserror() -> None:
-    heard: list[OSError] = []
+async def test_an_app_that_goes_on_sending_learns_of_it_by_an_oserror() -> None:
+    learnt: list[OSError] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         try:
             await ticks(EVENT, every=0.25)(scope, receive, send)
         except OSError as exc:
-            heard.append(exc)
+            learnt.append(exc)
         await send({**END})  # as a framework ends what it was sending: that has been done
 
     async with anyio.create_task_group() as tasks:
         stream = await Stream(app, tasks).open()
         await stream.drain()
-    assert [type(exc) for exc in heard] == [ClosedError]
-    assert "GET /events" in str(heard[0])
+    assert [type(exc) for exc in learnt] == [ClosedError]
+    assert "GET /events" in str(learnt[0])
     assert stream.error is None
-    assert stream.ended_at < 10
+    assert stream.closed_at < 10
 
 
 async def test_an_app_that_does_neither_is_cancelled_a_moment_later() -> None:
@@ -255,12 +336,12 @@ async def test_an_app_that_does_neither_is_cancelled_a_moment_later() -> None:
         stream = Stream(app, tasks)
         await stream.open()
         await stream.drain()
-    assert left == [pytest.approx(stream.ended_at + NOTICE_PERIOD, abs=0.01)]
+    assert left == [pytest.approx(stream.closed_at + NOTICE_PERIOD, abs=0.01)]
     assert stream.error is None
     assert stream.drainer.report().clean, "its client has got a whole answer"
 
 
-async def test_an_app_that_has_heard_of_it_may_take_its_time_to_clean_up() -> None:
+async def test_an_app_that_knows_of_it_may_take_its_time_to_clean_up() -> None:
     left: list[float] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -274,12 +355,12 @@ async def test_an_app_that_has_heard_of_it_may_take_its_time_to_clean_up() -> No
         stream = Stream(app, tasks)
         await stream.open()
         await stream.drain()
-    assert left[0] > stream.ended_at + 14
+    assert left[0] > stream.closed_at + 14
     assert stream.error is None
     assert stream.drainer.report().clean
 
 
-async def test_an_app_that_has_heard_of_it_and_stays_is_cancelled_with_the_rest() -> None:
+async def test_an_app_that_knows_of_it_and_stays_is_cancelled_with_the_rest() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         try:
             await ticks(EVENT, every=0.25)(scope, receive, send)
@@ -343,7 +424,7 @@ async def test_a_client_that_does_not_take_the_last_part_is_cut_at_the_deadline(
     assert report.elapsed >= 40
 
 
-async def test_an_app_that_gives_up_on_the_send_that_ends_its_stream_is_not_waited_for() -> None:
+async def test_an_app_that_gives_up_on_the_send_that_closes_its_stream_is_not_waited_for() -> None:
     """A reader too slow for the app: it gives the send up, and returns."""
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -354,7 +435,7 @@ async def test_an_app_that_gives_up_on_the_send_that_ends_its_stream_is_not_wait
             await send(part(b"an event\n\n"))  # and with it goes the end
 
     async with anyio.create_task_group() as tasks:
-        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0, event_streams="close"))
+        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0))
         taken, blocked = stream.send, [True]
 
         async def send(message: Message) -> None:
@@ -366,11 +447,11 @@ async def test_an_app_that_gives_up_on_the_send_that_ends_its_stream_is_not_wait
         stream.send = send  # type: ignore[method-assign]
         await stream.open()
         await stream.drain()
-    assert stream.ended_at == pytest.approx(1, abs=0.01)
+    assert stream.closed_at == pytest.approx(1, abs=0.01)
     assert stream.drainer.report().clean
 
 
-async def test_a_stream_that_ends_before_anything_else_happens_is_told_of_all_the_same() -> None:
+async def test_a_stream_that_closes_before_anything_else_happens_is_noticed_all_the_same() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await send({**START})
         await send(part(b"data: half "))
@@ -380,7 +461,7 @@ async def test_a_stream_that_ends_before_anything_else_happens_is_told_of_all_th
 
     async with anyio.create_task_group() as tasks:
         tick = anyio.Event()
-        policy = DrainPolicy(lame_duck_period=0, event_streams="close")
+        policy = DrainPolicy(lame_duck_period=0)
         stream = await Stream(app, tasks, policy).open()
         tick.set()
         await stream.drain()
@@ -388,7 +469,7 @@ async def test_a_stream_that_ends_before_anything_else_happens_is_told_of_all_th
     assert stream.drainer.report().clean
 
 
-async def test_an_app_that_hears_of_it_with_its_request_unread_may_clean_up() -> None:
+async def test_an_app_that_learns_of_it_with_its_request_unread_may_clean_up() -> None:
     """It is the server that says so: the response is over."""
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -402,7 +483,7 @@ async def test_an_app_that_hears_of_it_with_its_request_unread_may_clean_up() ->
 
     left: list[bool] = []
     async with anyio.create_task_group() as tasks:
-        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0, event_streams="close"))
+        stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0))
         await stream._mail.get()
         stream.say({"type": "http.disconnect"})
         await stream.open()
@@ -440,7 +521,7 @@ def starlette(
 # From 2.4 on Starlette leaves the generator to the garbage collector.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator")
 @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
-async def test_a_starlette_stream_is_ended_as_if_its_client_had_gone(spec_version: str) -> None:
+async def test_a_starlette_stream_is_closed_as_if_its_client_had_gone(spec_version: str) -> None:
     """Up to 2.3 Starlette listens for the disconnect; from 2.4 on it waits for the error."""
     app, said = starlette(StreamingResponse)
     async with anyio.create_task_group() as tasks:
@@ -449,13 +530,13 @@ async def test_a_starlette_stream_is_ended_as_if_its_client_had_gone(spec_versio
         await stream.open()
         await stream.drain()
     assert stream.error is None
-    assert stream.ended_at < 10
+    assert stream.closed_at < 10
     assert stream.body.endswith(b"data: tick\n\n")
     assert said[0] == "generator left"
     assert stream.drainer.report().clean
 
 
-async def test_an_sse_starlette_stream_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_sse_starlette_stream_is_closed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     # One flag for the whole process, which the first server that is told to stop sets for good.
     monkeypatch.setattr(AppStatus, "should_exit", False)
     app, said = starlette(EventSourceResponse)
@@ -463,7 +544,7 @@ async def test_an_sse_starlette_stream_is_ended_too(monkeypatch: pytest.MonkeyPa
         stream = await Stream(app, tasks).open()
         await stream.drain()
     assert stream.error is None
-    assert stream.ended_at < 10
+    assert stream.closed_at < 10
     assert stream.body.endswith(b"data: tick\r\n\r\n")
     assert "generator left" in said
     assert stream.drainer.report().clean
@@ -480,7 +561,7 @@ async def test_a_stream_that_the_app_leaves_unfinished_while_draining_is_complet
     async with anyio.create_task_group() as tasks:
         stream = await Stream(app, tasks, FINISH).open()
         await stream.drain()
-    assert stream.ended_at == pytest.approx(0, abs=0.01)
+    assert stream.closed_at == pytest.approx(0, abs=0.01)
     assert stream.drainer.report().clean
 
 

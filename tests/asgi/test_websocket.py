@@ -5,6 +5,7 @@ Both backends, in virtual time: here a second is as short as any other wait.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -30,7 +31,8 @@ from support.polling import PATIENCE
 from support.virtual_time import virtual_time
 
 from graceful_asgi import DrainPolicy, Phase, drain_notice
-from graceful_asgi._asgi.websocket import QUIET_PERIOD, RECENT_PERIOD
+from graceful_asgi._asgi.websocket import QUIET_PERIOD, READ_PERIOD, RECENT_PERIOD
+from graceful_asgi._core.close_schedule import HURRIED_PERIOD, NOTICE_PERIOD
 from graceful_asgi._core.drainer import as_drainer, runner_of
 from graceful_asgi.errors import ClosedError
 
@@ -568,6 +570,368 @@ async def test_a_request_in_a_quiet_period_does_not_put_off_a_close_that_is_due(
     assert session.closed_at == pytest.approx(5, abs=0.2)
 
 
+# A handler that does something else than wait for a message
+
+
+def pushes(*said: str, every: float = 0.3, receives: int = 0) -> App:
+    """Return an app that sends over and over, after it has received so many messages."""
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        for _ in range(receives):
+            assert (await receive())["type"] == "websocket.receive"
+        while True:
+            for one in said or ("tick",):
+                await send(reply(one))
+                await anyio.sleep(every)
+
+    return app
+
+
+async def drained_together(
+    app: App, count: int, *said: str, after: float = 0.0, policy: DrainPolicy = POLICY
+) -> list[float]:
+    """Drain so many sessions of one drainer, and return when each was closed."""
+    async with anyio.create_task_group() as tasks:
+        sessions = [Session(app, tasks, policy) for _ in range(count)]
+        for session in sessions[1:]:
+            session.join(sessions[0])
+        for session in sessions:
+            for one in said:
+                session.say(text(one))
+            tasks.start_soon(session.run)
+        await anyio.sleep(0.01 + after)
+        await sessions[0].drain()
+        assert sessions[0].drainer.report().clean
+    began = sessions[0].began
+    return sorted(session.closed_at + session.began - began for session in sessions)
+
+
+async def test_a_handler_that_only_sends_is_closed_between_two_of_its_sends() -> None:
+    learnt: list[BaseException] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        try:
+            await pushes("tick", every=0.2)(scope, receive, send)
+        except OSError as exc:
+            learnt.append(exc)
+            raise
+
+    async with anyio.create_task_group() as tasks:
+        session = await Session(app, tasks).open()
+        await session.drain()
+    assert session.sent[-1] == CLOSE
+    assert 0 < session.closed_at < 10
+    assert [type(exc) for exc in learnt] == [ClosedError]
+    assert session.error is None
+    assert session.drainer.report().clean
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        pytest.param(pushes(), [], id="only sends"),
+        pytest.param(pushes(every=3600), [], id="waits for something else"),
+        pytest.param(pushes(receives=1), ["subscribe"], id="was asked to, long ago"),
+    ],
+)
+async def test_the_closes_of_such_handlers_are_spread_over_the_lame_duck(
+    app: App, said: list[str]
+) -> None:
+    policy = DrainPolicy(lame_duck_period=2, grace_period=10)
+    closed = await drained_together(app, 40, *said, after=RECENT_PERIOD + 1, policy=policy)
+    assert closed[-1] <= 2.1
+    windows = [sum(begin <= at < begin + 0.1 for at in closed) for begin in closed]
+    assert max(windows) <= 8, "not more than a fifth in any 100 ms"
+
+
+async def test_so_are_those_of_handlers_that_send_in_one_task_and_were_asked_to_just_now() -> None:
+    """What they send may be the reply. Each is waited for as long as the others."""
+
+    async def subscribed(scope: Any, receive: Receive, send: Send) -> None:
+        async def write() -> None:
+            while True:
+                await send(reply("tick"))
+                await anyio.sleep(0.07)
+
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        async with anyio.create_task_group() as tasks:
+            while (await receive())["type"] == "websocket.receive":
+                tasks.start_soon(write)
+            tasks.cancel_scope.cancel()
+
+    policy = DrainPolicy(lame_duck_period=2, grace_period=10)
+    closed = await drained_together(subscribed, 40, "subscribe", policy=policy)
+    assert 5 < closed[0] < closed[-1] < 7.1
+    windows = [sum(begin <= at < begin + 0.1 for at in closed) for begin in closed]
+    assert max(windows) <= 8
+
+
+async def test_a_handler_that_waits_for_something_else_is_cancelled_when_it_has_been_closed() -> (
+    None
+):
+    left: list[float] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        await send(reply("hello"))
+        try:
+            await anyio.sleep_forever()  # until something happens, which may be never
+        finally:
+            left.append(session.now())
+
+    async with anyio.create_task_group() as tasks:
+        session = Session(app, tasks)
+        await session.open()
+        await session.drain()
+    assert left == [pytest.approx(session.closed_at + NOTICE_PERIOD, abs=0.01)]
+    assert session.error is None
+    assert session.drainer.report().clean, "its client lacks nothing"
+
+
+async def test_a_server_that_does_not_end_the_receive_of_a_closed_session_harms_nobody() -> None:
+    """ASGI has it do so; the handler is cancelled where it does not."""
+    async with anyio.create_task_group() as tasks:
+        session = Session(echo, tasks)
+        taken = session.send
+
+        async def send(message: Message) -> None:
+            await taken(message)
+            if message["type"] == "websocket.close":
+                session.say_no_more()
+
+        session.send = send  # type: ignore[method-assign]
+        await session.open()
+        await session.drain()
+    assert session.sent == [ACCEPT, CLOSE]
+    assert session.drainer.report().elapsed < 11
+    assert session.drainer.report().clean
+
+
+async def test_a_handler_that_does_nothing_but_wait_in_send_is_closed_after_one() -> None:
+    """A reader that is slower than the app: there is no moment between two sends but that."""
+
+    async def firehose(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        while True:
+            await send(reply("more"))
+
+    async with anyio.create_task_group() as tasks:
+        session = Session(firehose, tasks)
+        taken = session.send
+
+        async def send(message: Message) -> None:
+            await anyio.sleep(0.4)
+            await taken(message)
+
+        session.send = send  # type: ignore[method-assign]
+        await session.open()
+        await session.drain()
+    assert session.sent[-1] == CLOSE
+    assert session.closed_at < 11
+    assert session.drainer.report().clean
+
+
+async def test_a_reply_in_parts_by_the_task_that_receives_goes_out_whole() -> None:
+    """The handler does not wait for a message in between; nor does one that sends for ever."""
+
+    async def tokens(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        while (await receive())["type"] == "websocket.receive":
+            for number in range(100):
+                await anyio.sleep(0.3)
+                await send(reply(f"token {number}"))
+
+    async with anyio.create_task_group() as tasks:
+        session = await Session(tokens, tasks).open()
+        session.say(text("prompt"))
+        await anyio.wait_all_tasks_blocked()
+        await session.drain()
+    assert session.sent[1:-1] == [reply(f"token {number}") for number in range(100)]
+    assert session.sent[-1] == CLOSE
+    assert session.closed_at == pytest.approx(30, abs=0.1)
+
+
+@pytest.mark.parametrize("said", [[], ["subscribe"]])
+async def test_where_somebody_waits_a_handler_that_sends_is_closed_at_once(said: list[str]) -> None:
+    """Ctrl+C, `--reload`: what was asked for just now may be a reply, and gets a second."""
+    async with anyio.create_task_group() as tasks:
+        session = await Session(pushes(receives=len(said)), tasks).open()
+        for one in said:
+            session.say(text(one))
+        await anyio.sleep(1)
+        session.begin()
+        session.drainer.stop("SIGINT", lame_duck=False)
+        await session.over.wait()
+    assert session.sent[-1] == CLOSE
+    assert session.closed_at <= (HURRIED_PERIOD + 0.4 if said else 0.1)
+
+
+async def test_where_somebody_waits_a_handler_at_work_replies_all_the_same() -> None:
+    async with anyio.create_task_group() as tasks:
+        session = await Session(slow_echo, tasks).open()
+        session.say(text("a lot"))
+        await anyio.wait_all_tasks_blocked()
+        session.begin()
+        session.drainer.stop("SIGINT", lame_duck=False)
+        await session.over.wait()
+    assert session.sent == [ACCEPT, reply("a lot"), CLOSE]
+
+
+# What the server has read
+
+
+async def test_what_the_server_has_read_is_given_to_a_handler_that_has_yet_to_ask() -> None:
+    """Its client's own close above all: the client has seen that acknowledged."""
+    given: list[Message] = []
+    close: Message = {"type": "websocket.disconnect", "code": 1000, "reason": "bye"}
+
+    async def slow_at_first(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        await anyio.sleep(12)  # looks something up, and the lame duck passes
+        while (message := await receive())["type"] == "websocket.receive":
+            given.append(message)
+        given.append(message)
+
+    async with anyio.create_task_group() as tasks:
+        session = await Session(slow_at_first, tasks).open()
+        for number in range(10):
+            session.say(text(str(number)))
+        session.say(close)
+        await session.drain()
+    assert given == [*(text(str(number)) for number in range(10)), close]
+    assert session.sent == [ACCEPT]
+    assert session.drainer.report().clean
+
+
+async def test_what_such_a_handler_has_been_given_is_answered_before_the_close() -> None:
+    async def slow_at_first(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        await anyio.sleep(12)
+        while (message := await receive())["type"] == "websocket.receive":
+            await anyio.sleep(0.5)
+            await send(reply(message["text"]))
+        assert message == DISCONNECT
+
+    async with anyio.create_task_group() as tasks:
+        session = await Session(slow_at_first, tasks).open()
+        for number in range(10):
+            session.say(text(str(number)))
+        await session.drain()
+    assert session.error is None
+    assert session.sent == [ACCEPT, *(reply(str(number)) for number in range(10)), CLOSE]
+    assert session.closed_at == pytest.approx(17, abs=0.2)
+
+
+async def test_what_nobody_ever_asks_for_holds_the_close_for_half_the_grace_period() -> None:
+    async with anyio.create_task_group() as tasks:
+        session = await Session(pushes(), tasks, SHORT).open()
+        session.say(text("is anybody there?"))
+        await session.drain()
+    assert session.sent[-1] == CLOSE
+    assert session.closed_at == pytest.approx(5, abs=0.1)
+    assert session.drainer.report().clean
+
+
+async def test_a_handler_that_asks_while_the_server_is_asked_for_it_gets_its_messages() -> None:
+    async with anyio.create_task_group() as tasks:
+        told = anyio.Event()
+
+        async def app(scope: Any, receive: Receive, send: Send) -> None:
+            assert await receive() == CONNECT
+            await send(ACCEPT)
+            await told.wait()
+            assert await receive() == text("just in time")
+            await send(reply("you were"))
+            assert await receive() == DISCONNECT
+
+        session = await Session(app, tasks, DrainPolicy(lame_duck_period=0)).open()
+        session.begin()
+        await anyio.sleep(READ_PERIOD / 2)
+        told.set()
+        await anyio.lowlevel.checkpoint()
+        session.say(text("just in time"))
+        with anyio.fail_after(PATIENCE):
+            await session.over.wait()
+    assert session.error is None
+    assert session.sent == [ACCEPT, reply("you were"), CLOSE]
+
+
+async def test_a_message_that_crosses_the_close_is_not_given_to_the_handler() -> None:
+    """Its client sends it again: it has had no reply."""
+    async with anyio.create_task_group() as tasks:
+        session = Session(echo, tasks)
+        taken = session.send
+
+        async def send(message: Message) -> None:
+            if message["type"] == "websocket.close":
+                session.say(text("too late"))
+            await taken(message)
+
+        session.send = send  # type: ignore[method-assign]
+        await session.open()
+        await session.drain()
+    assert session.error is None
+    assert session.sent == [ACCEPT, CLOSE]
+
+
+async def test_a_disconnect_without_a_code_of_the_clients_has_ours() -> None:
+    """uvicorn's `websockets` protocol says 1005 after a close of the app's."""
+    async with anyio.create_task_group() as tasks:
+        session = Session(echo, tasks)
+        taken = session.send
+
+        async def send(message: Message) -> None:
+            if message["type"] == "websocket.close":
+                session.sent.append(message)
+                session.times.append(session.now())
+                session.say({"type": "websocket.disconnect", "code": 1005})
+            else:
+                await taken(message)
+
+        session.send = send  # type: ignore[method-assign]
+        await session.open()
+        await session.drain()
+    assert session.error is None, "echo wants to see 1012"
+    assert session.sent == [ACCEPT, CLOSE]
+
+
+# A handshake
+
+
+@pytest.mark.parametrize("on_cancel", ["unwinds", "returns", "goes on"])
+async def test_a_handshake_that_is_never_decided_gets_503_at_the_deadline(on_cancel: str) -> None:
+    async def undecided(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        with anyio.CancelScope(shield=on_cancel == "goes on"):
+            try:
+                await anyio.sleep(100)
+            except asyncio.CancelledError:
+                if on_cancel == "unwinds":
+                    raise
+                if on_cancel == "goes on":
+                    await anyio.sleep(100)
+
+    async with anyio.create_task_group() as tasks:
+        session = Session(undecided, tasks)
+        session.scope["extensions"] = {"websocket.http.response": {}}
+        await session.open()
+        await session.drain()
+        tasks.cancel_scope.cancel()
+    start, body = session.sent
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
+    assert b"retry-after" in dict(start["headers"])
+    assert body["type"] == "websocket.http.response.body"
+    assert session.drainer.report().cancelled == 1
+
+
 # Told by policy, or by the app
 
 
@@ -581,6 +945,28 @@ async def test_with_finish_a_session_goes_on_until_the_grace_period_ends() -> No
     assert session.sent == [ACCEPT, reply("still here"), CLOSE]
     assert session.closed_at == pytest.approx(4, abs=0.1)
     assert session.drainer.report().cancelled == 1
+
+
+async def test_a_handler_that_says_so_in_a_drain_is_closed_at_once() -> None:
+    async def willing(scope: Any, receive: Receive, send: Send) -> None:
+        notice = drain_notice(scope)
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        assert (await receive())["type"] == "websocket.receive"
+        await notice.wait()
+        for number in range(1000):
+            await send(reply(str(number)))
+            await anyio.sleep(0.1)
+            if number == 10:
+                notice.close_on_drain()
+
+    async with anyio.create_task_group() as tasks:
+        session = await Session(willing, tasks).open()
+        session.say(text("subscribe"))
+        await anyio.wait_all_tasks_blocked()
+        await session.drain()
+    assert session.closed_at == pytest.approx(1.1, abs=0.15)
+    assert session.drainer.report().clean
 
 
 async def test_with_finish_a_handler_may_let_its_session_be_closed_all_the_same() -> None:

@@ -1,19 +1,23 @@
-"""When long-lived work is ended: spread over the lame duck, or as the grace period ends."""
+"""When long-lived work is closed: spread over the lame duck, or as the grace period ends."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from support.asgi import FakeAdapter
 from support.records import event, extras
 from support.virtual_time import virtual_clock, virtual_time
 
 from graceful_asgi import DrainPolicy, Phase
+from graceful_asgi._core.close_schedule import HURRIED_PERIOD, NOTICE_PERIOD
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._core.work import CloseWhen, Work
+from graceful_asgi.event_loop import SLICE
 
 if TYPE_CHECKING:
     from graceful_asgi.report import Kind
@@ -30,20 +34,20 @@ POLICY = DrainPolicy(lame_duck_period=10, grace_period=20, cancel_period=2)
 
 
 class LongLived(Work):
-    """Work that goes on until it is ended, and knows when that was."""
+    """Work that goes on until it is closed, and knows when that was."""
 
     kind: Kind = "websocket"  # type: ignore[misc]
 
-    def __init__(self, drainer: DrainRunner, ending: CloseWhen = "on drain") -> None:
+    def __init__(self, drainer: DrainRunner, when: CloseWhen = "on drain") -> None:
         self.closed: list[float] = []
-        self._ending = ending
+        self._when = when
         self._drainer = drainer
         drainer.in_flight.enter(self)
         self.task = None  # not the test's own
 
     @property
     def close_when(self) -> CloseWhen:
-        return self._ending
+        return self._when
 
     async def close(self, patience_end: float, *, hurried: bool = False) -> None:
         self.patience = patience_end - self._drainer.now()
@@ -56,7 +60,7 @@ class LongLived(Work):
 
 
 class Stubborn(LongLived):
-    """Work that cannot be ended when its time has come."""
+    """Work that cannot be closed when its time has come."""
 
     async def close(self, patience_end: float, *, hurried: bool = False) -> None:
         self.closed.append(self._drainer.statistics().elapsed)
@@ -68,7 +72,7 @@ class Stubborn(LongLived):
 class Broken(LongLived):
     async def close_now(self) -> None:
         self.closed.append(self._drainer.statistics().elapsed)
-        raise LookupError("cannot end")
+        raise LookupError("cannot close")
 
 
 def drainer_of(policy: DrainPolicy = POLICY) -> DrainRunner:
@@ -87,7 +91,7 @@ def times(works: list[Any]) -> list[float]:
     return sorted(work.closed[0] for work in works)
 
 
-async def test_the_ends_are_spread_evenly_over_the_lame_duck() -> None:
+async def test_the_closes_are_spread_evenly_over_the_lame_duck() -> None:
     drainer = drainer_of()
     works = [LongLived(drainer) for _ in range(20)]
     await drain(drainer)
@@ -95,7 +99,7 @@ async def test_the_ends_are_spread_evenly_over_the_lame_duck() -> None:
     assert drainer.report().completed == 20
 
 
-async def test_without_a_lame_duck_all_are_ended_at_once() -> None:
+async def test_without_a_lame_duck_all_are_closed_at_once() -> None:
     drainer = drainer_of(DrainPolicy(lame_duck_period=0))
     works = [LongLived(drainer) for _ in range(20)]
     await drain(drainer)
@@ -116,7 +120,7 @@ async def test_what_comes_later_is_spread_over_what_is_left() -> None:
     assert len({round(end) for end in ended}) > 3, "not all in one instant"
 
 
-async def test_what_comes_after_the_lame_duck_is_ended_at_once() -> None:
+async def test_what_comes_after_the_lame_duck_is_closed_at_once() -> None:
     drainer = drainer_of()
     drainer.begin("test")
     await anyio.sleep(15)  # a begin holds the server there until a stop comes
@@ -126,7 +130,7 @@ async def test_what_comes_after_the_lame_duck_is_ended_at_once() -> None:
     assert times([work]) == [pytest.approx(15, abs=0.01)]
 
 
-async def test_a_lame_duck_that_is_cut_short_ends_what_is_left() -> None:
+async def test_a_lame_duck_that_is_cut_short_closes_what_is_left() -> None:
     drainer = drainer_of()
     works = [LongLived(drainer) for _ in range(10)]
     drainer.begin("test")
@@ -145,7 +149,7 @@ async def test_a_lame_duck_that_quiet_may_end_is_taken_for_as_long_as_it_lasts_a
     assert times(works) == pytest.approx([0.25, 0.75, 1.25, 1.75], abs=0.01)
 
 
-async def test_a_drain_that_is_called_off_ends_no_more_and_a_new_one_starts_anew() -> None:
+async def test_a_drain_that_is_called_off_closes_no_more_and_a_new_one_starts_anew() -> None:
     drainer = drainer_of()
     works = [LongLived(drainer) for _ in range(10)]
     drainer.begin("test")
@@ -160,7 +164,7 @@ async def test_a_drain_that_is_called_off_ends_no_more_and_a_new_one_starts_anew
     assert times(works)[-1] == pytest.approx(10 - 10 / 16, abs=0.01)
 
 
-async def test_what_may_go_on_is_ended_just_before_the_grace_period_is_over() -> None:
+async def test_what_may_go_on_is_closed_just_before_the_grace_period_is_over() -> None:
     drainer = drainer_of()
     works = [LongLived(drainer, "at deadline") for _ in range(3)]
     await drain(drainer)
@@ -183,7 +187,7 @@ async def test_a_begin_gives_it_no_deadline() -> None:
     assert not work.closed
 
 
-async def test_what_cannot_be_ended_yet_gets_another_chance_as_it_is_cancelled() -> None:
+async def test_what_cannot_be_closed_yet_gets_another_chance_as_it_is_cancelled() -> None:
     drainer = drainer_of()
     works = [Stubborn(drainer, "at deadline"), Stubborn(drainer, "on drain")]
     await drain(drainer)
@@ -193,7 +197,7 @@ async def test_what_cannot_be_ended_yet_gets_another_chance_as_it_is_cancelled()
     assert len(drainer.report().stuck) == 2, "each is named once"
 
 
-async def test_what_never_ends_is_left_alone() -> None:
+async def test_what_is_never_closed_is_left_alone() -> None:
     drainer = drainer_of()
     work = LongLived(drainer, "never")
     await drain(drainer)
@@ -201,7 +205,7 @@ async def test_what_never_ends_is_left_alone() -> None:
     assert drainer.report().aborted == 1
 
 
-async def test_an_abort_ends_what_it_can() -> None:
+async def test_an_abort_closes_what_it_can() -> None:
     drainer = drainer_of()
     works = [LongLived(drainer), LongLived(drainer, "at deadline")]
     async with anyio.create_task_group() as tasks:
@@ -223,7 +227,7 @@ async def test_one_that_fails_is_logged_and_changes_nothing_about_the_drain(
     assert "closing websocket" in caplog.text
 
 
-async def test_the_log_says_once_what_is_ended_over_which_time(
+async def test_the_log_says_once_what_is_closed_over_which_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, logger="graceful_asgi")
@@ -238,7 +242,95 @@ async def test_the_log_says_once_what_is_ended_over_which_time(
     assert extras(said)["websocket"] == 3
 
 
-async def test_nothing_is_said_where_nothing_is_ended(caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_is_said_where_nothing_is_closed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="graceful_asgi")
     await drain(drainer_of())
     assert "ending" not in caplog.text
+
+
+# What work is told
+
+
+async def test_work_is_told_for_how_long_it_may_wait_for_a_boundary_that_nobody_sees() -> None:
+    """For half the grace period each, so that these closes are spread like the others."""
+    drainer = drainer_of()
+    works = [LongLived(drainer) for _ in range(4)]
+    await drain(drainer)
+    assert [work.patience for work in works] == [10] * 4
+    assert not any(work.hurried for work in works)
+
+
+async def test_where_somebody_waits_it_is_told_so() -> None:
+    drainer = drainer_of()
+    work = LongLived(drainer)
+    drainer.stop("SIGINT", lame_duck=False)
+    await drainer.drain(FakeAdapter(drainer))
+    assert times([work]) == [pytest.approx(0, abs=0.01)]
+    assert (work.patience, work.hurried) == (HURRIED_PERIOD, True)
+
+
+class Waiting(LongLived):
+    """Work that waits for a boundary, until it is told that it need not."""
+
+    withdrawn = False
+
+    async def close(self, patience_end: float, *, hurried: bool = False) -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            self.withdrawn = True
+            raise
+
+
+async def test_a_drain_that_is_called_off_withdraws_what_it_has_told() -> None:
+    drainer = drainer_of(DrainPolicy(lame_duck_period=0, grace_period=20))
+    works = [Waiting(drainer) for _ in range(3)]
+    drainer.begin("test")
+    await anyio.sleep(1)
+    assert not any(work.withdrawn for work in works)
+    drainer.resume()
+    await anyio.sleep(0.01)
+    assert all(work.withdrawn for work in works)
+
+
+class Unaware(LongLived):
+    """Work whose app has not noticed its close."""
+
+    unaware = True
+
+    async def close_now(self) -> None:
+        self.closed.append(self._drainer.statistics().elapsed)
+        self._drainer.close_schedule.watch(self)
+
+
+async def test_an_app_that_does_not_notice_a_close_is_cancelled_a_moment_later() -> None:
+    drainer = drainer_of()
+    notices, aware = Unaware(drainer), Unaware(drainer)
+    drainer.begin("test")
+    await anyio.sleep(2.51)  # one of them is closed by now
+    first, second = (notices, aware) if notices.closed else (aware, notices)
+    await anyio.sleep(NOTICE_PERIOD)
+    assert (first.cancelled, second.cancelled) == (True, False)
+    await anyio.sleep(4.7)  # the other one, too, and a moment ago
+    second.unaware = False
+    await anyio.sleep(1)
+    assert second.closed
+    assert not second.cancelled
+
+
+async def test_ten_thousand_are_told_in_slices_that_let_everything_else_run() -> None:
+    drainer = drainer_of(DrainPolicy(lame_duck_period=0, grace_period=20))
+    works = [LongLived(drainer) for _ in range(2000)]
+    turns = [0]
+
+    async def count() -> None:
+        while len(drainer.in_flight):
+            turns.append(sum(map(len, (work.closed for work in works))))
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count)
+        drainer.begin("test")
+    steps = [after - before for before, after in itertools.pairwise(turns)]
+    assert sum(steps) > 1900
+    assert max(steps) <= 3 * SLICE, "trio may run a slice or two before the counter"

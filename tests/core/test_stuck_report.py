@@ -244,7 +244,7 @@ async def test_of_very_much_work_only_the_oldest_is_looked_at_closely(
             await anyio.wait_all_tasks_blocked()
             clock.move(1)
         drainer.begin("test")
-        drainer.record.note_stuck(drainer.state, drainer.in_flight, drainer.now())
+        await drainer.record.note_stuck(drainer.state, drainer.in_flight, drainer.now())
         tasks.cancel_scope.cancel()
     stuck = sorted(drainer.report().stuck, key=lambda work: int(work.path))
     assert len(stuck) == MOST + 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,6 +17,7 @@ from support.polling import PATIENCE
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
+from graceful_asgi.event_loop import SLICE
 
 if TYPE_CHECKING:
     from support.asgi import App, Message, Receive
@@ -508,3 +510,35 @@ async def test_work_that_is_tracked_after_the_rest_was_cancelled_is_cancelled_to
         tasks.start_soon(export)
         with anyio.fail_after(PATIENCE):
             await ended.wait()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_a_thousand_tasks_are_cancelled_a_slice_in_each_turn_of_the_loop() -> None:
+    """Cancelled all at once they would unwind all at once, and hold the loop for seconds."""
+    runner = DrainRunner(PATIENT)
+    turns = [0]
+    unwound_in: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def count_turns() -> None:
+        turns[0] += 1
+        if len(unwound_in) < 1000:
+            loop.call_soon(count_turns)
+
+    async def export() -> None:
+        try:
+            with runner.track("export"):
+                await asyncio.Event().wait()
+        finally:
+            unwound_in.append(turns[0])
+
+    tasks = [asyncio.ensure_future(export()) for _ in range(1000)]
+    await asyncio.sleep(0)
+    count_turns()
+    runner.begin("test")
+    runner.abort()
+    await asyncio.wait(tasks, timeout=PATIENCE)
+    assert all(task.cancelled() for task in tasks)
+    assert max(Counter(unwound_in).values()) == SLICE
+    assert max(unwound_in) - min(unwound_in) < 2 * 1000 / SLICE, "in a row, too"

@@ -48,7 +48,7 @@ async def sweeping(server: uvicorn.Server) -> AsyncIterator[Connections]:
 
     async def sweep() -> None:
         while True:
-            swept.sweep(FAR)
+            await swept.sweep(FAR)
             await asyncio.sleep(0.02)
 
     task = asyncio.ensure_future(sweep())
@@ -179,7 +179,7 @@ async def test_unread_bytes_keep_an_idle_connection_open(
         patience["idle"] = NONE
         swept = Connections(server)  # type: ignore[arg-type]
         for _ in range(5):
-            swept.sweep(FAR)
+            await swept.sweep(FAR)
         assert not connection.transport.is_closing()
         connection.transport.resume_reading()
         await answered(reader)
@@ -201,7 +201,7 @@ async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
         bad.shutdown = shutdown  # type: ignore[method-assign]
         patience["new"] = NONE
         with caplog.at_level(logging.WARNING, "graceful_asgi"):
-            Connections(server).sweep(FAR)  # type: ignore[arg-type]
+            await Connections(server).sweep(FAR)  # type: ignore[arg-type]
         for reader, writer in pairs:
             with contextlib.suppress(ConnectionError):
                 assert await is_closed(reader, within=5)
@@ -237,11 +237,11 @@ async def test_a_connection_that_closes_for_too_long_is_aborted(
 
         transport, connection.transport = connection.transport, Closing()  # type: ignore[assignment]
         swept = Connections(server)  # type: ignore[arg-type]
-        swept.sweep(FAR)
+        await swept.sweep(FAR)
         closing: Any = connection.transport
         assert not closing.aborted
         patience["closing"] = NONE
-        swept.sweep(FAR)
+        await swept.sweep(FAR)
         assert closing.aborted
         connection.transport = transport
         writer.close()
@@ -392,9 +392,9 @@ async def test_clients_are_told_to_go_elsewhere_before_the_grace_period_ends(
         client.get("/hold")
         await eventually(lambda: server.server_state.tasks)
         swept = Connections(server)
-        swept.sweep(module.GO_AWAY_PERIOD + 1)
-        swept.sweep(module.GO_AWAY_PERIOD)
-        swept.sweep(module.GO_AWAY_PERIOD - 0.1)
+        await swept.sweep(module.GO_AWAY_PERIOD + 1)
+        await swept.sweep(module.GO_AWAY_PERIOD)
+        await swept.sweep(module.GO_AWAY_PERIOD - 0.1)
         await eventually(lambda: client.go_away)
         assert client.go_away == [2**31 - 1]
         (connection,) = server.server_state.connections

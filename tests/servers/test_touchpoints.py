@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 from support.client import open_request
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.server import RecordingApp, uvicorn_config, uvicorn_in_loop
 from uvicorn.server import ServerState
 
@@ -293,6 +293,26 @@ async def test_a_websocket_protocol_can_shut_down_and_is_no_http_protocol(name: 
 async def test_a_cycle_has_the_flag(name: str, flag: str) -> None:
     module = importlib.import_module(f"uvicorn.protocols.http.{name.partition(':')[0]}")
     assert f"self.{flag} = " in inspect.getsource(module.RequestResponseCycle.__init__)
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools", "zttp"])
+async def test_a_connection_closes_after_an_answer_whose_cycle_is_not_to_be_kept_alive(
+    http: str,
+) -> None:
+    """Said in the middle of the answer: its header has promised to go on."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"seen", "more_body": True})
+        assert receive.__self__.keep_alive is True
+        receive.__self__.keep_alive = False
+        await send({"type": "http.response.body", "body": b""})
+
+    async with uvicorn_in_loop(app, http=http) as (_, port):
+        reader, writer = await open_request(port, "/")
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
+        assert answer.endswith(b"0\r\n\r\n")
+        writer.close()
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools", "zttp"])

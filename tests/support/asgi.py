@@ -352,12 +352,27 @@ class LiveCall(Call):
     def __init__(
         self, app: App, scope: dict[str, Any], tasks: TaskGroup, policy: DrainPolicy
     ) -> None:
+        self._inner = app
         self.drainer = DrainRunner(policy, clock=virtual_clock())
         super().__init__(GracefulMiddleware(app, drainer=as_drainer(self.drainer)), scope)
         self.times: list[float] = []
         self._tasks = tasks
         self._mail = Mailbox()
         self._began: float | None = None
+
+    def join(self, other: LiveCall) -> None:
+        """Be a call of the same server as *other*: call it before `open`."""
+        self.drainer = other.drainer
+        self._app = GracefulMiddleware(self._inner, drainer=as_drainer(self.drainer))
+
+    @property
+    def began(self) -> float:
+        """When the drain began, by the drainer's clock."""
+        return self._began or 0.0
+
+    def say_no_more(self) -> None:
+        """Have the server receive nothing any more, not even what was said."""
+        self._mail = Mailbox()
 
     def say(self, message: Message) -> None:
         """Have *message* be the next that the server has received."""

@@ -107,6 +107,7 @@ def test_an_app_without_a_framework_hears_of_the_end_by_an_oserror(tmp_path: Pat
     assert server.count("raw ticks heard ClosedError(") == 5
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_thousand_of_each_drain_within_the_lame_duck_and_a_second(
     tmp_path: Path, loop: str

@@ -159,7 +159,8 @@ def test_both_servers_restart_in_turn_and_nobody_notices(
             assert server.count("clean after") == 1
             time.sleep(1.2)  # an app that is slow to start: nobody listens meanwhile
             servers[name] = stack.enter_context(served_by(tmp_path, ports[name]))
-            servers[name].wait_for(r'"GET / HTTP/1.1" 200')  # the proxy uses it again
+            # The proxy uses it again: nobody else posts. (This test has asked it for "/" itself.)
+            servers[name].wait_for(r'"POST /echo HTTP/1.1" 200')
 
         async def run_load() -> LoadResult:
             load = Load(PLAN, port=proxy.port)

@@ -261,15 +261,15 @@ class History:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, entry: HistoryEntry) -> Change:
-        """Append *entry* unless it changes nothing; return what it changed.
+    def add(self, entry: HistoryEntry) -> Change | None:
+        """Append *entry* and return what it changed; return None if it would change nothing.
 
         Two callers may both see that their entry would change something, and both append. The fold
         then finds that the second of them changes nothing, and its caller learns so.
         """
         drain = self.drain()
         if step(drain, entry.event, entry.at) is drain:
-            return Change(entry, drain, drain)
+            return None
         at, drain = self._read
         self._entries.append(entry)
         return next(change for change in self._changes(at, drain) if change.entry is entry)

@@ -123,11 +123,11 @@ class DrainRunner:
 
     def _record(self, event: Event) -> tuple[Drain, Drain]:
         """Append *event* to the history; return the drain before it and after it."""
-        length = len(self._history)
         change = self._history.add(HistoryEntry(event, self.now(), len(self.in_flight)))
         self._sync()
-        if len(self._history) > length:
-            self.notifier.post(self._tell_next)
+        if change is None:
+            return self.state, self.state
+        self.notifier.post(self._tell_next)
         return change.before, change.after
 
     def _sync(self) -> None:

@@ -76,6 +76,7 @@ def test_a_request_in_flight_makes_the_difference(behaviour: str, lost: int) -> 
     assert ended.server["exits"][0]["code"] == (-15 if lost else 0)
 
 
+@pytest.mark.alone
 def test_the_standard_library_server_loses_what_is_in_flight() -> None:
     command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
     load = ["--keep-alive", "3", "--fresh", "2", "--think", "0"]  # its queue holds five

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from support.docs import ROOT
 from support.need import need, need_program
 from support.polling import wait_until
@@ -175,6 +176,7 @@ def test_the_terminals_show_a_request_that_hangs(
 LOAD = ROOT / "docs" / "how-to" / "manifests" / "load.py"
 
 
+@pytest.mark.alone
 def test_the_load_of_the_rollout_sees_a_stop_and_no_failure(tmp_path: Path) -> None:
     main(tmp_path, GRACEFUL)
     need("httpx")

@@ -112,10 +112,6 @@ class DrainRunner:
             self.in_flight.cancel()
         return True
 
-    def end_lame_duck(self) -> None:
-        """End the lame duck now. Idempotent, and as safe as `begin`."""
-        self._add(Step.END_LAME_DUCK)
-
     def _add(self, event: Event) -> bool:
         """Record *event*; return True if it changed something."""
         before, after = self._record(event)

@@ -16,30 +16,35 @@ PATIENCE: Final = 20.0
 """Seconds that a test waits for what has to come. Only a failing test waits this long, so it may
 be far more than is needed, on however slow a machine."""
 
-_INTERVAL: Final = 0.002
+_SHORTEST: Final = 0.002
+_LONGEST: Final = 0.02
+"""Seconds between two looks. They grow with the wait, so that a test which waits for a second does
+not take the core away from the server that it waits for."""
 
 
 async def eventually(
     look: Callable[[], Found], what: str = "", *, within: float = PATIENCE
 ) -> Found:
     """Return the first true value of *look*; fail after *within* seconds. For async tests."""
-    looks = _looks(look, what, within)
-    while not (found := next(looks)):  # noqa: ASYNC110  # nobody announces it
-        await anyio.sleep(_INTERVAL)
-    return found
+    for found, pause in _looks(look, within):
+        if found:
+            return found
+        await anyio.sleep(pause)
+    raise AssertionError(f"not so within {within} s: {what or look}")
 
 
 def wait_until(look: Callable[[], Found], what: str = "", *, within: float = PATIENCE) -> Found:
     """Do the same as `eventually` where there is no event loop."""
-    looks = _looks(look, what, within)
-    while not (found := next(looks)):
-        time.sleep(_INTERVAL)
-    return found
-
-
-def _looks(look: Callable[[], Found], what: str, within: float) -> Iterator[Found]:
-    # Seconds of the machine, not of the loop: in virtual time a loop's clock jumps.
-    deadline = time.monotonic() + within
-    while time.monotonic() <= deadline:
-        yield look()
+    for found, pause in _looks(look, within):
+        if found:
+            return found
+        time.sleep(pause)
     raise AssertionError(f"not so within {within} s: {what or look}")
+
+
+def _looks(look: Callable[[], Found], within: float) -> Iterator[tuple[Found, float]]:
+    """Yield what *look* returns, and the seconds until the next look, for *within* seconds."""
+    # Seconds of the machine, not of the loop: in virtual time a loop's clock jumps.
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) <= within:
+        yield look(), min(_LONGEST, max(_SHORTEST, waited / 10))

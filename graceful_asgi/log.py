@@ -150,11 +150,12 @@ def finished(report: DrainReport) -> None:
     """Log the result of the drain, in one line."""
     _drain(
         logging.WARNING if report.exit_code else logging.INFO,
-        "%s after %.1f s (%s): %d completed, %d cancelled, %d aborted, %d rejected",
+        "%s after %.1f s (%s): %d completed, %d closed, %d cancelled, %d aborted, %d rejected",
         "clean" if report.clean else "forced",
         report.elapsed,
         _cause(report.reason, report.stopped_by),
         report.completed,
+        report.closed,
         report.cancelled,
         report.aborted,
         report.rejected,
@@ -163,6 +164,7 @@ def finished(report: DrainReport) -> None:
         reason=report.reason,
         stopped_by=report.stopped_by,
         completed=report.completed,
+        closed=report.closed,
         cancelled=report.cancelled,
         aborted=report.aborted,
         rejected=report.rejected,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Kind = Literal["http", "websocket", "task", "lifespan"]
 """A kind of work. `task`: the app's own, tracked by `Drainer.track`."""
 
-Outcome = Literal["completed", "cancelled", "aborted", "rejected"]
+Outcome = Literal["completed", "closed", "cancelled", "aborted", "rejected"]
 """The outcome of a piece of work during a drain."""
 
 DrainOutcome = Literal["clean", "forced", "resumed"]
@@ -73,16 +73,20 @@ def printable(text: str) -> str:
 class DrainReport:
     """The outcomes of the work that was in flight when the drain began, or that came later.
 
-    `completed + cancelled + aborted` is all of it, each counted once. A missed deadline is data
-    here, not an error.
+    `completed + closed + cancelled + aborted` is all of it, each counted once. A missed deadline is
+    data here, not an error.
     """
 
     reason: str
     """The trigger that began the drain: `SIGTERM`, `should_exit`, ..."""
     completed: int
     """Ended by itself."""
+    closed: int
+    """Event streams that the drain closed between two events, and WebSockets that it closed with
+    1012 when they owed no reply. Their clients connect again, and have lost nothing."""
     cancelled: int
-    """Cancelled, with nothing cut: an HTTP client got its 503, a WebSocket its 1012."""
+    """Still in flight at the end of the grace period, with nothing cut: an HTTP client got its 503,
+    a WebSocket its 1012, an event stream its end between two events."""
     aborted: int
     """Left with a part of an answer, or still in flight at the end of the cancel period."""
     rejected: int
@@ -100,7 +104,7 @@ class DrainReport:
 
     @property
     def clean(self) -> bool:
-        """True if everything in flight finished."""
+        """True if everything in flight finished, or was closed where nothing is lost."""
         return not (self.cancelled or self.aborted)
 
     @property
@@ -120,6 +124,7 @@ class DrainStatistics:
     oldest: StuckWork | None
     """The work that has been in flight longest (it need not be stuck)."""
     completed: int
+    closed: int
     cancelled: int
     aborted: int
     rejected: int

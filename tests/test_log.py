@@ -30,7 +30,14 @@ def stuck(number: int = 0, *, where: str = "app.py:1 in f", path: str = "") -> S
 
 
 def report(**changes: Any) -> DrainReport:
-    given = {"completed": 3, "cancelled": 0, "aborted": 0, "rejected": 1, "elapsed": 2.5}
+    given = {
+        "completed": 3,
+        "closed": 2,
+        "cancelled": 0,
+        "aborted": 0,
+        "rejected": 1,
+        "elapsed": 2.5,
+    }
     return DrainReport(reason="SIGTERM", **{**given, **changes})
 
 
@@ -147,6 +154,7 @@ def test_a_stop_that_follows_a_drain_names_both_causes(
             reason=begun,
             stopped_by="SIGTERM",
             completed=1,
+            closed=0,
             cancelled=0,
             aborted=0,
             rejected=0,
@@ -201,6 +209,7 @@ def statistics(oldest: StuckWork | None, **changes: Any) -> DrainStatistics:
         "in_flight": 4,
         "oldest": oldest,
         "completed": 1,
+        "closed": 0,
         "cancelled": 0,
         "aborted": 0,
         "rejected": 0,

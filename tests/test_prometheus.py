@@ -43,7 +43,7 @@ class Scraped:
         return phase
 
     def works(self) -> dict[str, float]:
-        names = ("completed", "cancelled", "aborted", "rejected")
+        names = ("completed", "closed", "cancelled", "aborted", "rejected")
         return {name: self.value("drain_work_total", outcome=name) for name in names}
 
     async def drain(self) -> None:
@@ -81,11 +81,23 @@ async def test_work_is_counted_by_how_it_ended_and_the_count_stays() -> None:
         await scraped.drain()
         tasks.cancel_scope.cancel()
     assert scraped.phase() == "stopped"
-    assert scraped.works() == {"completed": 1, "cancelled": 1, "aborted": 0, "rejected": 0}
+    assert scraped.works() == {
+        "completed": 1,
+        "closed": 0,
+        "cancelled": 1,
+        "aborted": 0,
+        "rejected": 0,
+    }
     assert scraped.value("drain_elapsed_seconds") > 0
     scraped.drainer.bind(anew=True)
     assert scraped.phase() == "serving"
-    assert scraped.works() == {"completed": 1, "cancelled": 1, "aborted": 0, "rejected": 0}
+    assert scraped.works() == {
+        "completed": 1,
+        "closed": 0,
+        "cancelled": 1,
+        "aborted": 0,
+        "rejected": 0,
+    }
 
 
 @pytest.mark.anyio

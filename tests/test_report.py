@@ -22,7 +22,9 @@ def test_stuck_work_reads_as_a_sentence() -> None:
 def test_a_report_is_clean_when_everything_in_flight_finished(
     cancelled: int, aborted: int, clean: bool
 ) -> None:
-    make = functools.partial(DrainReport, reason="SIGTERM", completed=5, rejected=9, elapsed=1.0)
+    make = functools.partial(
+        DrainReport, reason="SIGTERM", completed=5, closed=7, rejected=9, elapsed=1.0
+    )
     assert make(cancelled=cancelled, aborted=aborted).clean is clean
 
 

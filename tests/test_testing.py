@@ -203,6 +203,7 @@ def test_a_report_is_read_as_it_was_logged(caplog: pytest.LogCaptureFixture, cle
     report = DrainReport(
         reason="SIGTERM",
         completed=4,
+        closed=5,
         cancelled=0 if clean else 1,
         aborted=0 if clean else 2,
         rejected=3,

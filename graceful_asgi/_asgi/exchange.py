@@ -111,7 +111,7 @@ class Exchange(Work):
             return "aborted"
         # Cancelled because it could not know of the close, or because it knew and did not end?
         stayed = self.cancelled and self.aware
-        return "cancelled" if self.closed == "at deadline" or stayed else "completed"
+        return "cancelled" if self.closed == "at deadline" or stayed else "closed"
 
     def close_on_drain(self) -> None:
         """Allow a drain to close the exchange as it begins, or now if one has. Idempotent."""

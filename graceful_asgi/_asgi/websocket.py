@@ -18,7 +18,7 @@ import anyio.lowlevel
 
 from .. import log
 from ..errors import ClosedError
-from .exchange import SERVING, Exchange, marked_as_coroutine_function, unavailable
+from .exchange import SERVING, Closing, Exchange, marked_as_coroutine_function, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -226,7 +226,7 @@ class WebSocketExchange(Exchange):
     async def close_now(self) -> None:
         is_open = self.answer == "started" and self.closed is None
         if is_open and not self._sending and not self._owes_for():
-            await self._close()
+            await self._close("at deadline")
 
     async def _close_in_receive(self) -> None:
         """Close the session while its handler waits for a message; return when it waits no more.
@@ -311,8 +311,8 @@ class WebSocketExchange(Exchange):
                 until = min(until, self._patience_end)
         return max(until, self._patience_end) if self._mailbox else until
 
-    async def _close(self) -> None:
-        self.closed = "on drain"
+    async def _close(self, when: Closing = "on drain") -> None:
+        self.closed = when
         try:
             await self.conclude()
         except BaseException:

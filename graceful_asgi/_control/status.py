@@ -34,6 +34,7 @@ def process_status(drainer: DrainRunner) -> dict[str, Any]:
         "in_flight": statistics.in_flight,
         "oldest": None if statistics.oldest is None else _oldest(statistics.oldest),
         "completed": statistics.completed,
+        "closed": statistics.closed,
         "cancelled": statistics.cancelled,
         "aborted": statistics.aborted,
         "rejected": statistics.rejected,

@@ -282,6 +282,7 @@ class OutcomeCounts:
     """Counts the outcomes of the work in one drain."""
 
     completed: int = 0
+    closed: int = 0
     cancelled: int = 0
     aborted: int = 0
     rejected: int = 0
@@ -296,6 +297,7 @@ class OutcomeCounts:
         """Return the counts by name, as `DrainReport` and `DrainStatistics` take them."""
         return {
             "completed": self.completed,
+            "closed": self.closed,
             "cancelled": self.cancelled,
             "aborted": self.aborted,
             "rejected": self.rejected,

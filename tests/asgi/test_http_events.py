@@ -96,7 +96,7 @@ async def test_a_stream_is_closed_within_the_lame_duck_with_a_complete_body() ->
     assert stream.body == EVENT * stream.body.count(b"tick")
     assert stream.error is None
     report = stream.drainer.report()
-    assert (report.completed, report.cancelled, report.stuck) == (1, 0, ())
+    assert (report.completed, report.closed, report.clean, report.stuck) == (0, 1, True, ())
 
 
 async def test_a_stream_in_the_middle_of_an_event_is_closed_after_it() -> None:

@@ -748,6 +748,7 @@ class Story:
         assert report is not None
         assert self.drainer.statistics().in_flight == 0
         assert report.completed + report.cancelled + report.aborted == self.accountable
+        assert report.closed == 0, "nothing here is a stream or a session"
         assert dataclasses.replace(self.drainer.report(), elapsed=report.elapsed) == report
         took = self.drained_at - self.stopped_at
         longest = policy.lame_duck_period + policy.grace_period + policy.cancel_period

@@ -109,7 +109,7 @@ def test_work_of_the_apps_own_is_waited_for_by_its_name(tmp_path: Path) -> None:
         server.terminate()
         assert server.wait(8) == 0
     assert "exported monday" in server.log
-    assert re.search(r"[1-9] completed, 0 cancelled, 0 aborted", server.log)
+    assert re.search(r"[1-9] completed, 0 closed, 0 cancelled, 0 aborted", server.log)
 
 
 def test_work_that_goes_on_for_ever_stops_between_two_steps() -> None:

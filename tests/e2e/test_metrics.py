@@ -104,7 +104,7 @@ def test_the_scrape_shows_the_true_count_at_every_stage_of_a_drain(
         )
         os.kill(server.pid, signal.SIGUSR1)
         assert server.wait() == 0
-        assert "6 completed, 0 cancelled, 0 aborted" in server.log
+        assert "6 completed, 0 closed, 0 cancelled, 0 aborted" in server.log
         assert all(request.result().body == b"let go" for request in requests)
 
 

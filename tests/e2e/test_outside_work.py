@@ -106,6 +106,6 @@ def test_requests_that_only_pass_through_something_outside_are_counted_once(
         server.terminate()
         assert slow.result().status == 200
         assert server.wait() == 0
-        assert "1 completed, 0 cancelled" in server.log
+        assert "1 completed, 0 closed, 0 cancelled" in server.log
         assert "pass GracefulMiddleware by" not in server.log
         wait_until(lambda: is_refused(server.port), "it is gone")

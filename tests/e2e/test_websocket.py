@@ -121,7 +121,7 @@ def test_with_finish_a_websocket_goes_on_until_the_grace_period_ends(
         assert "]: cancelling (" not in server.log
         assert close_code(echo, within=5) == SERVICE_RESTART
         assert server.wait() == 1
-        assert "1 completed, 1 cancelled" in server.log
+        assert "1 completed, 0 closed, 1 cancelled" in server.log
 
 
 @pytest.mark.parametrize("ws", WS)
@@ -215,7 +215,7 @@ def test_every_message_that_a_handler_got_is_answered_and_the_closes_are_spread(
         received = set(re.findall(r"received (\S+)", server.log))
         unanswered = {end.unanswered for end in crowd.ended if end.unanswered}
         assert not unanswered & received, "given to the handler, and never answered"
-        assert "200 completed" in server.log
+        assert "200 closed" in server.log
         assert "Traceback" not in server.log
         return crowd
 

@@ -107,7 +107,7 @@ async def test_a_subscription_is_closed_between_two_of_its_results(tmp_path: Pat
             assert client.close_code == 1012
         assert received == list(range(len(received)))
         assert await exit_code(server) == 0
-        assert "1 completed" in server.log, "it is not waited for until the grace period ends"
+        assert "1 closed" in server.log, "it is not waited for until the grace period ends"
         assert_quiet(server.log)
 
 

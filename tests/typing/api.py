@@ -154,6 +154,7 @@ def reads_a_report(report: DrainReport) -> None:
     assert_type(report.reason, str)
     assert_type(report.clean, bool)
     assert_type(report.completed, int)
+    assert_type(report.closed, int)
     assert_type(report.cancelled, int)
     assert_type(report.aborted, int)
     assert_type(report.rejected, int)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _REPORT: Final = re.compile(
     r"drain \[\d+\]: (?:clean|forced) after (?P<elapsed>[\d.]+) s \((?P<reason>.*?)\): "
-    r"(?P<completed>\d+) completed, (?P<cancelled>\d+) cancelled, "
-    r"(?P<aborted>\d+) aborted, (?P<rejected>\d+) rejected"
+    r"(?P<completed>\d+) completed, (?P<closed>\d+) closed, "
+    r"(?P<cancelled>\d+) cancelled, (?P<aborted>\d+) aborted, (?P<rejected>\d+) rejected"
 )
 _STUCK: Final = re.compile(
     r"drain \[\d+\]: stuck: (?P<kind>http|websocket|task|lifespan) (?:(?P<method>[A-Z]+) )?"
@@ -68,6 +68,7 @@ def read_report(log: str) -> DrainReport | None:
     return DrainReport(
         reason=reports[-1]["reason"],
         completed=int(reports[-1]["completed"]),
+        closed=int(reports[-1]["closed"]),
         cancelled=int(reports[-1]["cancelled"]),
         aborted=int(reports[-1]["aborted"]),
         rejected=int(reports[-1]["rejected"]),

@@ -48,11 +48,18 @@ def run(directory: Path, source: str, workers: int, **periods: float) -> Server:
     return uvicorn(directory, *arguments, app="broken:app", program=RUN, ready=None, **periods)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("source", BROKEN.values(), ids=BROKEN)
+# The parent sees of a worker that ends as it starts no more than its exit code: one for each way.
+@pytest.mark.parametrize(
+    ("fault", "workers"),
+    [
+        *((fault, 1) for fault in BROKEN),
+        *((fault, 2) for fault in ("raises", "exits as if all was well", "raises at startup")),
+    ],
+)
 def test_an_app_that_does_not_start_ends_the_command_with_3(
-    tmp_path: Path, source: str, workers: int
+    tmp_path: Path, fault: str, workers: int
 ) -> None:
+    source = BROKEN[fault]
     with run(tmp_path, source, workers) as server:
         assert server.wait(20 + ROOM) == DID_NOT_START
         if "no database" in source:

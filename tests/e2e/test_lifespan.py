@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOPS = ["asyncio", "uvloop"]
+each_signal_and_loop = pytest.mark.parametrize(
+    ("number", "loop"), [(signal.SIGTERM, "asyncio"), (signal.SIGINT, "uvloop")]
+)
 UVICORN = ("uvicorn",)
 RUN = ("graceful_asgi", "run")
 EXIT_MARGIN = 1.0
@@ -43,10 +46,9 @@ def starting(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("loop", LOOPS)
+@each_signal_and_loop
 def test_a_startup_that_does_not_end_is_named_and_waited_for_alone(
-    tmp_path: Path, loop: str, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, loop: str
 ) -> None:
     """There are no requests that a lame duck or a grace period would be for."""
     with starting(tmp_path, "hang", loop=loop) as server:
@@ -97,8 +99,7 @@ def test_so_it_is_in_a_process_with_a_parent(
         assert_stuck(server, "lifespan.startup", "misbehave")
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@each_signal_and_loop
 def test_a_startup_that_ends_in_time_is_followed_by_a_clean_drain(
     tmp_path: Path, number: signal.Signals, loop: str
 ) -> None:
@@ -117,8 +118,7 @@ def test_a_startup_that_ends_in_time_is_followed_by_a_clean_drain(
         assert server.count("lifespan shutdown") == 1
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@each_signal_and_loop
 def test_a_shutdown_that_hangs_is_named_in_one_line(
     tmp_path: Path, number: signal.Signals, loop: str
 ) -> None:

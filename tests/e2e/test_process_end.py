@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 APP = "e2e.lingering_app:app"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize(
-    ("kind", "named", "loop"),
+    ("kind", "named", "loop", "number"),
     [
-        ("thread", "thread poller", "asyncio"),
-        ("executor", "thread asyncio_0", "asyncio"),
-        ("executor", "thread uvloop_0", "uvloop"),
-        ("atexit", "atexit function in_atexit", "asyncio"),
-        ("task", "task stubborn task", "asyncio"),
-        ("generator", "lingering_app.py", "asyncio"),
-        ("child", "child process poller child", "asyncio"),
+        ("thread", "thread poller", "asyncio", signal.SIGTERM),
+        ("thread", "thread poller", "asyncio", signal.SIGINT),
+        ("executor", "thread asyncio_0", "asyncio", signal.SIGINT),
+        ("executor", "thread uvloop_0", "uvloop", signal.SIGTERM),
+        ("atexit", "atexit function in_atexit", "asyncio", signal.SIGTERM),
+        ("task", "task stubborn task", "asyncio", signal.SIGTERM),
+        ("task", "task stubborn task", "asyncio", signal.SIGINT),  # cancelled in another way
+        ("generator", "lingering_app.py", "asyncio", signal.SIGINT),
+        ("child", "child process poller child", "asyncio", signal.SIGTERM),
     ],
 )
 def test_what_keeps_a_drained_process_is_named_after_a_second_and_given_up(

@@ -14,13 +14,12 @@ from support.server import Server, uvicorn
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Each pair of a moment, a way and a loop once.
 WAYS = [
-    ("startup", "signal", "asyncio", "SIGTERM"),
-    ("startup", "loop", "asyncio", "SIGTERM"),
+    ("startup", "signal", "asyncio", "SIGINT"),
+    ("startup", "loop", "uvloop", "SIGTERM"),
     ("request", "signal", "uvloop", "SIGTERM"),
     ("request", "loop", "asyncio", "SIGTERM"),
-    ("request", "loop", "uvloop", "SIGTERM"),
-    ("startup", "signal", "asyncio", "SIGINT"),
 ]
 each_way = pytest.mark.parametrize(("when", "how", "loop", "name"), WAYS)
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("http", ["h11", "httptools", "zttp"])
+@pytest.mark.parametrize(
+    ("http", "loop"),
+    [("h11", "asyncio"), ("httptools", "asyncio"), ("httptools", "uvloop"), ("zttp", "uvloop")],
+)
 def test_sigterm_drains_and_exits_in_order(
     tmp_path: Path, http: str, loop: str, beside: ThreadPoolExecutor
 ) -> None:

@@ -44,8 +44,10 @@ bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.servers
 
 # 100 000 requests of each server, stopped behind networks with a delay. As root; not part of CI.
+# A run that was broken off goes on where it was: `make clean` forgets it.
 network: $(VENV)/dev
-	PYTHONPATH=tests $(BIN)/python -m bench.network
+	mkdir -p .cache
+	PYTHONPATH=tests $(BIN)/python -m bench.network --tally .cache/network.jsonl
 
 # The tests of uvicorn, Starlette, FastAPI, sse-starlette and asgi-lifespan, plain and with the middleware around every
 # app: what differs, and is not meant. They come from PyPI. A quarter of an hour, not part of CI.

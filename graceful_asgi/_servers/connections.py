@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .. import log
 from ..event_loop import LOOKS, in_slices
-from .tcp import has_unread_bytes, reset_on_close, round_trip_time, silent_for
+from .tcp import has_unread_bytes, idle_for, reset_on_close, round_trip_time, silent_for
 
 if TYPE_CHECKING:
     from .touchpoints import Connection, Http2Connection, Server
@@ -40,8 +40,9 @@ ROUND_TRIPS: Final = 4
 second again after two round trips, and the first after four (RFC 8985, tail loss probe)."""
 
 PAUSE: Final = 0.5
-"""Seconds from a request of a client to its next one, at the most, if it is in the midst of them.
-Without a lame duck the last answer has not said `Connection: close`: the next may be on its way."""
+"""Seconds from an answer to its client's next request, at the most, if it is in the midst of them.
+Without a lame duck the last answer has not said `Connection: close`: the next may be on its way.
+They are counted from the answer, not from its request, which a busy server may answer late."""
 
 SWEEP_COST: Final = 0.00005
 """Seconds between two sweeps for each connection above 500: a look at it takes some 3 us. Ten
@@ -99,7 +100,7 @@ class Connections:
             if now - since >= PATIENCE[state]:
                 round_trips = ROUND_TRIPS * round_trip_time(connection.transport)
                 if now - since >= PATIENCE[state] + round_trips and not (
-                    state == "idle" and silent_for(connection.transport) < PAUSE + round_trips
+                    state == "idle" and idle_for(connection.transport) < PAUSE + round_trips
                 ):
                     self._close(connection, state)
             if state == "streams" and time_left <= GO_AWAY_PERIOD:

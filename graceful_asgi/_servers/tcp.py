@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from .touchpoints import Transport
 
+_LAST_DATA_SENT: Final = 44
+"""The offset of `tcpi_last_data_sent` in Linux' `struct tcp_info` (linux/tcp.h): milliseconds."""
+
 _LAST_DATA_RECV: Final = 52
-"""The offset of `tcpi_last_data_recv` in Linux' `struct tcp_info` (linux/tcp.h): milliseconds."""
+"""The offset of `tcpi_last_data_recv` in it: milliseconds."""
 
 _UNACKED: Final = 24
 """The offset of `tcpi_unacked` in it. Of a listener: the length of its accept queue."""
@@ -86,6 +89,13 @@ def silent_for(transport: Transport) -> float:
     """Return the seconds since bytes came in last; infinite if the system does not show that."""
     milliseconds = _tcp_info(transport, _LAST_DATA_RECV)
     return math.inf if milliseconds is None else milliseconds / 1000
+
+
+def idle_for(transport: Transport) -> float:
+    """Return the seconds since bytes came in or went out last; infinite as for `silent_for`."""
+    milliseconds = _tcp_info(transport, _LAST_DATA_SENT)
+    sent = math.inf if milliseconds is None else milliseconds / 1000
+    return min(sent, silent_for(transport))
 
 
 def round_trip_time(transport: Transport) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -37,6 +37,8 @@ class Case:
     loop: str = "asyncio"
     privileged: bool = True
     ipv6: bool = False
+    before: float = 0.6
+    """Seconds of traffic before the stop."""
     plan: TrafficPlan = field(default_factory=lambda: TrafficPlan(keep_alive=20, fresh=150))
 
     def __str__(self) -> str:
@@ -85,21 +87,17 @@ def stop_under_traffic(case: Case, network: Network, directory: Path) -> Stopped
     with network.on_server(), server:
         server.wait_for("Application startup complete", count=case.workers)
         with network.on_client():
-            counted = anyio.run(_stop, case, server)
+            counted = anyio.run(_stop, case, server, network.delay)
         assert server.exit_code is not None
         return Stopped(counted, server.exit_code, server.seconds_since_signal())
 
 
-async def _stop(case: Case, server: Server) -> Counted:
-    plan = TrafficPlan(
-        keep_alive=case.plan.keep_alive,
-        fresh=case.plan.fresh,
-        think=case.plan.think,
-        posts=case.plan.posts,
-        hosts=(case.host,),
-    )
+async def _stop(case: Case, server: Server, delay: float) -> Counted:
+    # Two round trips more, as the server gives them to an idle connection.
+    reuse_within = case.plan.reuse_within + 4 * delay
+    plan = replace(case.plan, hosts=(case.host,), reuse_within=reuse_within)
     async with Traffic(plan, PORT).flowing() as traffic:
-        await anyio.sleep(0.6 + random.random() * 0.1)  # at any moment of uvicorn's tick
+        await anyio.sleep(case.before + random.random() * 0.1)  # at any moment of uvicorn's tick
         traffic.mark()
         if case.stop == "drain, SIGTERM":
             await anyio.run_process(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -162,6 +163,26 @@ async def test_a_client_in_the_midst_of_its_requests_is_given_time_for_the_next_
         async with sweeping(server):
             assert not await is_closed(reader)
             assert await is_closed(reader, within=5)
+        writer.close()
+
+
+async def test_that_time_begins_with_the_answer_however_long_it_took(
+    patience: dict[module.State, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy server answers late, and its client has not been idle meanwhile."""
+    monkeypatch.setattr(module, "PAUSE", 0.6)
+    app = RecordingApp()
+    async with uvicorn_in_loop(app) as (server, port):
+        reader, writer = await open_request(port, "/hold")
+        await eventually(lambda: server.server_state.tasks)
+        patience["idle"] = NONE
+        async with sweeping(server):
+            await asyncio.sleep(0.7)
+            began = time.monotonic()
+            app.release.set()
+            await answered(reader)
+            assert await is_closed(reader, within=5)
+            assert time.monotonic() - began >= 0.5
         writer.close()
 
 

@@ -42,6 +42,11 @@ class TrafficPlan:
     """Connections opened a second."""
     think: float = 0.1
     """Seconds, at the most, from an answer to the next request of a keep-alive client."""
+    reuse_within: float = 0.4
+    """Seconds from one request to the next on the same connection, at the most; then a keep-alive
+    client opens a new one, as a client's pool does. A server closes what is idle for half a second.
+    On a machine so busy that a client thinks for longer than it should, the two would meet, which
+    HTTP leaves to the client (RFC 9112, 9.3.1)."""
     posts: float = 0.3
     """The share of requests that are a POST of two segments."""
     hosts: Sequence[str] = ("127.0.0.1",)
@@ -145,18 +150,22 @@ class Traffic:
 
     async def _keep_alive(self, number: int) -> None:
         connection: HttpConnection | None = None
+        last = 0.0
         while not self._over:
             host, request = self._pick(number)
             began = time.monotonic()
-            if connection is not None and connection.is_stale():
+            expired = began - last > self._plan.reuse_within
+            if connection is not None and (expired or connection.is_stale()):
                 connection.close()
                 connection = None
+            silent = None if connection is None else began - last
             if connection is None:
                 connection = await self._connect(host)
             if connection is None:
                 await asyncio.sleep(0.05)
                 continue
-            if not await self._ask(connection, request, began):
+            last = time.monotonic()
+            if not await self._ask(connection, request, began, silent):
                 connection.close()
                 connection = None
             await asyncio.sleep(random.random() * self._plan.think)
@@ -170,8 +179,17 @@ class Traffic:
             self.counted.refused += 1
             return None
 
-    async def _ask(self, connection: HttpConnection, request: Request, began: float) -> bool:
-        """Make one request; return True if the connection may carry another one."""
+    async def _ask(
+        self,
+        connection: HttpConnection,
+        request: Request,
+        began: float,
+        silent: float | None = None,
+    ) -> bool:
+        """Make one request; return True if the connection may carry another one.
+
+        *silent* are the seconds since the last request on this connection; None for its first one.
+        """
         written = time.monotonic()
         if connection.send(request) is not None:
             return False  # the write itself has shown that the connection is dead
@@ -179,7 +197,7 @@ class Traffic:
         outcome = await connection.receive()
         giving_up.cancel()
         if isinstance(outcome, Lost):
-            self._count_loss(outcome, request, written)
+            self._count_loss(outcome, request, written, silent)
             return False
         self.counted.latencies.append(time.monotonic() - began)
         if outcome.status == 200:
@@ -188,11 +206,14 @@ class Traffic:
             self.counted.failed[outcome.status] += 1
         return outcome.reusable
 
-    def _count_loss(self, outcome: Lost, request: Request, written: float) -> None:
+    def _count_loss(
+        self, outcome: Lost, request: Request, written: float, silent: float | None
+    ) -> None:
+        reused = "fresh" if silent is None else f"{silent:.3f} s after the one before"
         now = time.monotonic()
         self.counted.lost[outcome.kind] += 1
         self.counted.losses.append(
-            f"{request.event.method.decode()} written {written - self._marked:+.3f} s, "
+            f"{request.event.method.decode()} ({reused}) written {written - self._marked:+.3f} s, "
             f"{outcome.kind} after {now - written:.3f} s"
         )
 

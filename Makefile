@@ -44,7 +44,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.servers
 
 # 100 000 requests of each server, stopped behind networks with a delay. As root; not part of CI.
-# A run that was broken off goes on where it was: `make clean` forgets it.
+# A run that was broken off goes on where it was; `make clean` forgets it.
 network: $(VENV)/dev
 	mkdir -p .cache
 	PYTHONPATH=tests $(BIN)/python -m bench.network --tally .cache/network.jsonl

@@ -148,6 +148,10 @@ class Tally:
         with self._lock, self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
+    def finish(self) -> None:
+        """Keep the file under another name: the next run counts anew."""
+        self._path.replace(self._path.with_suffix(".done"))
+
 
 def _counted(line: dict[str, Any]) -> Counted:
     return Counted(
@@ -209,6 +213,7 @@ def main() -> int:
         tally = Tally(options.tally or Path(directory) / "tally")
         tally.read_into(all_jobs)
         count(all_jobs, tally, options.at_once)
+        tally.finish()
     for job in all_jobs:
         say(str(job))
     for server in SERVERS + PLAIN:

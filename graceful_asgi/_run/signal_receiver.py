@@ -29,10 +29,11 @@ class SignalReceiver:
         self._reader, self._writer = socket.socketpair()
         for end in (self._reader, self._writer):
             end.setblocking(False)
+        fd = self._writer.fileno()
+        # First: for a signal that comes before it the descriptor would not become readable.
+        self._fd_before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         for number in self._numbers:
             signal.signal(number, self._receive)
-        fd = self._writer.fileno()
-        self._fd_before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

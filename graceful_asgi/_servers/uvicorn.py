@@ -8,6 +8,7 @@ and the list of captured signals. No class is patched, nothing outlives the serv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import threading
@@ -18,7 +19,7 @@ import anyio
 
 from .. import log
 from .._diagnostics.loop_monitor import LoopMonitor
-from ..event_loop import import_for_waiting, running_asyncio_loop
+from ..event_loop import import_for_waiting
 from ..phase import Phase
 from ..report import StuckWork
 from . import old_uvicorn
@@ -65,9 +66,10 @@ class UvicornHook:
         self._has_opened = False
         self._startup_ends_at = 0.0
         self._exits_by = 0.0
+        self._cancellations = 0
+        """How often `serve()` has been cancelled."""
         self._serve_task: asyncio.Task[Any] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
-        self._ticking: asyncio.Task[None] | None = None
 
     @staticmethod
     def of(server: object) -> UvicornHook | None:
@@ -106,7 +108,9 @@ class UvicornHook:
             self.stop(drainer.reason)
         if self.in_main_thread and not old_uvicorn.raises_signals_anew(server):
             old_uvicorn.take_signals(self)
-        if not starts:  # found at a request: `main_loop` is under way
+        if starts:
+            self._tick_in_startup()
+        else:  # found at a request: `main_loop` is under way
             self._open()
         for signum in captured:  # signals that came before the server was found
             server._captured_signals.append(signum)
@@ -165,16 +169,19 @@ class UvicornHook:
             log.caution(
                 "no thread could be started for the hard deadline: the drain goes on without it"
             )
-        # Not on the loop: it is blocked, and the watchdog's thread has called this.
-        on_loop = running_asyncio_loop() is self._loop
-        if on_loop and self._ticking is None and not self._has_opened:
-            # uvicorn does not tick yet, and the loop would be taken for blocked.
-            self._ticking = asyncio.ensure_future(self._tick_in_startup())
 
-    async def _tick_in_startup(self) -> None:
-        while not self._has_opened and self.drainer.loop_monitor is not None:
+    def _tick_in_startup(self) -> None:
+        """Wake the loop every 0.1 s until uvicorn's main loop does, or the startup fails.
+
+        Python runs a signal handler in the main thread, between two byte codes. A signal interrupts
+        no `epoll_wait` that has not begun yet, or if the kernel gives it to another thread. Its
+        handler then runs when the loop wakes. A startup that hangs would never wake it.
+        """
+        if self._has_opened or self not in self.drainer.server_events:
+            return
+        if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.beat()
-            await asyncio.sleep(TICK_PERIOD)
+        self._loop.call_later(TICK_PERIOD, self._tick_in_startup)
 
     def seconds_left(self) -> float:
         """Return the seconds until the server has to be gone, after a stop."""
@@ -201,6 +208,7 @@ class UvicornHook:
             await self._uvicorn_main_loop()
         except asyncio.CancelledError:
             # uvicorn would leave the listener open, and not run the lifespan's shutdown.
+            self._cancellations += 1
             self.stop("serve() cancelled", lame_duck=False)
             with anyio.CancelScope(shield=True):
                 await self.shutdown()
@@ -221,7 +229,8 @@ class UvicornHook:
         """Drain, then let uvicorn shut down what is left. Replaces `Server.shutdown`.
 
         Re-entrant: a second caller waits for the same drain. If a caller is cancelled, the work in
-        flight is cancelled as well.
+        flight is cancelled as well. The first cancellation of `serve()` does not count: it is a
+        stop like others.
         """
         caller = asyncio.current_task()
         if caller in self.server.server_state.tasks:
@@ -234,16 +243,31 @@ class UvicornHook:
         try:
             await asyncio.shield(self._shutdown_task)
         except asyncio.CancelledError:
+            if caller is self._serve_task:
+                await self._outlast_cancellations(self._shutdown_task)
             # After the grace period the drain may have cancelled the caller itself: do not wait.
-            if not self._shutdown_task.done() and (
-                self.drainer.waiting or caller is self._serve_task
-            ):
+            elif not self._shutdown_task.done() and self.drainer.waiting:
                 self.drainer.abort()
                 with anyio.CancelScope(shield=True):
                     await asyncio.shield(self._shutdown_task)
             raise
         if caller is self._serve_task and not old_uvicorn.raises_signals_anew(self.server):
             old_uvicorn.end_serve(self)
+
+    async def _outlast_cancellations(self, shutdown_task: asyncio.Task[None]) -> None:
+        """Wait for the shutdown after `serve()` has been cancelled during it.
+
+        vLLM's handler of SIGTERM cancels `serve()`. asyncio runs it a turn of the loop later than
+        Python runs uvicorn's own handler, which may have begun the shutdown by then. So there may
+        be one cancellation for each signal, which only repeats it. A further one cancels the work
+        in flight: without a signal that is the second one.
+        """
+        while not shutdown_task.done():
+            self._cancellations += 1
+            if self._cancellations > max(1, len(self._process.captured)):
+                self.drainer.abort()
+            with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
+                await asyncio.shield(shutdown_task)
 
     # The drain, and the end
 

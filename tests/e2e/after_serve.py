@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,32 @@ def awaited_task(port: int) -> None:
     async def main() -> None:
         await asyncio.create_task(uvicorn.Server(config(port)).serve())
         say("after the task")
+
+    run(main)
+
+
+def cancelled_by_handler(port: int) -> None:
+    """As vLLM has it: the handler of a signal cancels `serve()`, and `shutdown()` is awaited next.
+
+    The event loop runs the handler. On a busy machine it may do so after uvicorn has begun its
+    shutdown, because uvicorn's own handler runs earlier. Here it always does.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = uvicorn.Server(config(port))
+        task = loop.create_task(server.serve())
+
+        def stop() -> None:
+            task.cancel()
+            say("serve() is cancelled")
+
+        loop.add_signal_handler(signal.SIGTERM, loop.call_later, 0.3, stop)
+        try:
+            await task
+        except asyncio.CancelledError:
+            await server.shutdown()
+        say("after shutdown()")
 
     run(main)
 

@@ -7,11 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.client import Client
+from support.client import Client, get
 from support.ports import free_port
 from support.server import Server
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
 ON_UVLOOP = ("uvicorn_run", "serve", "gather", "wait_first")
@@ -104,6 +105,27 @@ def test_after_ctrl_c_a_program_sees_what_it_sees_on_plain_uvicorn(
     plain, ours = seen
     assert ours == plain
     assert "never retrieved" not in server.log
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_program_that_cancels_serve_at_a_signal_loses_nothing_as_on_plain_uvicorn(
+    tmp_path: Path, loop: str, signals: int, beside: ThreadPoolExecutor
+) -> None:
+    """The cancellation is the program's answer to the signal, and no second request to hurry."""
+    seen = []
+    for more in ({"APP_PLAIN": "1"}, {}):
+        with program(tmp_path, "cancelled_by_handler", loop, **more) as server:
+            slow = beside.submit(get, server.port, "/slow?s=2&name=old")
+            server.wait_for("slow began old")
+            for number in range(1, signals + 1):
+                server.signal(signal.SIGTERM)
+                server.wait_for(r"serve\(\) is cancelled", count=number)
+            seen.append((slow.result().status, server.wait(15), said(server)))
+            assert server.count("lifespan shutdown") == 1
+    plain, ours = seen
+    assert ours == plain
+    assert ours[:2] == (200, 0)
 
 
 def count_tracebacks(server: Server) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from support.client import Client, get, is_refused
 from support.polling import wait_until
-from support.server import uvicorn
+from support.server import MARGIN, ROOM, Server, uvicorn
 
 from .test_deadline import is_cut
 
@@ -116,11 +115,58 @@ def test_a_further_sigint_exits_at_once_from_a_blocked_event_loop(tmp_path: Path
         client.request("/block")
         server.wait_for("block began")
         # The handlers run between byte codes, and time.sleep goes on after them.
-        for _ in range(3):
-            server.signal(signal.SIGINT)
-            with contextlib.suppress(AssertionError):
-                server.wait(0.5)
+        assert server.signal_until_exit(signal.SIGINT) == 1
+
+
+ELSEWHERE = """
+import signal, threading, time
+from e2e.app import app
+threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+"""
+"""An app whose main thread is interrupted by no signal: the kernel gives them to another thread.
+
+Python's handlers run in the main thread, when it wakes. The same happens, rarely, to a signal that
+comes just before the main thread begins to wait.
+"""
+
+
+def elsewhere(directory: Path, loop: str, ready: str = "Uvicorn running on", **env: str) -> Server:
+    (directory / "elsewhere.py").write_text(ELSEWHERE)
+    server = uvicorn(directory, app="elsewhere:app", loop=loop, ready=ready, env=env)
+    server.set_period("lame_duck", 0.1 if "APP_SHUTDOWN" in env else 20)
+    server.set_period("cleanup", 60 if "APP_SHUTDOWN" in env else 0.9)
+    return server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_signal_that_does_not_wake_the_main_thread_stops_a_startup_that_hangs(
+    tmp_path: Path, loop: str, number: signal.Signals
+) -> None:
+    with elsewhere(tmp_path, loop, ready="lifespan startup", APP_STARTUP="hang") as server:
+        server.wait_for("hooked uvicorn")
+        server.signal(number)
+        assert server.wait(1.4 + MARGIN + ROOM) == 1
+        assert "stuck: lifespan" in server.log
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_signal_that_does_not_wake_the_main_thread_is_handled_at_each_stage_of_a_drain(
+    tmp_path: Path, loop: str
+) -> None:
+    with elsewhere(tmp_path, loop) as server, Client(server.port) as client:
+        client.request("/slow?name=old")
+        server.wait_for("slow began old")
+        server.terminate()
+        server.signal(signal.SIGINT)
+        assert client.response().status == 503
         assert server.wait(5) == 1
+    with elsewhere(tmp_path, loop, APP_SHUTDOWN="hang") as server:
+        server.terminate()
+        server.wait_for("lifespan shutdown")
+        # The first would cancel work, of which there is none.
+        assert server.signal_until_exit(signal.SIGINT) == 1
 
 
 def test_sigterm_during_a_slow_startup_lets_it_end_and_stops(tmp_path: Path) -> None:

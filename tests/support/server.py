@@ -150,6 +150,18 @@ class Server(TargetProcess):
         self.signal(signal.SIGTERM)
         self.wait_for(r"drain \[\d+\]: lame duck \(SIGTERM\)")
 
+    def signal_until_exit(self, number: signal.Signals, within: float = 10) -> int:
+        """Send the signal every 0.3 s until the exit; return the exit code.
+
+        Python may handle a signal late that comes just before the main thread begins to wait, and
+        for the kernel two signals may be one.
+        """
+        until = time.monotonic() + within
+        while self.running and time.monotonic() < until:
+            self.signal(number)
+            self._exited.wait(0.3)
+        return self.wait(max(0.0, until - time.monotonic()))
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit, by the hard deadline if nothing else is said; return the code."""
         if timeout is None:

@@ -96,9 +96,9 @@ class DrainPolicy:
         default="close",
         metadata=option(
             choice(EventStreams),
-            "When event streams that a client reconnects to (a GET for `text/event-stream`) are "
-            "closed: `close`, over the lame duck, between two events; `finish`, just before the "
-            "grace period ends.",
+            "When event streams that a client reconnects to (a GET for `text/event-stream`, MCP's "
+            "listening POST) are closed: `close`, over the lame duck, between two events; "
+            "`finish`, just before the grace period ends.",
         ),
     )
     drain_on_unhandled_exception: bool = field(

@@ -65,11 +65,18 @@ def reconnects(scope: Scope) -> bool:
     """Return True for a request whose client connects again when the event stream ends.
 
     An EventSource sends GET and `Accept: text/event-stream`, and comes back by itself (WHATWG
-    HTML, section 9.2). The client of any other request takes the end of the body for the end of
-    its answer: OpenAI's returns what it has got.
+    HTML, section 9.2). From its revision of 2026-07-28 on MCP listens with a POST, which says so in
+    `Mcp-Method`. Its end is an answer only with a JSON-RPC result in it; without one the client
+    listens again. The client of any other request takes the end of the body for the end of its
+    answer: OpenAI's returns what it has got.
     """
-    return scope["method"] == "GET" and any(
-        name == b"accept" and b"text/event-stream" in value.lower()
+    if scope["method"] == "GET":
+        return any(
+            name == b"accept" and b"text/event-stream" in value.lower()
+            for name, value in scope["headers"]
+        )
+    return any(
+        name == b"mcp-method" and value == b"subscriptions/listen"
         for name, value in scope["headers"]
     )
 

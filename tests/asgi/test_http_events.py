@@ -24,7 +24,7 @@ from graceful_asgi._core.close_schedule import NOTICE_PERIOD
 from graceful_asgi.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from anyio.abc import TaskGroup
     from starlette.requests import Request
@@ -58,8 +58,10 @@ class Stream(LiveCall):
         *,
         method: str = "GET",
         accept: bytes = b"text/event-stream",
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        scope = http_scope("/events", method=method, headers=[(b"accept", accept)])
+        given = headers or [(b"accept", accept)]
+        scope = http_scope("/events", method=method, headers=given)
         super().__init__(app, scope, tasks, policy)
         self.say({"type": "http.request", "body": b"", "more_body": False})
 
@@ -178,6 +180,21 @@ def request(
     app: App, tasks: TaskGroup, method: str, accept: bytes, policy: DrainPolicy = CLOSE
 ) -> Stream:
     return Stream(app, tasks, policy, method=method, accept=accept)
+
+
+@pytest.mark.parametrize(("method", "ends"), [(b"subscriptions/listen", 10), (b"tools/call", 42)])
+async def test_a_post_by_which_an_mcp_client_listens_is_closed_and_its_tool_call_is_not(
+    method: bytes, ends: float
+) -> None:
+    """The client listens again. To it, only a result in the stream is an end of the answer."""
+    headers = [(b"accept", b"text/event-stream"), (b"mcp-method", method)]
+    async with anyio.create_task_group() as tasks:
+        stream = Stream(ticks(EVENT), tasks, method="POST", headers=headers)
+        await stream.open()
+        await stream.drain()
+    assert ends - 10 < stream.times[-1] <= ends
+    report = stream.drainer.report()
+    assert (report.closed, report.aborted) == ((1, 0) if ends == 10 else (0, 1))
 
 
 NOBODY_RECONNECTS = pytest.mark.parametrize(

@@ -48,7 +48,7 @@ EVENTS: dict[str, Event] = {
 
 def phases() -> str:
     """Return a table of what each event makes of each phase, by asking the drain itself."""
-    lines = ["| | " + " | ".join(EVENTS) + " |", "| --- " * (len(EVENTS) + 1) + "|"]
+    lines = ["| phase | " + " | ".join(EVENTS) + " |", "| --- " * (len(EVENTS) + 1) + "|"]
     for drain in _one_in_each_phase():
         to = [step(drain, event, 0.0).phase for event in EVENTS.values()]
         cells = ["" if phase is drain.phase else phase.value for phase in to]

@@ -75,7 +75,7 @@ def _meaning(change: PhaseChange) -> str:
         case Phase.SERVING:
             return f"serving as before; {count} in flight"
         case Phase.LAME_DUCK if not left:
-            return f"skipped, nobody has to be waited for; {count} in flight"
+            return f"skipped, because no router needs time to notice; {count} in flight"
         case Phase.LAME_DUCK:
             period = period or " until a stop or a resume"
             return f"accepting{period}, responses say Connection: close; {count} in flight"
@@ -84,10 +84,10 @@ def _meaning(change: PhaseChange) -> str:
         case Phase.CANCELLING:
             return f"work in flight is cancelled, and unwinds{period}; {count} in flight"
         case Phase.CLEANUP:
-            given_up = f"; {count} still in flight given up" if count else ""
+            given_up = f"; {count} still in flight, given up" if count else ""
             return f"lifespan.shutdown runs{period}{given_up}"
         case Phase.STOPPED:
-            return f"{count} still in flight given up" if count else "nothing is left in flight"
+            return f"{count} still in flight, given up" if count else "nothing is left in flight"
 
 
 def closing(kinds: Mapping[str, int], period: float) -> None:
@@ -219,7 +219,7 @@ def lingering(waits_for: str, stacks: Iterable[str], *, seconds: float, left: fl
     """Log that the drain is over and the process is not, and what the process waits for."""
     head = (
         f"the drain is over, and {seconds:.1f} s later the process still waits for {waits_for}; "
-        f"it is ended in {left:.1f} s"
+        f"it will be ended in {left:.1f} s"
     )
     _drain(
         logging.WARNING,
@@ -272,7 +272,7 @@ def passive(why: str, origins: Sequence[str] = ()) -> None:
     """Log that there is no server to act on: no connection is closed, and no deadline is kept."""
     _drain(
         logging.INFO,
-        "passive, %s: requests are counted and told to close, the server stops as it always does%s",
+        "passive, %s: requests are counted, and the server stops as it always does%s",
         why,
         _given(origins),
         event="passive",

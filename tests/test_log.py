@@ -137,7 +137,7 @@ def test_a_server_that_stops_with_work_in_flight_does_not_say_done(
     captured: pytest.LogCaptureFixture,
 ) -> None:
     log.phase_changed(change(Phase.STOPPED, in_flight=2, time_left=0.0))
-    assert only(captured).getMessage().endswith("stopped (SIGTERM): 2 still in flight given up")
+    assert only(captured).getMessage().endswith("stopped (SIGTERM): 2 still in flight, given up")
     captured.clear()
     log.phase_changed(change(Phase.STOPPED, time_left=0.0))
     assert only(captured).getMessage().endswith("stopped (SIGTERM): nothing is left in flight")

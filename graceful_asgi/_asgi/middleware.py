@@ -178,7 +178,7 @@ class GracefulMiddleware:
         for fault in settings.faults:
             log.refused("%s: ignored", fault)
         if record.fault is not None:
-            log.refused("%s: the server is left as it is", record.fault)
+            log.refused("%s: the server is not hooked", record.fault)
         if record.drainer.phase is Phase.STOPPED:  # a late request: the server is about to end
             self._record = None
             return record
@@ -223,7 +223,7 @@ class GracefulMiddleware:
     def _warn(self, scope: Scope, settings: ServerSettings) -> None:
         """Log what a person should change about how the middleware is used."""
         if settings.endpoints.ready is not None and settings.endpoints.readiness_path is None:
-            log.caution("ready= is given, and no readiness_path that would ask it")
+            log.caution("ready= has no effect without readiness_path")
         check_position(scope, settings.endpoints.paths)
 
     @asynccontextmanager
@@ -268,12 +268,12 @@ class GracefulMiddleware:
             record.fault = error
         except Exception:
             log.failed("the server cannot be hooked")
-            log.passive("an error, see above", settings.origins)
+            log.passive("because of the error above", settings.origins)
         else:
             if hook is not None:
                 record.drainer, record.is_passive = hook.drainer, False
             if unknown := misspelt(os.environ):
-                log.caution("no option of graceful_asgi: %s", ", ".join(unknown))
+                log.caution("without effect, no option of graceful_asgi: %s", ", ".join(unknown))
 
     def note_start(self, send: Send, scope: Scope, record: ServerRecord) -> Send:
         """Return *send*, which notes that the server has started, or has failed to."""

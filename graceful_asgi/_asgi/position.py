@@ -60,12 +60,12 @@ def check_position(scope: Scope, paths: Sequence[str]) -> None:
     try:
         outside = find_outside(scope)
     except Exception:  # the local variables of other people's code may do anything
-        log.failed("what is outside of GracefulMiddleware cannot be found")
+        log.failed("looking for what is outside of GracefulMiddleware failed; the server goes on")
         return
     if outside.around:
         log.caution(
-            "GracefulMiddleware is inside of %s: requests that are answered there do not pass it; "
-            "put it around the outermost app",
+            "GracefulMiddleware is inside of %s: requests that are answered there do not pass "
+            "through it; put it around the outermost app",
             ", ".join(outside.around),
         )
     elif outside.same_app and paths:

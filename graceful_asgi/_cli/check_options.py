@@ -30,17 +30,17 @@ Start a server, put load on it, send it SIGTERM, and count the requests that it 
   graceful-asgi check main:app [UVICORN OPTIONS]
   graceful-asgi check -- COMMAND ...
 
-The first form runs an app under uvicorn, as it stands. The second runs any server's command, in any
-language: {port} in it is replaced by the port to listen on, which is in the environment as PORT,
-too. Only 127.0.0.1 is used.
+The first form runs an app under uvicorn. The second runs the command of any server, in any
+language. {port} in the command is replaced by the port to listen on, which PORT in the environment
+has as well. Only 127.0.0.1 is used.
 
 A request is lost when it was written on an established connection and no complete answer came. An
-answer is wrong when it is complete, but not like those that came before there was any load. A
-connection that is refused is not lost: the client may go elsewhere. What is named by a path option
-is checked; what is not is listed as not run.
+answer is wrong when it is complete, but differs from the answers before the load. A refused
+connection is not lost: the client may go elsewhere. Each path option adds a scenario. A scenario
+without its path is listed as "not run".
 
-Exit code: 0 nothing was lost or wrong and the server was gone in time, 1 not so, 2 the check could
-not be run or not all of it, 130 it was interrupted.
+Exit code: 0 nothing was lost or wrong, and the server was gone in time; 1 the server failed; 2 the
+check could not be run, or not all of it; 130 it was interrupted.
 """
 
 _OPTIONS: Final = (
@@ -63,7 +63,7 @@ _OPTIONS: Final = (
         "--deadline",
         type=SECONDS,
         default=30.0,
-        help="From the signal to when the server has to be gone; it is killed then. "
+        help="Seconds from the signal until the server must be gone. Then it is killed. "
         "Kubernetes gives 30 s.",
     ),
     click.option(
@@ -73,7 +73,7 @@ _OPTIONS: Final = (
         "--start-period",
         type=SECONDS,
         default=30.0,
-        help="How long the server may take until it answers.",
+        help="Seconds that the server may take until it answers.",
     ),
     click.option(
         "--keep-alive",
@@ -91,7 +91,8 @@ _OPTIONS: Final = (
         "--latency",
         type=LATENCY,
         default="0ms",
-        help="What a round trip to the server takes: 20ms. Loopback takes none, which flatters.",
+        help="Length of a round trip to the server, such as 20ms. Loopback has none, so that some "
+        "losses cannot happen.",
     ),
     click.option(
         "--think",
@@ -103,47 +104,55 @@ _OPTIONS: Final = (
         "--path",
         type=TARGET,
         default="/",
-        help="What the load asks for. A method may stand before a path: 'POST /search'.",
+        help="Path that the load asks for. A method may stand before any path: 'POST /search'.",
     ),
-    click.option("--slow-path", type=TARGET, help="Takes a second or more to answer."),
-    click.option("--stream-path", type=TARGET, help="Has a body that takes a second or more."),
-    click.option("--upload-path", type=TARGET, help="A POST that reads its body."),
+    click.option("--slow-path", type=TARGET, help="Path that takes a second or more to answer."),
+    click.option("--stream-path", type=TARGET, help="Path whose body takes a second or more."),
+    click.option("--upload-path", type=TARGET, help="Path that reads the body of a POST."),
     click.option(
-        "--post-path", type=TARGET, help="Takes POSTs with --body, on connections that are kept."
+        "--post-path", type=TARGET, help="Path for POSTs with --body, on kept-alive connections."
     ),
-    click.option("--sse-path", type=PATH, help="A GET that gives an endless text/event-stream."),
+    click.option(
+        "--sse-path", type=PATH, help="Path that answers a GET with an endless event stream."
+    ),
     click.option(
         "--sse-post-path",
         type=TARGET,
-        help="A POST with --body that gives a text/event-stream: comes whole, or is visibly cut.",
+        help="Path that answers a POST with an event stream. It comes whole, or is cut visibly.",
     ),
-    click.option("--ws-path", type=PATH, help="A WebSocket that stays open."),
+    click.option("--ws-path", type=PATH, help="Path of a WebSocket that stays open."),
     click.option(
         "--ws-message",
         default="graceful-asgi-check",
         metavar="TEXT",
-        help="What is sent on it. Where the server replies, every reply has to come.",
+        help="Message that is sent on it. If the server replies, every reply must come.",
     ),
-    click.option("--ws-push-path", type=PATH, help="A WebSocket on which the server sends alone."),
-    click.option("--hang-path", type=TARGET, help="Never answers: is the deadline kept?"),
+    click.option(
+        "--ws-push-path", type=PATH, help="Path of a WebSocket on which only the server sends."
+    ),
+    click.option(
+        "--hang-path",
+        type=TARGET,
+        help="Path that never answers. The deadline counts all the same.",
+    ),
     click.option(
         "--header",
         "headers",
         type=HEADER,
         multiple=True,
-        help="Sent with every request; may be repeated.",
+        help="Header that is sent with every request; may be repeated.",
     ),
     click.option(
         "--body",
         type=BODY,
-        help="A body in words, or @FILE. Makes a POST of what has no method before its path.",
+        help="Body of the requests, as text or @FILE. Paths without a method are asked by POST.",
     ),
     click.option(
         "--expect-status",
         "statuses",
         type=click.IntRange(200, 599),
         multiple=True,
-        help="A status that is right though it is no 2xx; may be repeated.",
+        help="Status that is right besides 2xx; may be repeated.",
     ),
     click.option(
         "--any-body",
@@ -153,19 +162,19 @@ _OPTIONS: Final = (
     click.option(
         "--allow-reject",
         is_flag=True,
-        help="A 5xx with a Retry-After is no fault once the server has been told to stop.",
+        help="A 5xx with Retry-After after the signal is no fault.",
     ),
     click.option(
         "--skip",
         type=click.Choice(NAMES),
         multiple=True,
-        help="A scenario to leave out; may be repeated.",
+        help="Scenario to leave out; may be repeated.",
     ),
     click.option(
         "--json",
         "as_json",
         is_flag=True,
-        help="The verdict as JSON on standard output, and nothing else there.",
+        help="Write the verdict as JSON to standard output, and nothing else.",
     ),
     click.option(
         "--junit",

@@ -30,7 +30,7 @@ _OPTIONS: Final = (
     click.option(
         "--server",
         metavar="PID",
-        help="The server, if the directory has more than one: the pid of the workers' parent, or "
+        help="Which server, if the directory has more than one: the pid of the workers' parent, or "
         "of the only process.",
     ),
 )

@@ -20,11 +20,11 @@ REASON: Final = "graceful-asgi drain"
 HELP: Final = """\
 Drain all processes of a server, and return when all are drained. The server keeps running.
 
-Readiness says 503 from now on, every response says Connection: close, and requests are still
-served: until the server gets SIGTERM, or until `graceful-asgi resume`.
+From then on readiness says 503, and every response says Connection: close. Requests are still
+served. That lasts until the server gets SIGTERM, or until `graceful-asgi resume`.
 
-Exit code: 0 every process is drained, 1 work was still in flight at the end of the grace period, or
-a process has ended, was resumed, or does not answer, 2 no drain was begun.
+Exit code: 0 every process is drained; 1 work was still in flight at the end of the grace period, or
+a process has ended, was resumed, or does not answer; 2 no drain was begun.
 """
 
 
@@ -34,7 +34,7 @@ a process has ended, was resumed, or does not answer, 2 no drain was begun.
     "--resume-after",
     type=SECONDS,
     metavar="SECONDS",
-    help="Serve again if no stop has come by then.",
+    help="Undo the drain if no stop has come after so many seconds.",
 )
 def command(control_dir: str | None, server: str | None, resume_after: float | None) -> int:
     """Drain a server; return the exit code."""

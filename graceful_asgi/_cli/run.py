@@ -23,11 +23,11 @@ HELP: Final = """\
 Run an app under uvicorn, and lose no request when it is told to stop.
 
 Takes every option of uvicorn, from the command line and as UVICORN_... from the environment. The
-app needs no change. If it has GracefulMiddleware, that is the one that drains; what is given here
-or in the environment wins over what the app says.
+app needs no change. If the app has GracefulMiddleware already, its drain is used, and no second one
+is added. Options given here win over the environment, and the environment over the app's code.
 
-Exit code: 0 everything in flight finished, 1 something had to be cancelled, aborted or killed, 2
-what was given is not allowed, 3 the app did not start.
+Exit code: 0 everything in flight finished; 1 work was cut, a worker was killed, or an unhandled
+exception stopped the server; 2 an option or a variable is not allowed; 3 the app did not start.
 """
 
 

@@ -48,7 +48,7 @@ Exit code: 0 every process has answered, 1 a process has not, 2 no process is th
     "--json",
     "as_json",
     is_flag=True,
-    help='One object on standard output, {"processes": [...]}; with --watch one a line.',
+    help='Write one object, {"processes": [...]}; with --watch one for each line.',
 )
 def command(control_dir: str | None, server: str | None, watch: bool, as_json: bool) -> int:
     """Show the processes; return the exit code."""

@@ -163,7 +163,9 @@ class DrainRunner:
         elif isinstance(event, Stop) and after is not before:
             log.stop_follows(event.reason, before.reason)
         if event is Step.UNDO and after is not before:
-            log.caution("no stop has followed the drain begun by %s: called off", before.reason)
+            log.caution(
+                "no stop has followed the drain begun by %s: the drain is undone", before.reason
+            )
         if before.phase is Phase.SERVING and after.phase is not Phase.SERVING:
             self.close_schedule.start()
             if not self.stopping:
@@ -258,7 +260,7 @@ class DrainRunner:
                 while begun.is_held and not self._enter(Step.UNDO):
                     await wakeup.wait(self.state.undo_at - self.now())
         except Exception:
-            log.failed("watching over the drain failed; it goes on, and is not undone")
+            log.failed("watching the drain failed; the drain goes on, and does not undo itself")
 
     def bind(self, *, anew: bool = False) -> None:
         """Take the running event loop as the one that logs and calls hooks.

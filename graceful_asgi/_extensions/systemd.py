@@ -62,7 +62,11 @@ class SystemdNotifier:
         if not address:
             return None
         if not address.startswith(("/", "@")):
-            log.caution("%s=%r is not an address that is known here", NOTIFY_SOCKET, address)
+            log.caution(
+                "systemd is not notified: %s=%r is not the address of a socket",
+                NOTIFY_SOCKET,
+                address,
+            )
             return None
         return cls(address)
 

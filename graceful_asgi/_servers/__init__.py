@@ -91,9 +91,9 @@ async def attach(
         _adapt_to_parent(server, hook)
     if scope["type"] != "lifespan" and server.config.lifespan != "off":
         log.caution(
-            "found the server at its first request, because its lifespan does not reach "
-            "GracefulMiddleware: before that it would have stopped without a drain; put the "
-            "middleware around the outermost app"
+            "the server was found only at its first request, because its lifespan does not reach "
+            "GracefulMiddleware. A stop before that would have had no drain. Put the middleware "
+            "around the outermost app"
         )
     return hook
 

@@ -123,7 +123,9 @@ class UvicornAdapter:
                 self._taking.add(task)
                 task.add_done_callback(self._taking.discard)
         except OSError as exc:
-            log.caution("the listener is closed without its accept queue: %s", exc)
+            log.caution(
+                "the listener is closed, and its accept queue could not be emptied: %s", exc
+            )
         except Exception:
             log.failed("the loss-free listener close failed: the listener is closed at once")
         finally:

@@ -186,7 +186,7 @@ class AcceptQueue:
             while self._accept(listener, accepted):
                 pass
         if self.is_starved and not was_starved:
-            log.caution("no descriptor is free for the connections in the accept queue: they wait")
+            log.caution("no file descriptor is free: connections wait in the accept queue")
         return accepted
 
     def _accept(self, listener: socket.socket, accepted: list[socket.socket]) -> bool:

@@ -35,8 +35,8 @@ def take_signals(hook: HookedServer) -> None:
     loop, captured = asyncio.get_running_loop(), hook.server._captured_signals
     version = getattr(sys.modules.get("uvicorn"), "__version__", "")
     log.caution(
-        "uvicorn %s: graceful_asgi needs 0.29 for a program's own signal handlers to get their "
-        "signal after the drain",
+        "uvicorn %s: after a drain the program's own signal handlers are not called; that needs "
+        "uvicorn 0.29",
         version,
     )
     for signum in UVICORNS:

@@ -164,9 +164,9 @@ class OutsideWork:
         if not self._has_warned:
             self._has_warned = True
             log.caution(
-                "requests such as %s %s pass GracefulMiddleware by: they are waited for, and get "
-                "no `Connection: close`. Put the middleware around the whole app: "
-                "app = GracefulMiddleware(app)",
+                "requests such as %s %s do not pass through GracefulMiddleware: a drain waits for "
+                "them, but their responses have no `Connection: close`. Put the middleware around "
+                "the whole app: app = GracefulMiddleware(app)",
                 work.method or "WebSocket",
                 work.path,
             )

@@ -83,8 +83,8 @@ class SignalWatch:
                 self._observe(signum, handler)
             else:
                 log.caution(
-                    "%s goes to %s, which has taken the place of uvicorn's handler: this server "
-                    "is not told to stop. %s",
+                    "%s goes to %s, which has taken the place of uvicorn's handler: the signal "
+                    "does not stop this server. %s",
                     signal.Signals(signum).name,
                     self._name(signum, handler),
                     _ADVICE,

@@ -36,6 +36,6 @@ def look_at_sse_starlette() -> None:
     """Turn sse-starlette's own drain off as the server starts; log where that cannot be done."""
     if not keep_event_streams_open():
         log.caution(
-            "sse-starlette ends all of its streams as the server is told to stop, complete or not; "
-            "sse-starlette>=3.2 leaves them to the drain"
+            "this version of sse-starlette ends all of its streams when the server gets SIGTERM, "
+            "complete or not; from 3.2 on the drain decides"
         )

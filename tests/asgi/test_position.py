@@ -114,7 +114,7 @@ async def test_a_larger_app_is_named(warnings: Any) -> None:
     await start_and_stop(Outer(GracefulMiddleware(with_lifespan(answer))))
     assert warnings() == [
         f"GracefulMiddleware is inside of {__name__}.Outer, {__name__}.outermost: requests that "
-        "are answered there do not pass it; put it around the outermost app",
+        "are answered there do not pass through it; put it around the outermost app",
         f"GracefulMiddleware is inside of {__name__}.Outer: requests that are answered there do "
         "not pass it; put it around the outermost app",
     ]
@@ -136,7 +136,7 @@ async def test_twice_in_one_app_is_said_if_the_inner_one_was_given_anything(warn
 @pytest.mark.anyio
 async def test_ready_that_nobody_asks_is_said(warnings: Any) -> None:
     await start_and_stop(GracefulMiddleware(with_lifespan(answer), ready=lambda: True))
-    assert warnings() == ["ready= is given, and no readiness_path that would ask it"]
+    assert warnings() == ["ready= has no effect without readiness_path"]
 
 
 @pytest.mark.anyio
@@ -168,7 +168,7 @@ async def test_a_frame_that_cannot_be_looked_at_costs_no_start(
     app = GracefulMiddleware(with_lifespan(answer))
     async with serving(outer) as server:
         assert server.sent == [{"type": "lifespan.startup.complete"}]
-    assert "cannot be found" in caplog.text
+    assert "is outside of GracefulMiddleware failed" in caplog.text
 
 
 @pytest.mark.anyio
@@ -178,5 +178,6 @@ async def test_a_variable_that_is_nearly_an_option_is_said(
     monkeypatch.setenv("GRACEFUL_GRACE_PERIOOD", "20")
     await start_and_stop(GracefulMiddleware(with_lifespan(answer)))
     assert warnings() == [
-        "no option of graceful_asgi: GRACEFUL_GRACE_PERIOOD (did you mean GRACEFUL_GRACE_PERIOD?)"
+        "without effect, no option of graceful_asgi: GRACEFUL_GRACE_PERIOOD "
+        "(did you mean GRACEFUL_GRACE_PERIOD?)"
     ]

@@ -446,7 +446,7 @@ def test_the_drain_endpoint_drains_all_workers_and_undoes_itself_in_all(
             assert readiness(server) == {503}
         wait_until(lambda: readiness(server) == {200}, "all serve again")
         assert time.monotonic() - began >= 3
-        assert server.count("called off") == 4
+        assert server.count("the drain is undone") == 4
         assert stranger.count("lame duck (drain endpoint)") == 0
 
 

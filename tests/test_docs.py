@@ -98,6 +98,27 @@ def test_every_event_of_the_log_is_in_the_reference_with_its_extras() -> None:
         assert extras <= listed[event], event
 
 
+def warnings() -> dict[str, set[str]]:
+    """Return the text of each warning in the source, with the beginnings of its clauses."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "graceful_asgi").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "log.caution":
+                (text, *_) = call.args
+                assert isinstance(text, ast.Constant), f"{path.name}:{text.lineno}"
+                clauses = (clause.split() for clause in re.split("%[sdr]|[:;,.`]", str(text.value)))
+                if begun := {" ".join(words[:5]) for words in clauses if len(words) > 3}:
+                    found[str(text.value)] = begun
+    return found
+
+
+def test_every_warning_is_on_the_page_for_troubleshooting() -> None:
+    page = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert len(warnings()) > 15
+    missing = [text for text, begun in warnings().items() if not any(b in page for b in begun)]
+    assert missing == []
+
+
 def test_every_file_that_is_named_exists() -> None:
     pages = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
     named = {

@@ -270,6 +270,8 @@ def test_the_values_for_helm_say_what_the_patch_says() -> None:
     (container,) = spec["containers"]
     given = {**container, "terminationGracePeriodSeconds": spec["terminationGracePeriodSeconds"]}
     del given["name"]
+    command = given["command"]
+    assert values.pop("service") == {"port": int(command[command.index("--port") + 1])}
     assert values == given
 
 

@@ -68,7 +68,28 @@ def test_what_is_ended_in_the_middle_is_caught_and_named(
     ended = run("check", *SHORT, *PATHS, "--json", "--", *LIAR, lie, "{port}")
     assert ended.code == 1, ended.out + ended.err
     assert ended.scenario(scenario)["result"] == "failed"
-    assert ended.scenario(scenario)["requests"]["total"]["wrong_by_kind"] == {kind: 1}
+    requests = ended.scenario(scenario)["requests"]
+    assert requests["during"]["wrong_by_kind"] == {kind: 1}
+    assert requests["total"]["wrong_by_kind"].keys() == {kind}
+
+
+def test_a_lie_told_only_to_later_requests_of_a_scenario_is_caught_and_named() -> None:
+    """What is in flight at the signal gets its right answer, and so does the whole load."""
+    ended = run(
+        "check", *SHORT, "--slow-path", "/slow", "--json", "--", *LIAR, "404 for slow", "{port}"
+    )
+    assert ended.code == 1, ended.out + ended.err
+    slow = ended.scenario("slow request")
+    assert slow["result"] == "failed"
+    assert slow["requests"]["during"]["served"] == 1
+    assert slow["requests"]["after"]["wrong_by_kind"].keys() == {"status 404"}
+    assert ended.scenario("fresh connections")["result"] == "passed"
+
+
+def test_no_request_of_a_scenario_is_sent_after_the_signal_without_fresh_clients() -> None:
+    command = [*LIAR, "404 for slow", "{port}"]
+    ended = run("check", *SHORT, "--fresh", "0", "--slow-path", "/slow", "--json", "--", *command)
+    assert ended.code == 0, ended.out + ended.err
 
 
 @pytest.mark.parametrize("status", ["401", "404", "500"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,7 +51,9 @@ async def test_a_trial_reports_the_load_and_the_exit(tmp_path: Path) -> None:
 
 async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path: Path) -> None:
     process = server(tmp_path, "ignores SIGTERM")
-    trial = await run_trial(process, plan(), signal_after=0.2, exit_period=0.3)
+    # No fresh clients: a second slow request would not be answered before the kill.
+    load = replace(plan(), fresh_clients=0)
+    trial = await run_trial(process, load, signal_after=0.2, exit_period=0.3)
     assert trial.load.after.served > 0
     assert trial.load.after.lost_total == 0
     assert trial.end.code == -signal.SIGKILL

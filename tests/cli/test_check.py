@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import pytest
-from support.command import NO_LOAD, PROGRAMS, QUICK, SERVER, run
-from support.need import need_program
+from support.command import NO_LOAD, QUICK, SERVER, run
 
 from graceful_asgi._check.result.counts import LOSS_KINDS, WRONG_KINDS
 from graceful_asgi._check.scenarios import NAMES
@@ -37,9 +34,7 @@ LIGHT = ["--keep-alive", "20", "--fresh", "10", "--signal-after", "0.6"]
 
 def test_an_app_with_the_middleware_passes_every_scenario() -> None:
     app = "check.server.programs.app:graceful"
-    finish = {"GRACEFUL_EVENT_STREAMS": "finish"}
-    env = {**SHORT_PERIODS, **finish}
-    ended = run("check", app, "--json", *LIGHT, *ALL_PATHS, env=env)
+    ended = run("check", app, "--json", *LIGHT, *ALL_PATHS, env=SHORT_PERIODS)
     assert ended.code == 0, ended.out + ended.err
     assert ended.report["passed"]
     found = {each["name"]: each["result"] for each in ended.server["scenarios"]}
@@ -87,39 +82,6 @@ def test_the_standard_library_server_loses_what_is_in_flight() -> None:
     assert total["served"] > 0
     assert total["sent"] == total["served"] + total["lost"] + total["retryable"]
     assert ended.scenario("idle connection")["result"] == "not run"  # HTTP/1.0
-
-
-@pytest.mark.parametrize(("how", "lost"), [("closes", 0), ("dies", 1)])
-def test_a_node_server_gets_a_true_verdict(how: str, lost: int) -> None:
-    command = [need_program("node"), str(PROGRAMS / "server.js"), how]
-    # Its half-read head would hold it for a minute.
-    options = [*NO_LOAD, *QUICK, "--skip", "half a request head", "--slow-path", "/slow"]
-    ended = run("check", *options, "--json", "--", *command)
-    assert ended.code == lost, ended.out + ended.err
-    assert ended.server["requests"]["total"]["lost"] == lost
-
-
-@pytest.fixture(scope="module")
-def go_server(tmp_path_factory: pytest.TempPathFactory) -> str:
-    go = need_program("go")
-    path = tmp_path_factory.mktemp("go") / "server"
-    cache = {"GOCACHE": str(path.with_name("cache")), "HOME": str(path.parent)}
-    source = PROGRAMS / "go" / "main.go"
-    subprocess.run(
-        [go, "build", "-o", path, source],
-        check=True,
-        timeout=110,
-        env={**os.environ, **cache},
-    )
-    return str(path)
-
-
-@pytest.mark.parametrize(("how", "lost"), [("shuts down", 0), ("dies", 1)])
-def test_a_go_server_gets_a_true_verdict(go_server: str, how: str, lost: int) -> None:
-    options = [*NO_LOAD, *QUICK, "--skip", "half a request head", "--slow-path", "/slow"]
-    ended = run("check", *options, "--json", "--", go_server, how)
-    assert ended.code == lost, ended.out + ended.err
-    assert ended.server["requests"]["total"]["lost"] == lost
 
 
 def test_a_server_that_never_exits_fails_and_is_not_left_running() -> None:

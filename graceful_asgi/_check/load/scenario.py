@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
@@ -83,6 +84,10 @@ class Scenario(ABC):
         """Do not run it: nobody wants it, so nothing is missing."""
         self._is_asked_for = False
         self.not_run(reason)
+
+    async def think(self) -> None:
+        """Pause as a client does between two requests."""
+        await anyio.sleep(random.uniform(0, self.plan.think_period))
 
     async def connect_in_time(self, run: Run) -> HttpConnection | None:
         """Connect shortly before the signal. None: there is no connection, or the signal came."""

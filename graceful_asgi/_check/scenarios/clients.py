@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -48,10 +46,6 @@ class Clients(Scenario):
         async with anyio.create_task_group() as group:
             for _ in range(self.count()):
                 group.start_soon(self.client, run, request)
-
-    async def think(self) -> None:
-        """Pause as a client does between two requests."""
-        await asyncio.sleep(random.uniform(0, self.plan.think_period))
 
     def judge(self, end: Exit) -> Finding:
         load = self.counter.result()

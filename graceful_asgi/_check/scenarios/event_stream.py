@@ -102,6 +102,7 @@ class GetEventStream(Single):
     async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
         events = EventEnds()
         heads: list[HttpAnswer] = []
+        is_late = run.signalled.is_set()
 
         def watch(event: h11.Response | h11.Data) -> None:
             if isinstance(event, h11.Data):
@@ -112,12 +113,14 @@ class GetEventStream(Single):
                 heads.append(head_of(event))
 
         outcome = await run.receive(connection, watch=watch)
-        self._seconds = since_signal(run)
+        if not is_late:
+            self._seconds = since_signal(run)
         if not isinstance(outcome, Answered):
             return outcome
         if not _is_right(heads[0]):
             return Wrong(outcome.status, False, _other_than_events(outcome.status))
-        if not events.any:
+        # One asked for after the signal may be ended before its first event: the browser asks anew.
+        if not events.any and not is_late:
             return Wrong(outcome.status, False, "empty body", "the stream ended without an event")
         if not events.is_whole:
             return Wrong(outcome.status, False, "half an event", "the stream ended within an event")

@@ -1,4 +1,4 @@
-"""What scenarios with one request share: it is in flight at the signal, and then answered."""
+"""Shared by scenarios with one request in flight at the signal, and more of the same after it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from abc import abstractmethod
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import anyio
+
 from ..load.scenario import Scenario
 from ..result.counts import Answered, Complete, Lost, Outcome, Rejected, Unsent
-from ..result.finding import Exit, Finding, outcome_text
+from ..result.finding import Exit, Finding, is_faultless, load_text, outcome_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,8 @@ class Single(Scenario):
     """Right: the complete and right answer.
 
     An answer that comes before the signal shows nothing, so the request is sent again, until the
-    signal finds one in flight.
+    signal finds one in flight. From the signal on another client sends the same on new connections
+    until they are refused: a server may finish what it has begun, and answer the next with a lie.
     """
 
     outcome: Outcome | None = None
@@ -55,8 +58,25 @@ class Single(Scenario):
         endpoint = self.endpoint()
         if endpoint is None:
             return
-        await run.poised.wait()
         request = self.request(run, endpoint)
+        async with anyio.create_task_group() as group:
+            if self.plan.fresh_clients:
+                group.start_soon(self._ask_after_signal, run, request)
+            await self._ask_until_signal(run, request)
+            if self.is_left_out:
+                group.cancel_scope.cancel()
+
+    async def _ask_after_signal(self, run: Run, request: Request) -> None:
+        await run.signalled.wait()
+        while (connection := await run.connect(self.counter)) is not None:
+            with closing(connection):
+                written = run.send(self.counter, connection, request)
+                if not isinstance(written, Unsent):
+                    run.record(self.counter, await self.answer(run, connection), written)
+            await self.think()
+
+    async def _ask_until_signal(self, run: Run, request: Request) -> None:
+        await run.poised.wait()
         before_signal = True
         while before_signal:
             connection = await run.connect(self.counter)
@@ -78,7 +98,8 @@ class Single(Scenario):
 
     def judge(self, end: Exit) -> Finding:
         load = self.counter.result()
-        passed = isinstance(self.outcome, Answered | Rejected) and not load.total.wrong
-        return Finding(
-            self.name, "passed" if passed else "failed", outcome_text(self.outcome), load
-        )
+        if not isinstance(self.outcome, Answered | Rejected):
+            return Finding(self.name, "failed", outcome_text(self.outcome), load)
+        if not is_faultless(load):
+            return Finding(self.name, "failed", load_text(load), load)
+        return Finding(self.name, "passed", outcome_text(self.outcome), load)

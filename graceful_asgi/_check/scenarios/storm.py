@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -50,7 +48,7 @@ class Storm(Clients):
             waits = not waits
             with closing(connection):
                 if waits:
-                    await asyncio.sleep(random.uniform(0, self.plan.think_period))
+                    await self.think()
                 # A connection that the server has closed without a word costs no request: the
                 # client sees it, and opens another one.
                 if not connection.is_stale():

@@ -107,6 +107,8 @@ class Adversary:
             yield self
         finally:
             self.stop_listening()
+            await asyncio.sleep(0)  # what the loop has accepted has its handler by then
+            await asyncio.sleep(0)
             for handler in self._handlers:
                 handler.cancel()
             await asyncio.gather(*self._handlers, return_exceptions=True)
@@ -118,6 +120,8 @@ class Adversary:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self.handle(reader, writer))
+        # Here as well as in `handle`: a task that is cancelled before its first step runs no line.
+        task.add_done_callback(lambda _: writer.close())
         self._handlers.add(task)
 
 

@@ -1,6 +1,7 @@
 """A server that is honest until SIGTERM, and lies in one way from then on: ``liar.py LIE PORT``.
 
-Half a second after SIGTERM it is gone. With the lie "none" it serves until then as before, and says
+Half a second after SIGTERM it is gone. "404 for slow" is told to requests for /slow only, and only
+to those that come after SIGTERM. With the lie "none" it serves until then as before, and says
 `Connection: close`. Raw sockets, so that every byte is as the lie wants it; standard library only.
 """
 
@@ -86,9 +87,14 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 return await events(writer)
             if path == b"/ws":
                 return await websocket(head, reader, writer)
+            is_late = lying.is_set()
+            if path == b"/slow":
+                await asyncio.sleep(0.3)
             always = {"401 always": b"401 No", "404 always": b"404 No", "500 always": b"500 No"}
             if lie in always:
                 writer.write(response(b"no", status=always[lie]))
+            elif path == b"/slow" and is_late and lie == "404 for slow":
+                return writer.write(LIES["404"]())
             elif lying.is_set() and lie in LIES:
                 return writer.write(LIES[lie]())
             else:

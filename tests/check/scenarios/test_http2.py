@@ -1,0 +1,149 @@
+"""HTTP/2: requests on busy connections, which are left when the server says so."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
+from support.polling import eventually
+
+from check.load.loading import plan
+from graceful_asgi._check.load.run import Run
+from graceful_asgi._check.result.finding import Exit, Finding
+from graceful_asgi._check.scenarios.http2 import Http2
+from graceful_asgi._check.scenarios.load import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from graceful_asgi._check.result.counts import LoadResult
+
+pytestmark = pytest.mark.anyio
+
+EXIT = Exit(code=0, seconds=1.0, late=False)
+CONNECTIONS = 3
+STREAMS = 4
+
+
+class Connection:
+    """One connection, as the server has it."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.http = H2Connection(H2Configuration(client_side=False))
+        self.http.initiate_connection()
+        self.open: list[int] = []
+
+    def answer(self, status: str = "200") -> None:
+        """Answer the oldest request."""
+        number = self.open.pop(0)
+        self.http.send_headers(number, [(":status", status)])
+        self.http.send_data(number, b"ok", end_stream=True)
+
+
+Behave: TypeAlias = "Callable[[Connection], None]"
+
+
+async def measure(before: Behave, after: Behave) -> tuple[Finding, LoadResult]:
+    """Behave so at each request before and after the signal, at which the listener is closed.
+
+    The run is over when all clients have been refused.
+    """
+    behave = before
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        connection = Connection(writer)
+        with closing(writer):
+            writer.write(connection.http.data_to_send())
+            try:
+                while data := await reader.read(4096):
+                    for event in connection.http.receive_data(data):
+                        if isinstance(event, RequestReceived):
+                            requests += 1
+                            connection.open.append(event.stream_id)
+                            behave(connection)
+                    writer.write(connection.http.data_to_send())
+            except ConnectionError:
+                pass
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        wanted = plan(keep_alive=1)
+        port = server.sockets[0].getsockname()[1]
+        load = Load(wanted, port=port, scenarios=[Http2(wanted)])
+
+        async def stop() -> None:
+            nonlocal behave
+            await eventually(lambda: requests > 50)
+            load.mark_signalled()
+            behave = after
+            server.close()
+            await eventually(lambda: load.statistics().refused == CONNECTIONS)
+
+        result = await load.run(until=stop, within=60.0)
+    [finding] = load.findings(EXIT)
+    return finding, result
+
+
+async def test_a_connection_is_left_at_a_goaway_and_what_is_above_it_may_be_sent_again() -> None:
+    def after(connection: Connection) -> None:
+        if len(connection.open) == STREAMS:
+            last = connection.open[1]
+            connection.answer()
+            connection.answer()
+            connection.http.close_connection(last_stream_id=last)
+
+    finding, result = await measure(Connection.answer, after)
+    assert finding.result == "passed", finding.text
+    assert result.total.retryable == CONNECTIONS * (STREAMS - 2)
+    assert result.total.served == result.total.sent - result.total.retryable > 50
+    assert result.refused == CONNECTIONS
+
+
+async def test_what_is_open_on_a_connection_that_is_reset_is_lost() -> None:
+    def after(connection: Connection) -> None:
+        if len(connection.open) == STREAMS:
+            connection.writer.transport.abort()
+
+    finding, result = await measure(Connection.answer, after)
+    assert finding.failed
+    assert result.total.lost_total == CONNECTIONS * STREAMS
+
+
+async def test_a_wrong_answer_is_counted_and_the_next_request_is_sent() -> None:
+    answered = 0
+
+    def after(connection: Connection) -> None:
+        nonlocal answered
+        answered += 1
+        if answered <= 3:
+            connection.answer("500")
+        elif answered < 20:
+            connection.answer()
+        elif len(connection.open) == STREAMS:
+            connection.http.close_connection(last_stream_id=0)
+
+    finding, result = await measure(Connection.answer, after)
+    assert finding.failed
+    assert result.total.wrong == {"status 500": 3}
+    assert result.total.lost == {}
+
+
+async def test_a_server_that_speaks_only_http_1_is_not_run() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    scenario = Http2(plan(keep_alive=1))
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await scenario.prepare(Run(scenario.plan, host="127.0.0.1", port=port))
+    assert scenario.is_left_out
+    assert scenario.finding(EXIT).detail == "the server does not speak it without TLS"

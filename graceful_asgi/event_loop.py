@@ -6,16 +6,19 @@ sharing the loop with others during long work.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
+import contextvars
+import math
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import Future
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 RunSoon: TypeAlias = Callable[[Callable[[], object]], object]
 Clock: TypeAlias = Callable[[], float]
@@ -75,20 +78,28 @@ def run_soon() -> RunSoon:
 
 
 async def run_blocking(function: Callable[[T], R], argument: T) -> R:
-    """Call *function*, which may block, in a thread if one can be had; return its result."""
-    has_thread = False
+    """Call *function*, which may block, in a thread if one can be had; return its result.
 
-    def call() -> R:
-        nonlocal has_thread
-        has_thread = True
-        return function(argument)
+    The thread ends with the call. One of anyio's would stay: from Python 3.12 on a fork in a
+    process with more than one thread emits a DeprecationWarning.
+    """
+    wakeup, outcome = Wakeup(), Future[R]()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function(argument))
+        except BaseException as error:
+            outcome.set_exception(error)
+        wakeup.wake()
 
     try:
-        return await anyio.to_thread.run_sync(call)
+        _thread.start_new_thread(contextvars.copy_context().run, (run,))
     except RuntimeError:
-        if has_thread:
-            raise
-    return function(argument)  # no thread can be started: block the loop
+        return function(argument)  # no thread can be started: block the loop
+    with anyio.CancelScope(shield=True):
+        while not outcome.done():
+            await wakeup.wait(math.inf)
+    return outcome.result()
 
 
 def spawn(run: Callable[[], Awaitable[Any]]) -> object:

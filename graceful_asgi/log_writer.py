@@ -6,13 +6,11 @@ a pipe that nobody reads delays neither the listener close nor the orders to the
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import contextvars
 import logging
 import math
-import os
 import queue
 import sys
 import threading
@@ -21,6 +19,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from . import threads
 from .report import printable
 
 if TYPE_CHECKING:
@@ -53,8 +52,8 @@ class Writer:
         # Reentrant: a signal handler of the program may interrupt a thread that logs, and log.
         self._lock = threading.RLock()
         self._users = 0
-        self._pid = 0
         self._jobs: _Jobs | None = None
+        """The records to be written by the thread; None while no thread runs."""
         self._ended = threading.Event()
         self._ended.set()
 
@@ -86,16 +85,19 @@ class Writer:
         """
         with self._lock:
             self._users += 1
-            if self._running() is not None:
+            if self._jobs is not None:
                 return
             jobs: _Jobs = queue.SimpleQueue()
             ended = threading.Event()
-            try:
-                # Not `Thread.start`: that blocks the event loop until the thread runs.
-                _thread.start_new_thread(self._work_off, (jobs, ended))
-            except RuntimeError:
+            thread = threads.BareThread(
+                lambda: self._work_off(thread, jobs, ended),
+                wake=lambda: jobs.put(_do_nothing),
+                lost=lambda: self._work_off_here(jobs, ended),
+                forget=self._forget,
+            )
+            if not thread.start():
                 return
-            self._jobs, self._ended, self._pid = jobs, ended, os.getpid()
+            self._jobs, self._ended = jobs, ended
             atexit.unregister(self.flush)
             atexit.register(self.flush)  # runs before functions that were registered earlier
 
@@ -103,18 +105,20 @@ class Writer:
         """End the thread once it has written everything. Does not wait for that."""
         with self._lock:
             self._users = max(0, self._users - 1)
-            if not self._users and (jobs := self._running()) is not None:
-                jobs.put(None)
+            if not self._users and self._jobs is not None:
+                self._jobs.put(None)
+                threads.resume()
 
     def write(self, record: logging.LogRecord) -> None:
         """Write *record*, or pass it to the thread. Raises nothing."""
-        if self._running() is not None:
+        if self._jobs is not None:
             # Filters and formatters may read context variables, as structlog's do.
             job = partial(contextvars.copy_context().run, self._deliver, record)
             with self._lock:
                 if (jobs := self._jobs) is not None:
                     if jobs.qsize() < _MOST_WAITING:
                         jobs.put(job)
+                    threads.resume()
                     return
         self._deliver(record)
 
@@ -143,17 +147,17 @@ class Writer:
             False if the log blocks. `logging.shutdown`, which Python calls at its end, would wait
             for it without any limit.
         """
-        if self._pid not in (0, os.getpid()):  # a forked child: the thread is its parent's
-            return True
         with self._lock:
             written = self._ended
             if self._jobs is not None:
                 written = threading.Event()
                 self._jobs.put(written.set)
+                threads.resume()
         return written.wait(seconds)
 
-    def _work_off(self, jobs: _Jobs, ended: threading.Event) -> None:
-        while True:
+    def _work_off(self, thread: threads.BareThread, jobs: _Jobs, ended: threading.Event) -> bool:
+        """Write records, in the thread. Return True if it has to pause, False at its end."""
+        while not thread.must_pause():
             if (job := jobs.get()) is not None:
                 job()
                 continue
@@ -163,11 +167,25 @@ class Writer:
                     if jobs.empty():
                         self._jobs = None
                         ended.set()
-                        return
+                        return False
                     jobs.put(None)
+        return True
 
-    def _running(self) -> _Jobs | None:
-        return self._jobs if self._pid == os.getpid() else None  # a forked child has no thread
+    def _work_off_here(self, jobs: _Jobs, ended: threading.Event) -> None:
+        """Write the records that wait, where the thread cannot be had again after a fork."""
+        with self._lock:
+            self._jobs = None
+            while not jobs.empty():
+                if (job := jobs.get()) is not None:
+                    job()
+            ended.set()
+
+    def _forget(self) -> None:
+        """Note that this is a forked child: the thread and the servers are its parent's."""
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._users, self._jobs = 0, None
+        self._ended = threading.Event()
+        self._ended.set()
 
     def _deliver(self, record: logging.LogRecord) -> None:
         try:
@@ -191,6 +209,10 @@ class Writer:
         while source is not None:
             yield from source.handlers
             source = source.parent if source.propagate else None
+
+
+def _do_nothing() -> None:
+    """Wake the thread."""
 
 
 def note_failure() -> None:

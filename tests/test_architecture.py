@@ -31,7 +31,18 @@ ROOMS = [
     ["_control"],
     ["_core"],
     ["_diagnostics"],
-    ["log", "log_writer", "policy", "option", "phase", "report", "event_loop", "types", "errors"],
+    [
+        "log",
+        "log_writer",
+        "policy",
+        "option",
+        "phase",
+        "report",
+        "event_loop",
+        "types",
+        "errors",
+        "threads",
+    ],
 ]
 """From the top to the ground. A room imports from those below it, and from itself; rooms of one
 line know nothing of each other, but for those of the first and of the last."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import selectors
 import socket
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Final
 
 from .. import log
+from ..threads import BareThread, resume
 from .connection import ControlConnection, is_trusted
 from .directory import BACKLOG
 from .handler import MAX_WAITING, RequestHandler
@@ -67,17 +66,19 @@ class ControlServer:
         """The end of a pause in accepting; 0 where there is none."""
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._take_wakes)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        self._thread = threading.Thread(
-            target=self._run, name="graceful_asgi control socket", daemon=True
-        )
+        self._ended = threading.Event()
+        self._thread = BareThread(self._run, wake=self.wake, lost=self._end, forget=self._forget)
 
     def start(self) -> None:
-        """Begin to serve."""
-        # A forked child has copies of the descriptors, but not the thread.
-        forget = weakref.WeakMethod(self._forget)
-        os.register_at_fork(after_in_child=lambda: (found := forget()) and found())
+        """Begin to serve.
+
+        Raises:
+            RuntimeError: the system has no thread to give.
+        """
         self._notifier.wakers.add(self)
-        self._thread.start()
+        if not self._thread.start():
+            self._notifier.wakers.discard(self)
+            raise RuntimeError("no thread can be started for the control socket")
 
     def wake(self) -> None:
         """Make the thread look at the drain."""
@@ -102,12 +103,14 @@ class ControlServer:
             if locked:
                 self._lock.release()
         self.wake()
+        resume()  # a fork may have paused it
 
     def join(self) -> None:
         """Wait until the thread has ended, for `CLOSE_PERIOD` at the longest."""
-        self._thread.join(CLOSE_PERIOD)
+        self._ended.wait(CLOSE_PERIOD)
 
     def _forget(self) -> None:
+        """Close the descriptors of a forked child: they are copies, and nobody serves them."""
         self._closed = True
         for connection in self._connections:
             connection.socket.close()
@@ -117,18 +120,29 @@ class ControlServer:
 
     # The thread
 
-    def _run(self) -> None:
+    def _run(self) -> bool:
         try:
             while not self._closed:
+                if self._thread.must_pause():
+                    return True
                 ready = self._selector.select(self._timeout())
                 with self._lock:
                     if not self._closed:
                         self._try_step(ready)
-        finally:
-            self._selector.close()
-            self._wake_reader.close()
-            self._wake_writer.close()
-            self._on_end()
+        except BaseException:
+            self._end()
+            raise
+        self._end()
+        return False
+
+    def _end(self) -> None:
+        """Release everything: it is closed, or there is no thread to serve."""
+        self.close()
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+        self._on_end()
+        self._ended.set()
 
     def _try_step(self, ready: Ready) -> None:
         try:

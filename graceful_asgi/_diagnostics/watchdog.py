@@ -10,7 +10,6 @@ full pids cgroup, `RLIMIT_NPROC`, no memory for a stack.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import faulthandler
 import logging
@@ -19,9 +18,9 @@ import os
 import queue
 import sys
 import time
-from typing import TYPE_CHECKING, ClassVar, Final, TextIO
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TextIO, TypeAlias
 
-from .. import log
+from .. import log, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,26 +40,25 @@ LOOK_PERIOD: Final = 0.25
 FAULTHANDLER_DELAY: Final = 0.5
 """Seconds from the hard deadline to the backstop."""
 
+Order: TypeAlias = Literal["look", "final report", "pause", "end"]
+
 
 class Watchdog:
     """Ends the process at the hard deadline, unless disarmed.
 
-    Every method is safe from any thread and in a signal handler. `SimpleQueue.put` is documented as
-    reentrant, and the threads are bare ones, because `Thread.start` takes a lock that the
-    interrupted code may hold.
+    Every method is safe from any thread and in a signal handler: `SimpleQueue.put` is documented as
+    reentrant, and so is `BareThread`. A fork pauses the threads, not the deadline.
 
     Args:
         log_final_report: called at the deadline, to log what is stuck.
         look: called every `LOOK_PERIOD` seconds, from the first `arm` to `close`.
     """
 
-    _backstop: ClassVar[Watchdog | None] = None
-    """The watchdog that uses `faulthandler`'s timer. A process has only one such timer."""
-
     def __init__(
         self, log_final_report: Callable[[], object], *, look: Callable[[], object] = lambda: None
     ) -> None:
         self._threads = _Threads(log_final_report, look)
+        self._backstop = _Backstop()
         self._deadline = math.inf
 
     def start(self) -> bool:
@@ -79,7 +77,7 @@ class Watchdog:
     @property
     def unguarded(self) -> bool:
         """True while a deadline is set that neither a thread nor `faulthandler` keeps."""
-        return self.armed and not self._threads.running and Watchdog._backstop is not self
+        return self.armed and not self._threads.running and not self._backstop.is_set
 
     def seconds_left(self) -> float:
         """Return the seconds until the deadline; infinite where none is set."""
@@ -92,15 +90,13 @@ class Watchdog:
         # started once the interpreter shuts down.
         if self._threads.start():
             self._threads.set_deadline(self._deadline)
-        self._take_backstop(seconds + FAULTHANDLER_DELAY)
+        self._backstop.set(self._deadline + FAULTHANDLER_DELAY)
 
     def disarm(self) -> None:
         """Remove the deadline, and go on looking. Idempotent."""
         self._deadline = math.inf
         self._threads.set_deadline(math.inf)
-        if Watchdog._backstop is self:
-            Watchdog._backstop = None
-            faulthandler.cancel_dump_traceback_later()
+        self._backstop.cancel()
 
     def expire(self) -> None:
         """End the process now, by the same steps. Arms a watchdog that is not armed."""
@@ -111,15 +107,76 @@ class Watchdog:
         self.disarm()
         self._threads.end()
 
-    def _take_backstop(self, seconds: float) -> None:
-        # Without a usable stderr, or a thread for the timer, there is only the watching thread.
-        if Watchdog._backstop not in (None, self):
+
+class _Backstop:
+    """The timer of `faulthandler`, which is a thread as well: it pauses for a fork, too.
+
+    A process has only one such timer. The first backstop that is set has it.
+    """
+
+    _owner: ClassVar[_Backstop | None] = None
+
+    def __init__(self) -> None:
+        self._deadline = math.inf
+        self._threads_before = 0
+
+    @property
+    def is_set(self) -> bool:
+        return _Backstop._owner is self
+
+    def set(self, deadline: float) -> None:
+        """End the process at *deadline*, by the monotonic clock, if the timer is free.
+
+        Without a usable stderr, or a thread for the timer, there is only the watching thread.
+        """
+        if _Backstop._owner not in (None, self):
             return
         file: TextIO | None = sys.__stderr__ or sys.stderr
-        Watchdog._backstop = None
+        seconds = max(0.001, deadline - time.monotonic())
+        self._deadline, _Backstop._owner = deadline, None
         with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
             faulthandler.dump_traceback_later(seconds, exit=True, file=file)  # type: ignore[arg-type]
-            Watchdog._backstop = self
+            _Backstop._owner = self
+            threads.add_participant(self)
+
+    def cancel(self) -> None:
+        """Give the timer back. Idempotent."""
+        threads.remove_participant(self)
+        if self.is_set:
+            _Backstop._owner = None
+            faulthandler.cancel_dump_traceback_later()
+
+    # As `ForkParticipant`
+
+    def pause(self) -> None:
+        """Stop the timer."""
+        self._threads_before = _count_threads()
+        faulthandler.cancel_dump_traceback_later()
+
+    def cannot_wait(self) -> bool:
+        """Return True: a deadline is set."""
+        return True
+
+    def has_paused(self) -> bool:
+        """Return True once the kernel has a thread less."""
+        return _count_threads() < self._threads_before or not self._threads_before
+
+    def resume(self) -> None:
+        """Set the timer again."""
+        if self.is_set:
+            self.set(self._deadline)
+
+    def forget(self) -> None:
+        """Leave the timer to the parent."""
+        _Backstop._owner = None
+
+
+def _count_threads() -> int:
+    """Return how many threads this process has; 0 if that does not show, as outside of Linux."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except Exception:  # BlockBuster forbids it on an event loop
+        return 0
 
 
 class _Threads:
@@ -128,69 +185,110 @@ class _Threads:
     def __init__(self, log_final_report: Callable[[], object], look: Callable[[], object]) -> None:
         self._log_final_report = log_final_report
         self._look = look
-        self._deadlines: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        self.running = False
+        self._watch: _Watch | None = None
+        self.is_armed = False
+
+    @property
+    def running(self) -> bool:
+        return self._watch is not None
 
     def start(self) -> bool:
         """Start both threads, or none; return whether they run."""
-        if self.running:
-            return True
-        deadlines: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        speech = _Speech(self._log_final_report, self._look)
-        try:
-            _thread.start_new_thread(speech.run, ())
-            _thread.start_new_thread(_watch, (deadlines, speech))
-        except (RuntimeError, MemoryError):
-            speech.orders.put(None)
-            return False
-        self._deadlines, self.running = deadlines, True
+        if self._watch is None:
+            speech = _Speech(self._log_final_report, self._look, owner=self)
+            watch = _Watch(speech, owner=self)
+            if not speech.thread.start():
+                return False
+            if not watch.thread.start():
+                speech.give("end")
+                return False
+            self._watch = watch
         return True
 
     def set_deadline(self, deadline: float) -> None:
         """End the process at *deadline*, by the monotonic clock; infinite means never."""
-        self._deadlines.put(deadline)
+        self.is_armed = not math.isinf(deadline)
+        if self._watch is not None:
+            self._watch.deadlines.put(deadline)
+            threads.resume()
 
     def end(self) -> None:
         """End the threads. Idempotent."""
-        self.running = False
-        self._deadlines.put(None)
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.deadlines.put("end")
+            watch.speech.give("end")
 
 
-def _watch(deadlines: queue.SimpleQueue[float | None], speech: _Speech) -> None:
-    """Wait for the last deadline given, and end the process there."""
-    deadline: float | None = math.inf
-    while deadline is not None:
-        left = deadline - time.monotonic()
-        try:
-            deadline = deadlines.get(timeout=None if math.isinf(left) else max(0.0, left))
-        except queue.Empty:
-            speech.orders.put("final report")
-            with contextlib.suppress(queue.Empty):
-                speech.said.get(timeout=FINAL_REPORT_PERIOD)
-            os._exit(FORCED)
-        speech.orders.put("look")
-    speech.orders.put(None)
+class _Watch:
+    """Waits for the last deadline given, and ends the process there."""
+
+    def __init__(self, speech: _Speech, *, owner: _Threads) -> None:
+        self.speech = speech
+        self.deadlines: queue.SimpleQueue[float | Literal["end", "pause"]] = queue.SimpleQueue()
+        self.thread = threads.BareThread(
+            self._run,
+            wake=lambda: self.deadlines.put("pause"),
+            lost=owner.end,
+            forget=owner.end,
+            cannot_wait=lambda: owner.is_armed,
+        )
+        self._deadline = math.inf
+
+    def _run(self) -> bool:
+        while not self.thread.must_pause():
+            left = self._deadline - time.monotonic()
+            try:
+                order = self.deadlines.get(timeout=None if math.isinf(left) else max(0.0, left))
+            except queue.Empty:
+                self.speech.give("final report")
+                with contextlib.suppress(queue.Empty):
+                    self.speech.said.get(timeout=FINAL_REPORT_PERIOD)
+                os._exit(FORCED)
+            if order == "end":
+                return False
+            if order != "pause":
+                self._deadline = order
+                self.speech.give("look")
+        return True
 
 
 class _Speech:
     """Runs `look` and the final report in a thread of their own, when they are ordered."""
 
-    def __init__(self, log_final_report: Callable[[], object], look: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        log_final_report: Callable[[], object],
+        look: Callable[[], object],
+        *,
+        owner: _Threads,
+    ) -> None:
         self._log_final_report = log_final_report
         self._look = look
-        self.orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._looks = False
         self.said: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.thread = threads.BareThread(
+            self._run, wake=lambda: self.give("pause"), lost=owner.end, forget=owner.end
+        )
 
-    def run(self) -> None:
-        """Carry out orders until the order to end comes."""
-        order: str | None = "wait"
-        while order is not None:
+    def give(self, order: Order) -> None:
+        """Have an order carried out in the thread."""
+        self._orders.put(order)
+
+    def _run(self) -> bool:
+        while not self.thread.must_pause():
             try:
-                order = self.orders.get(timeout=LOOK_PERIOD if order == "look" else None)
+                order = self._orders.get(timeout=LOOK_PERIOD if self._looks else None)
             except queue.Empty:
                 self._guarded(self._look, "looking after the drain failed; it goes on")
+                continue
+            if order == "end":
+                return False
+            self._looks = self._looks or order == "look"
             if order == "final report":
                 self._say_final_report()
+        return True
 
     def _say_final_report(self) -> None:
         self._guarded(self._log_final_report, "the report at the hard deadline failed")

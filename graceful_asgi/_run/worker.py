@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from .._extensions.systemd import unfinished
 from .._servers import UvicornHook
+from ..threads import BareThread
 from .config import STARTUP_FAILURE, DrainedConfig
 from .messages import (
     EXIT_MARGIN,
@@ -31,7 +34,6 @@ from .messages import (
 from .startup import StoppedWhileLoadingError, run_server
 
 if TYPE_CHECKING:
-    import socket
     from multiprocessing.connection import Connection
     from types import FrameType
 
@@ -71,6 +73,13 @@ class WorkerServer(uvicorn.Server):
     def __init__(self, config: DrainedConfig, parent: Connection) -> None:
         super().__init__(config)
         self._parent = parent
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._thread = BareThread(
+            self._read_commands,
+            wake=lambda: self._wake_writer.send(b"\0"),
+            lost=self._end_without_parent,
+            forget=lambda: None,
+        )
         self._sending = threading.Lock()
         self._has_loaded = False
         self._has_sent_stopping = False
@@ -81,9 +90,8 @@ class WorkerServer(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on *sockets*, and take commands from the parent from here on."""
-        threading.Thread(
-            target=self._read_commands, name="graceful_asgi commands", daemon=True
-        ).start()
+        if not self._thread.start():
+            raise RuntimeError("no thread can be started for the parent's commands")
         super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -123,15 +131,17 @@ class WorkerServer(uvicorn.Server):
             self._has_sent_stopping = True
             self._send(Stopping(hook.failed))
 
-    def _read_commands(self) -> None:
+    def _read_commands(self) -> bool:
         """Take commands, in a thread of its own: a blocked event loop must not delay a stop."""
-        while True:
+        while not self._thread.must_pause():
+            if self._wake_reader in wait([self._parent, self._wake_reader]):
+                self._wake_reader.recv(1)
+                continue
             try:
                 command: Command = self._parent.recv()
             except (EOFError, OSError):
-                self._note_service_stops()
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
+                self._end_without_parent()
+                return False
             if command == "ping":
                 self._send(self._alive())
             elif command == "service stops":
@@ -140,6 +150,12 @@ class WorkerServer(uvicorn.Server):
                 self._interrupts.append(command)
                 # In the main thread: uvicorn's handler reads flags that its event loop writes.
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return True
+
+    def _end_without_parent(self) -> None:
+        """Stop: the parent is gone, or its commands cannot be read any more."""
+        self._note_service_stops()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _note_service_stops(self) -> None:
         # A socket that came from outside outlives the service: systemd holds it.

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import socket
-import threading
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from graceful_asgi._control import connection, handler, server
 from graceful_asgi._control.protocol import MAX_REQUEST
 from graceful_asgi._core.drain import Step
 from graceful_asgi._core.work import TrackedWork
+from graceful_asgi._diagnostics.stacks import stack_of
 
 from .sockets import DRAIN, QUICK, RESUME, STATUS, WAIT, control, heard
 
@@ -349,12 +350,15 @@ def in_a_child(act: Callable[[], int]) -> int:
 
 
 def serving_threads() -> int:
-    return sum(each.name == "graceful_asgi control socket" for each in threading.enumerate())
+    stacks = [stack_of(frame) for frame in sys._current_frames().values()]
+    return sum(
+        any(frame.f_code.co_filename == server.__file__ for frame in stack) for stack in stacks
+    )
 
 
 async def test_it_can_be_closed_twice_and_leaves_no_thread(tmp_path: Path) -> None:
     with control(tmp_path / "c") as opened:
-        assert serving_threads() == 1
+        await eventually(lambda: serving_threads() == 1)
         opened.socket.closed()
         opened.socket.closed()
         await eventually(lambda: os.listdir(tmp_path / "c") == [])

@@ -105,6 +105,9 @@ async def _stop(case: Case, server: Server, delay: float) -> Counted:
                 env=server.env,
             )
         server.signal(signal.SIGINT if case.stop == "SIGINT" else signal.SIGTERM)
-        with anyio.fail_after(PATIENCE + case.lame_duck):
+        with anyio.move_on_after(PATIENCE + case.lame_duck):
             await server.wait_exit()
+        # Plain uvicorn waits for ever for connections that it should have closed (seen 1 of 4).
+        assert case.program == "plain uvicorn" or not server.running
+        server.kill()
     return traffic.counted

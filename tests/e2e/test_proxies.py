@@ -6,9 +6,7 @@ The proxies' configurations are those of the how-to pages, with other ports.
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,73 +15,25 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from support.client import Client, CutError, Response, get
-from support.docs import ROOT
-from support.need import need_program
 from support.polling import wait_until
 from support.ports import free_port
-from support.server import Server, uvicorn
+from support.server import uvicorn
 
 from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.scenarios.load import Load
 
+from .proxies import PROXIES
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
+    from support.server import Server
+
     from graceful_asgi._check.result.counts import LoadResult
 
-MANIFESTS = ROOT / "docs" / "how-to" / "manifests"
 PLAN = LoadPlan(keep_alive_clients=10, fresh_clients=5, think_period=0.02)
-
-
-def with_ports(directory: Path, name: str, ports: dict[str, int]) -> Path:
-    """Write the how-to's configuration with these ports in the place of its own."""
-    text = (MANIFESTS / name).read_text(encoding="utf-8")
-    for given, port in ports.items():
-        text, count = re.subn(rf"\b{given}\b", str(port), text)
-        assert count == 1, given
-    path = directory / name
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def nginx(directory: Path, ports: dict[str, int]) -> Server:
-    path = with_ports(directory, "nginx.conf", ports)
-    main = f"daemon off; pid {directory}/nginx.pid; error_log stderr crit;"
-    command = [need_program("nginx"), "-e", "stderr", "-c", str(path), "-g", main]
-    subprocess.run([*command, "-t"], check=True, capture_output=True)
-    return Server(command, directory, port=ports["8080"])
-
-
-def haproxy(directory: Path, ports: dict[str, int]) -> Server:
-    path = with_ports(directory, "haproxy.cfg", ports)
-    command = [need_program("haproxy"), "-f", str(path)]
-    subprocess.run([*command, "-c"], check=True, capture_output=True)
-    return Server([*command, "-db"], directory, port=ports["8080"])
-
-
-def caddy(directory: Path, ports: dict[str, int]) -> Server:
-    path = with_ports(directory, "Caddyfile", ports)
-    path.write_text("{\n\tadmin off\n}\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
-    options = ["--config", str(path), "--adapter", "caddyfile"]
-    command = need_program("caddy")
-    subprocess.run([command, "validate", *options], check=True, capture_output=True)
-    home = {"XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
-    return Server([command, "run", *options], directory, port=ports["8080"], env=home)
-
-
-def traefik(directory: Path, ports: dict[str, int]) -> Server:
-    path = with_ports(directory, "traefik.yaml", {"8080": ports["8080"]})
-    with_ports(directory, "traefik-app.yaml", {name: ports[name] for name in ("8001", "8002")})
-    return Server([need_program("traefik"), f"--configFile={path}"], directory, port=ports["8080"])
-
-
-def envoy(directory: Path, ports: dict[str, int]) -> Server:
-    path = with_ports(directory, "envoy.yaml", ports)
-    command = [need_program("envoy"), "--concurrency", "1", "-c", str(path)]
-    subprocess.run([*command, "--mode", "validate"], check=True, capture_output=True)
-    return Server([*command, "--disable-hot-restart"], directory, port=ports["8080"])
 
 
 def served_by(directory: Path, port: int) -> Server:
@@ -127,18 +77,16 @@ def posting(port: int) -> Iterator[Counter[object]]:
             thread.join(20)
 
 
-@pytest.mark.parametrize("start", [nginx, haproxy, caddy, traefik, envoy])
+@pytest.mark.parametrize("proxied_by", PROXIES)
 def test_both_servers_restart_in_turn_and_nobody_notices(
-    tmp_path: Path,
-    start: Callable[[Path, dict[str, int]], Server],
-    beside: ThreadPoolExecutor,
+    tmp_path: Path, proxied_by: str, beside: ThreadPoolExecutor
 ) -> None:
     ports = {"8001": free_port(), "8002": free_port(), "8080": free_port()}
     with contextlib.ExitStack() as stack:
         servers = {
             name: stack.enter_context(served_by(tmp_path, ports[name])) for name in ("8001", "8002")
         }
-        proxy = stack.enter_context(start(tmp_path, ports))
+        proxy = stack.enter_context(PROXIES[proxied_by](tmp_path, ports))
 
         def proxied() -> bool:
             assert proxy.running

@@ -21,7 +21,7 @@ from graceful_asgi._check.load.request import Request
 from graceful_asgi._check.result.counts import Lost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -96,10 +96,15 @@ class Counted:
 
 
 class Traffic:
-    """Clients of one port, for as long as `flowing` lasts."""
+    """Clients of one port, for as long as `flowing` lasts. They count in *counted*.
 
-    def __init__(self, plan: TrafficPlan, port: int) -> None:
-        self.counted = Counted()
+    A function in the place of the port is asked for that of each new connection.
+    """
+
+    def __init__(
+        self, plan: TrafficPlan, port: int | Callable[[], int], counted: Counted | None = None
+    ) -> None:
+        self.counted = Counted() if counted is None else counted
         self._plan = plan
         self._port = port
         self._over = False
@@ -174,7 +179,8 @@ class Traffic:
 
     async def _connect(self, host: str) -> HttpConnection | None:
         try:
-            return await connect(host, self._port, within=LONGEST_ANSWER)
+            port = self._port if isinstance(self._port, int) else self._port()
+            return await connect(host, port, within=LONGEST_ANSWER)
         except OSError:
             self.counted.refused += 1
             return None

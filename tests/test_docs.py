@@ -98,6 +98,14 @@ def test_every_event_of_the_log_is_in_the_reference_with_its_extras() -> None:
         assert extras <= listed[event], event
 
 
+def test_every_event_of_the_parent_of_workers_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "log.md").read_text(encoding="utf-8")
+    source = (ROOT / "graceful_asgi" / "_run" / "supervisor.py").read_text(encoding="utf-8")
+    said = set(re.findall(r'self\._(?:say|warn)\(\s*"(\w+)"', source))
+    assert len(said) > 8
+    assert set(re.findall(r"`supervisor\.(\w+)`", page)) == said
+
+
 def warnings() -> dict[str, set[str]]:
     """Return the text of each warning in the source, with the beginnings of its clauses."""
     found: dict[str, set[str]] = {}

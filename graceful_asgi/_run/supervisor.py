@@ -264,7 +264,7 @@ class Supervisor:
 
     def _give_up_replacing(self) -> None:
         self._successor, self._outdated = None, []
-        self._warn("not_replaced", "the replacement has failed: the workers there are go on")
+        self._warn("not_replaced", "the replacement has failed: the old workers go on")
 
     def _announce(self) -> None:
         if self._announcer is not None:

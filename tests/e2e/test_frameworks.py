@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from support.client import get
+from support.client import Client
 from support.docs import ROOT, examples
 from support.need import need, need_program
 from support.polling import wait_until
@@ -15,7 +15,6 @@ from support.ports import free_port
 from support.server import Periods, Server, uvicorn
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
 EXAMPLES = [text for _, text in examples(ROOT / "docs" / "how-to" / "frameworks.md")]
@@ -32,22 +31,23 @@ def example(framework: str) -> str:
 
 
 @pytest.mark.parametrize("framework", ["starlette", "django", "quart", "litestar"])
-def test_a_request_in_flight_is_answered(
-    tmp_path: Path, framework: str, beside: ThreadPoolExecutor
-) -> None:
+def test_a_request_in_flight_is_answered(tmp_path: Path, framework: str) -> None:
     (tmp_path / "example.py").write_text(example(framework), encoding="utf-8")
-    with uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=5) as server:
-        assert server.count("hooked uvicorn.server.Server") == 1
-        slow = beside.submit(get, server.port, "/slow")
+    with (
+        uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=5) as server,
+        Client(server.port) as slow,
+    ):
+        slow.request("/slow")
         server.terminate()
-        assert slow.result().body == b"done"
+        assert slow.response().body == b"done"
         assert server.wait() == 0
+        assert server.count("hooked uvicorn.server.Server") == 1
         assert server.count("clean after") == 1
         assert "1 completed" in server.log
         assert "Traceback" not in server.log
 
 
-def test_datasette_drains_with_the_plugin(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+def test_datasette_drains_with_the_plugin(tmp_path: Path) -> None:
     plugins = tmp_path / "plugins"
     plugins.mkdir()
     (plugins / "graceful.py").write_text(example("datasette"), encoding="utf-8")
@@ -56,12 +56,15 @@ def test_datasette_drains_with_the_plugin(tmp_path: Path, beside: ThreadPoolExec
     options = ["--port", str(port), "--setting", "sql_time_limit_ms", "20000"]
     counted = "with recursive n(x) as (select 1 union all select x%2B1 from n limit 3000000)"
     query = f"{counted} select count(*) as c from n".replace(" ", "+")
-    with Server(
-        [*command, *options], tmp_path, port=port, ready="Uvicorn running on", periods=PERIODS
-    ) as server:
-        slow = beside.submit(get, port, f"/_memory.json?sql={query}&_shape=array")
+    with (
+        Server(
+            [*command, *options], tmp_path, port=port, ready="Uvicorn running on", periods=PERIODS
+        ) as server,
+        Client(port) as slow,
+    ):
+        slow.request(f"/_memory.json?sql={query}&_shape=array")
         server.terminate()
-        assert slow.result().body == b'[{"c": 3000000}]'
+        assert slow.response().body == b'[{"c": 3000000}]'
         assert server.wait() == 0
         assert "1 completed" in server.log
 

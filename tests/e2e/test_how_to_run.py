@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.client import get
+from support.client import Client, get
 from support.docs import how_to
 from support.need import need, need_program
 from support.ports import free_port
@@ -37,35 +37,38 @@ def program(directory: Path, number: int, port: int) -> list[str]:
     return [sys.executable, "main.py"]
 
 
-def drains(command: Sequence[str], directory: Path, port: int, beside: ThreadPoolExecutor) -> str:
+def drains(command: Sequence[str], directory: Path, port: int) -> str:
     """Stop the server with a request in flight, and return its log."""
-    with Server(
-        command,
-        directory,
-        port=port,
-        ready_path="/slow",
-        periods={"lame_duck": 0.5, "grace": 5},
-    ) as server:
-        slow = beside.submit(get, port, "/slow")
+    with (
+        Server(
+            command,
+            directory,
+            port=port,
+            ready_path="/slow",
+            periods={"lame_duck": 0.5, "grace": 5},
+        ) as server,
+        Client(port) as slow,
+    ):
+        slow.request("/slow")
         server.terminate()
-        assert slow.result().status == 200
+        assert slow.response().status == 200
         assert server.wait() == 0
         assert server.count("clean after") == 1
         assert "Traceback" not in server.log
         return server.log
 
 
-def test_the_code_after_uvicorn_run_runs(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+def test_the_code_after_uvicorn_run_runs(tmp_path: Path) -> None:
     need("fastapi")
     port = free_port()
-    log = drains(program(tmp_path, 0, port), tmp_path, port, beside)
-    assert log.endswith("closed the shop\n")
+    log = drains(program(tmp_path, 0, port), tmp_path, port)
+    assert "\nclosed the shop\n" in log
 
 
-def test_a_server_among_other_tasks_drains(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
+def test_a_server_among_other_tasks_drains(tmp_path: Path) -> None:
     need("fastapi")
     port = free_port()
-    drains(program(tmp_path, 1, port), tmp_path, port, beside)
+    drains(program(tmp_path, 1, port), tmp_path, port)
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")])

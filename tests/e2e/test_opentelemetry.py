@@ -6,13 +6,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from support.client import get
+from support.client import Client, get
 from support.docs import how_to
 from support.need import need
 from support.server import uvicorn
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
 
@@ -22,17 +21,19 @@ def spans(log: str) -> dict[str, Any]:
     return {span["name"]: span for span in map(json.loads, printed)}
 
 
-def test_the_spans_show_which_request_was_answered_and_which_was_not(
-    tmp_path: Path, beside: ThreadPoolExecutor
-) -> None:
+def test_the_spans_show_which_request_was_answered_and_which_was_not(tmp_path: Path) -> None:
     need("opentelemetry.sdk", "opentelemetry.instrumentation.fastapi")
     (tmp_path / "example.py").write_text(how_to("opentelemetry"), encoding="utf-8")
-    with uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=1.5, cleanup=3) as server:
+    with (
+        uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=1.5, cleanup=3) as server,
+        Client(server.port) as slow,
+        Client(server.port) as hung,
+    ):
         assert get(server.port, "/readyz").status == 200
-        slow = beside.submit(get, server.port, "/slow")
-        hung = beside.submit(get, server.port, "/hang")
+        slow.request("/slow")
+        hung.request("/hang")
         server.terminate()
-        assert (slow.result().status, hung.result().status) == (200, 503)
+        assert (slow.response().status, hung.response().status) == (200, 503)
         assert server.wait() == 1
         seen = spans(server.log)
     assert seen["GET /slow"]["status"]["status_code"] == "UNSET"

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.client import get
+from support.need import need
 from support.server import ROOM, uvicorn
+
+from .reloading import change
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +84,7 @@ def test_a_process_pool_that_was_used_keeps_no_worker(tmp_path: Path, context: s
 
 
 def test_a_process_pool_that_was_used_holds_no_reload_up(tmp_path: Path) -> None:
+    need("watchfiles")
     module = tmp_path / "reloaded.py"
     module.write_text("from e2e.lingering_app import app\n")
     with uvicorn(
@@ -88,7 +92,7 @@ def test_a_process_pool_that_was_used_holds_no_reload_up(tmp_path: Path) -> None
     ) as server:
         server.wait_for("Application startup complete")
         assert get(server.port, "/job").body == b"job done"
-        module.write_text("from e2e.lingering_app import app  # saved\n")
+        change(server, module, "from e2e.lingering_app import app  # saved\n")
         server.wait_for("Application startup complete", count=2, within=8)
         server.signal(signal.SIGTERM)
         assert server.wait(8) in (0, -signal.SIGTERM)

@@ -16,6 +16,7 @@ from support.polling import wait_until
 from support.ports import free_port
 from support.server import Server, uvicorn
 
+from .reloading import change
 from .test_deadline import is_cut
 
 if TYPE_CHECKING:
@@ -80,12 +81,7 @@ def test_reload_has_no_lame_duck_and_is_not_held_up_by_an_endless_stream(
         with Client(server.port) as stream:
             stream.request("/stream?n=100000")
             server.wait_for('"GET /stream')
-
-            def changed() -> bool:
-                (tmp_path / "changed.py").write_text(f"# {os.urandom(4).hex()}\n")
-                return "Reloading" in server.log
-
-            wait_until(changed, "the change is seen")
+            change(server, tmp_path / "changed.py", "# saved\n")
             assert is_cut(stream)
         server.wait_for("Application startup complete", count=2)
         assert get(server.port, "/").status == 200

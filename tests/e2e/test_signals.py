@@ -59,9 +59,9 @@ def test_sigint_skips_the_lame_duck_and_loses_nothing(
         slow = beside.submit(get, server.port, "/slow?s=1&name=old")
         server.wait_for("slow began old")
         server.signal(signal.SIGINT)
-        wait_until(lambda: is_refused(server.port), "connects are refused", within=2)
+        wait_until(lambda: is_refused(server.port), "connects are refused")
         assert slow.result().status == 200
-        assert server.wait(5) == 0
+        assert server.wait(15) == 0
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") == 1
 
@@ -89,7 +89,7 @@ def test_sigint_during_a_drain_cancels_at_once(
         server.signal(signal.SIGINT)
         assert slow.response().status == 503
         assert is_cut(stream)
-        assert server.wait(5) == 1
+        assert server.wait(15) == 1
         assert server.count("lifespan shutdown") == 1
         assert "cancelling" in server.log
 
@@ -106,7 +106,7 @@ def test_a_further_sigint_exits_at_once(tmp_path: Path) -> None:
         server.signal(signal.SIGINT)
         server.wait_for(r"\]: cancelling \(")
         server.signal(signal.SIGINT)
-        assert server.wait(5) == 1
+        assert server.wait(15) == 1
         assert "stuck: http GET /swallow" in server.log
 
 
@@ -161,7 +161,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_handled_at_each_stage_of
         server.terminate()
         server.signal(signal.SIGINT)
         assert client.response().status == 503
-        assert server.wait(5) == 1
+        assert server.wait(15) == 1
     with elsewhere(tmp_path, loop, APP_SHUTDOWN="hang") as server:
         server.terminate()
         server.wait_for("lifespan shutdown")

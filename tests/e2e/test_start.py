@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.client import get
+from support.client import Client, get
 from support.need import need
 from support.polling import wait_until
 from support.ports import free_port
@@ -146,7 +146,7 @@ def test_in_code_that_runs_before_the_server_it_is_an_error_of_that_code(
 
 
 def test_where_no_lifespan_can_fail_the_first_request_says_so_and_the_rest_counts(
-    tmp_path: Path, beside: ThreadPoolExecutor
+    tmp_path: Path,
 ) -> None:
     line = ADDED.format(", lame_duck_period=0.2, grace_periood=20")
     server = uvicorn(
@@ -156,9 +156,10 @@ def test_where_no_lifespan_can_fail_the_first_request_says_so_and_the_rest_count
     with server:
         for _ in range(3):
             assert get(server.port, "/").status == 200
-        slow = beside.submit(get, server.port, "/?s=1")
-        server.terminate()
-        assert slow.result().status == 200
+        with Client(server.port) as slow:
+            slow.request("/?s=1")
+            server.terminate()
+            assert slow.response().status == 200
         assert server.wait(20) == 0
         assert server.count("ERROR") == 2
         assert "has no option 'grace_periood' (given: 20)" in server.log

@@ -15,8 +15,15 @@ import pytest
 def need(*modules: str) -> None:
     """Skip the test without these modules; in CI, where all have to be there, fail it."""
     for name in modules:
-        if importlib.util.find_spec(name) is None:
+        if not _is_installed(name):
             missing(f"{name} is not installed")
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
 
 
 def need_program(name: str) -> str:

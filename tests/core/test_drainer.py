@@ -783,7 +783,7 @@ def tell(works: list[Arrival], triggers: list[tuple[int, Trigger]], backend: str
     return stories[0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(arrivals, max_size=8), st.lists(triggers, max_size=6))
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_in_any_order_the_count_ends_at_zero_the_deadline_holds_and_the_report_adds_up(

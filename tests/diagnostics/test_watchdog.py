@@ -25,6 +25,11 @@ def last_words():
 
 watchdog = Watchdog(last_words)
 """
+PATIENT = """
+from graceful_asgi._diagnostics import watchdog as module
+module.FINAL_REPORT_PERIOD = module.FAULTHANDLER_DELAY = 10.0
+"""
+"""For tests of the last words: on a busy machine they may take longer than the process has."""
 LONG = 1000.0
 """Seconds that no process under test may live: far above what `run_python` waits."""
 
@@ -36,29 +41,29 @@ def run(source: str) -> subprocess.CompletedProcess[str]:
 def test_the_process_ends_at_the_deadline_with_1_and_says_its_last_words() -> None:
     ended = run(
         f"""
+{PATIENT}
+print(time.monotonic(), flush=True)
 watchdog.arm(0.3)
 print(watchdog.armed, flush=True)
-began = time.monotonic()
-while time.monotonic() < began + {LONG}:
-    time.sleep(0.01)
-    print(time.monotonic() - began, flush=True)
+time.sleep({LONG})
 """
     )
+    seconds = time.monotonic()
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == ["last words"]
-    armed, *_, lived = ended.stdout.splitlines()
+    began, armed = ended.stdout.splitlines()
     assert armed == "True"
-    assert float(lived) >= 0.2, "not before its time"
+    assert seconds - float(began) >= 0.3, "not before its time"
 
 
 def test_a_process_that_is_disarmed_lives() -> None:
     ended = run(
         """
-watchdog.arm(0.2)
+watchdog.arm(0.6)
 watchdog.disarm()
 watchdog.disarm()
 print(watchdog.armed)
-time.sleep(1.2)  # past the deadline, and past the backstop behind it
+time.sleep(1.6)  # past the deadline, and past the backstop behind it
 print("alive")
 """
     )
@@ -76,8 +81,8 @@ def test_a_process_that_ends_by_itself_is_not_kept_and_keeps_its_exit_code() -> 
 def test_the_last_deadline_stands(first: float) -> None:
     """What is left to wait for can become more (another server), and less (Ctrl+C)."""
     ended = run(
-        f"watchdog.arm({first})\nwatchdog.arm(2)\ntime.sleep(0.8)\nprint('still there')\n"
-        f"time.sleep({LONG})\n"
+        f"{PATIENT}\nwatchdog.arm({first})\nwatchdog.arm(2)\n"
+        f"time.sleep(0.8)\nprint('still there')\ntime.sleep({LONG})\n"
     )
     assert ended.stdout == "still there\n"
     assert ended.returncode == 1
@@ -85,14 +90,16 @@ def test_the_last_deadline_stands(first: float) -> None:
 
 
 def test_a_disarmed_watchdog_can_be_armed_again() -> None:
-    ended = run(f"watchdog.arm({LONG})\nwatchdog.disarm()\nwatchdog.arm(0.2)\ntime.sleep({LONG})\n")
+    ended = run(
+        f"{PATIENT}\nwatchdog.arm({LONG})\nwatchdog.disarm()\nwatchdog.arm(0.2)\ntime.sleep({LONG})\n"
+    )
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == ["last words"]
 
 
 @pytest.mark.parametrize("before", ["", f"watchdog.arm({LONG})"])
 def test_expire_ends_the_process_at_once(before: str) -> None:
-    ended = run(f"{before}\nwatchdog.expire()\ntime.sleep({LONG})\n")
+    ended = run(f"{PATIENT}\n{before}\nwatchdog.expire()\ntime.sleep({LONG})\n")
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == ["last words"]
 
@@ -101,6 +108,7 @@ def test_a_signal_handler_may_arm_and_expire_it_whoever_holds_a_lock() -> None:
     """`Thread.start` would wait for a lock of the threading module's."""
     ended = run(
         f"""
+{PATIENT}
 held, handled = threading.Event(), threading.Event()
 
 def hold():
@@ -166,6 +174,7 @@ def test_code_that_never_gives_the_gil_back_is_ended_by_the_backstop() -> None:
 def test_last_words_that_fail_or_block_stop_nothing(words: str) -> None:
     ended = run(
         f"""
+{"" if "wait()" in words else PATIENT}
 def broken():
     {words}
 
@@ -217,6 +226,7 @@ def test_a_log_that_is_written_late_is_flushed() -> None:
     """`os._exit` flushes nothing, and a report in a buffer is none."""
     ended = run(
         f"""
+{PATIENT}
 import logging.handlers
 target = logging.StreamHandler()
 logger = logging.getLogger("graceful_asgi")
@@ -245,16 +255,14 @@ def test_it_ends_while_the_interpreter_waits_for_threads_at_its_exit() -> None:
 
 def test_two_watchdogs_do_not_disarm_each_other() -> None:
     """Two servers in one process: the one that lives on must not save the one that hangs."""
-    ended = run_python(
-        PRELUDE
-        + f"""
+    ended = run(
+        f"""
 other = Watchdog(last_words)
 watchdog.arm(0.4)
 other.arm({LONG})
 other.disarm()
 re.match(r'(a+)+$', 'a' * 64 + 'b')  # only the backstop can end this
-""",
-        within=6,
+"""
     )
     assert ended.returncode == 1
 
@@ -269,7 +277,9 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_threads_that_were_started_in_time_need_none_at_the_deadline() -> None:
-    ended = run(f"print(watchdog.start())\n{NO_THREADS}\nwatchdog.arm(0.3)\ntime.sleep({LONG})\n")
+    ended = run(
+        f"{PATIENT}\nprint(watchdog.start())\n{NO_THREADS}\nwatchdog.arm(0.3)\ntime.sleep({LONG})\n"
+    )
     assert ended.stdout == "True\n"
     assert ended.returncode == 1
     assert "last words" in ended.stderr

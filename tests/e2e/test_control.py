@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +29,6 @@ from .endpoint import TOKEN
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import ThreadPoolExecutor
-    from pathlib import Path
 
 WORKERS = 4
 PATIENT_PARENT = ("--timeout-worker-healthcheck", "60")
@@ -57,8 +58,10 @@ def readiness(server: Server) -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("control") / "sockets"
+def directory() -> Iterator[Path]:
+    """A place that other users can reach: pytest closes its own, at the start of each run."""
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made) / "sockets"
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +358,7 @@ def test_another_user_is_refused_by_the_directory_and_by_who_it_is(
     server: Server, tmp_path_factory: pytest.TempPathFactory, directory: Path
 ) -> None:
     with ExitStack() as opened:
-        for parent in directory.parents:  # pytest closes its own to others
+        for parent in directory.parents:
             if parent.stat().st_uid == os.geteuid() and len(parent.parts) > 2:
                 mode = parent.stat().st_mode & 0o777
                 parent.chmod(mode | 0o011)

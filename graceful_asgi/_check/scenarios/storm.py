@@ -51,7 +51,7 @@ class Storm(Clients):
                     await self.think()
                 # A connection that the server has closed without a word costs no request: the
                 # client sees it, and opens another one.
-                if not connection.is_stale():
+                if not (connection.is_stale() or run.over.is_set()):
                     await run.exchange(self.counter, connection, request, since=since)
             if self._opened > _MOST:
                 await self.think()

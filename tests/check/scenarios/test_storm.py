@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,11 +29,6 @@ async def storm_on(adversary: Adversary, storm: Storm) -> tuple[Finding, LoadRes
 
         async def until_served() -> None:
             await load.in_position()
-            _, own = await asyncio.open_connection("127.0.0.1", adversary.port)
-            await eventually(lambda: adversary.connections > 0)
-            assert adversary.connections == 1  # whoever did not wait was there before this one
-            own.close()
-            await own.wait_closed()
             load.mark_signalled()
             await adversary.done.wait()
 
@@ -50,6 +45,21 @@ async def test_every_request_is_sent_after_the_signal_on_a_connection_of_its_own
     assert adversary.most_on_a_connection == 1
     assert result.total == result.after
     assert result.after.served == adversary.served >= 60
+
+
+async def test_no_connection_is_opened_before_the_signal() -> None:
+    adversary = Adversary(first(0, Request.reset))
+    storm = Storm(plan(fresh=3))
+
+    async def until_another_client_has_connected() -> None:
+        with socket.create_connection(("127.0.0.1", adversary.port)):
+            await eventually(lambda: adversary.connections > 0)
+
+    async with adversary.serving():
+        load = Load(storm.plan, port=adversary.port, scenarios=[storm])
+        running = load.run(until=until_another_client_has_connected, within=30.0)
+        assert (await running).total.sent == 0
+    assert adversary.connections == 1
 
 
 async def test_what_is_accepted_and_reset_is_lost() -> None:

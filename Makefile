@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check versions bench network rollout suites docs docs-serve proxies package clean
+.PHONY: demo test lint types check clients versions bench network rollout suites docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -33,6 +33,11 @@ types: $(VENV)/dev
 	$(BIN)/mypy
 
 check: lint types test
+
+# Each drain under official clients (OpenAI, MCP, event streams, WebSockets) ROUNDS times, on both event loops. With 20
+# rounds it takes an hour; not part of CI, which runs each drain once.
+clients: $(VENV)/dev
+	ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -n $(JOBS) tests/clients
 
 # With the oldest releases that pyproject.toml allows on the oldest Python, the newest elsewhere.
 versions:
@@ -104,5 +109,6 @@ $(VENV)/package: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev --group docs --group frameworks --group manifests --group servers
+	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev --group docs --group clients --group frameworks --group manifests --group servers
+	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/mcp-1 --no-deps 'mcp<2' pydantic-settings
 	@touch $@

@@ -1,0 +1,1 @@
+"""Servers and clients that run as programs of their own."""

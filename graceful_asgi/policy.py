@@ -34,7 +34,7 @@ class PolicyFields(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainPolicy:
-    """How a server drains. Periods are seconds. Immutable, so safe to share between threads.
+    """The options of a drain. Periods are seconds. Immutable, so safe to share between threads.
 
     The defaults add up to 27 s: Kubernetes kills a pod 30 s after SIGTERM, and the report has
     to be out before that.

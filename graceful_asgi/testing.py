@@ -115,7 +115,7 @@ class ServerProcess:
         return code
 
     def kill(self) -> None:
-        """SIGKILL all that the server has started, and wait for its end. Idempotent."""
+        """Kill all that the server has started, and wait for its end. Idempotent."""
         self._process.kill()
         self._keep_log()
 

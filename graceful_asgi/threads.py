@@ -200,11 +200,11 @@ class _Forks:
         self._participants.add(participant)
 
     def discard(self, participant: ForkParticipant) -> None:
-        """Let forks be."""
+        """Leave forks to themselves: remove a participant."""
         self._participants.discard(participant)
 
     def resume(self) -> None:
-        """Have go on what a fork has paused. Cheap where nothing is; safe in a signal handler."""
+        """Resume what a fork has paused. Cheap where nothing is; safe in a signal handler."""
         while self._paused and not self._forking:
             with contextlib.suppress(IndexError):  # a signal handler was faster
                 self._paused.pop().resume()

@@ -60,7 +60,7 @@ async def _events() -> AsyncIterator[bytes]:
 
 
 async def upload(request: Request) -> Response:
-    """Say how long the body was."""
+    """Answer with the length of the body."""
     return PlainTextResponse(f"{len(await request.body())} bytes\n")
 
 
@@ -73,7 +73,7 @@ async def echo(websocket: WebSocket) -> None:
 
 
 def make_app(*, graceful: bool) -> Starlette:
-    """The demo app; with `graceful`, the one line added that the demo is about."""
+    """Return the demo app; with `graceful`, the one line added that the demo is about."""
     app = Starlette(
         routes=[
             Route("/", home),
@@ -94,7 +94,7 @@ def make_app(*, graceful: bool) -> Starlette:
 
 
 def __getattr__(name: str) -> Starlette:
-    """``plain`` and ``graceful``, for a server's import string; no work at import."""
+    """Make ``plain`` or ``graceful`` for a server's import string; no work at import."""
     if name in {"plain", "graceful"}:
         return make_app(graceful=name == "graceful")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -37,7 +37,7 @@ Select = Callable[["LoadPlan"], "Sequence[Scenario]"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a check goes. Periods in seconds."""
+    """Settings of a check. Periods in seconds."""
 
     plan: LoadPlan
     rounds: int = 1

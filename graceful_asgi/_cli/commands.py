@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a command is, what it needs, and what it does in half a line."""
+    """A command: its module, the extra that it needs, and its help in half a line."""
 
     module: str
     extra: str

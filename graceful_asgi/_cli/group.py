@@ -65,4 +65,4 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="graceful-asgi")
 def group() -> None:
-    """Be the root of all commands."""
+    """Hold all commands."""

@@ -126,7 +126,7 @@ def _picture(text: str) -> Path:
 
 
 def _in_a_directory(path: Path) -> Path:
-    """Found out now: the check takes its time, and its result would be lost."""
+    """Refuse a missing directory now: a check takes long, and its result would be lost."""
     if not path.parent.is_dir():
         raise ValueError(f"a file in a directory that exists, and {path.parent} does not")
     if path.is_dir():

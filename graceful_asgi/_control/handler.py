@@ -36,7 +36,7 @@ class RequestHandler:
         self._connections = connections
 
     def handle(self, connection: ControlConnection, line: bytes) -> None:
-        """Do what *line* asks for, and reply."""
+        """Carry out the command in *line*, and reply."""
         try:
             request = parse_request(line)
         except ProtocolError as error:

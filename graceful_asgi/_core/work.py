@@ -163,7 +163,7 @@ class Work:
 
     @property
     def progress(self) -> str:
-        """How far the work has come, in a few words."""
+        """The progress of the work, in a few words."""
         return "running"
 
     @property
@@ -178,7 +178,7 @@ class Work:
 
     @property
     def close_when(self) -> CloseWhen:
-        """When a drain may close the work. That can change while it goes on."""
+        """The moment at which a drain may close the work. It may change while the work goes on."""
         return "never"
 
     @property

@@ -273,7 +273,7 @@ class _Speech:
         )
 
     def give(self, order: Order) -> None:
-        """Have an order carried out in the thread."""
+        """Queue an order for the thread."""
         self._orders.put(order)
 
     def _run(self) -> bool:

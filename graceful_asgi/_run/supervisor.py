@@ -125,7 +125,7 @@ class Supervisor:
         return min(instants, default=math.inf)
 
     def _on_interrupt(self) -> None:
-        """Ctrl+C: stop without a lame duck; again: cancel; again: end."""
+        """Stop without a lame duck; cancel at the second Ctrl+C; exit at the third."""
         if not self._stopping:
             self._stop(signal.SIGINT)
             return

@@ -209,7 +209,7 @@ def _close_when_idle(connection: Any) -> None:
 
 
 def close_after_answer(receive: object) -> None:
-    """Have uvicorn close the connection when the answer is complete to what *receive* is about.
+    """Tell uvicorn to close the connection after the answer to what *receive* is about.
 
     An EventSource connects again at once when its stream has ended. On the same connection it would
     come back to the server that drains. Does nothing for a *receive* that is not uvicorn's own, and

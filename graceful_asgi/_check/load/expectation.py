@@ -1,4 +1,4 @@
-"""What a right answer is: learned from the answers that came before the load. Pure."""
+"""The right answer to a request, learned from those that came before the load. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ANY_HEADER: Final = zlib.MAX_WBITS | 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """What is the same in all right answers to one request. Make one with `expect`."""
+    """All that right answers to one request have in common. Make one with `expect`."""
 
     statuses: frozenset[int]
     type: bytes | None

@@ -1,4 +1,4 @@
-"""What the operating system allows this process: a load needs a descriptor for each connection."""
+"""The limit of open files: a load needs a descriptor for each connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks for what, how often, and how patiently. Plain data; no behaviour."""
+"""The plan of a load: clients, paths and periods. Plain data; no behaviour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ACCEPT_EVENTS: Final = ("Accept", "text/event-stream")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What one scenario asks for. Its answers are learned before the load."""
+    """One scenario's request. Its right answers are learned before the load."""
 
     option: str
     """What names it on the command line."""
@@ -37,7 +37,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """Who asks for what. All periods in seconds; a path that is None is a scenario not run.
+    """All clients and paths of a load. Periods in seconds; None: the scenario is not run.
 
     A path may have a method in front: ``"POST /report"``. Without one it is asked for by GET, or by
     POST where the plan has a `body`.

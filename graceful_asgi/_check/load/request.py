@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is written for one request. Make one with `Request.make`."""
+    """The bytes of one request. Make one with `Request.make`."""
 
     data: bytes = field(repr=False)
     """The head, and the body where it is not written piece by piece."""

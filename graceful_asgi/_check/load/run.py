@@ -107,13 +107,13 @@ class Run:
     # -- moments --------------------------------------------------------------------------------
 
     def mark_signalled(self) -> None:
-        """From here on requests count as sent after the signal. Idempotent, synchronous."""
+        """Count requests as sent after the signal from here on. Idempotent, synchronous."""
         if not self.signalled.is_set():
             self.timeline.signalled_at = time.monotonic()
             self.signalled.set()
 
     async def end(self, within: float) -> None:
-        """Let nobody write any more, and read what has come yet: for `within` seconds at most."""
+        """Stop all writing, and read what has come yet: for `within` seconds at most."""
         self.over.set()
         if self._waiting:
             with anyio.move_on_after(within):

@@ -77,7 +77,7 @@ class Scenario(ABC):
         return Finding(self.name, result, self._reason, self.counter.result())
 
     def not_run(self, reason: str) -> None:
-        """Say that the scenario could not take place, and why. The first reason counts."""
+        """Note that the scenario could not take place, and why. The first reason counts."""
         self._reason = self._reason or reason
 
     def leave_out(self, reason: str) -> None:

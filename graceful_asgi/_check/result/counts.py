@@ -1,4 +1,4 @@
-"""What became of each request, and the counts of a run. No sockets, no clock, no verdict."""
+"""The outcome of each request, and the counts of a run. No sockets, no clock, no verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scenario came to: in one run, and in several together. Pure."""
+"""The finding of a scenario, in one run and in several together. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Result: TypeAlias = Literal["passed", "failed", "not run", "untested"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How the server's process ended."""
+    """The end of the server's process."""
 
     code: int
     """Negative: the signal that ended the process."""

@@ -172,7 +172,7 @@ def _mark_ends(axes: Axes, trial: Trial) -> None:
 
 
 def _name_ends(axes: Axes, trial: Trial, signal: str) -> None:
-    """Say what the two lines are."""
+    """Label the two lines."""
     gone = trial.end.seconds
     end = f"killed at {gone:.1f} s" if trial.end.late else f"exit at {gone:.1f} s"
     for second, text, side, place in ((0.0, signal, "right", -4), (gone, end, "left", 4)):

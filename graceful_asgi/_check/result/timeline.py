@@ -1,4 +1,4 @@
-"""When requests were written, answered and lost; afterwards, in slices that begin at the signal."""
+"""Counts of requests over time, in slices that begin at the signal."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Timeline:
         self.first_refusal_at: float | None = None
 
     def written(self, now: float) -> None:
-        """A request was written."""
+        """Note that a request was written."""
         self._written.append(now)
 
     def ended(self, now: float, *, answered: bool, failed: bool) -> None:
-        """A request that was written has got its outcome."""
+        """Note the outcome of a request that was written."""
         self._ended.append(now)
         if answered:
             self._answered.append(now)
@@ -55,7 +55,7 @@ class Timeline:
             self._failed.append(now)
 
     def refused(self, now: float) -> None:
-        """A request could not be sent."""
+        """Note that a request could not be sent."""
         if self.first_refusal_at is None:
             self.first_refusal_at = now
 
@@ -67,7 +67,7 @@ class Timeline:
         return self.first_refusal_at - self.signalled_at
 
     def samples(self) -> list[Sample]:
-        """Every slice from the first request to the last outcome; none without a signal."""
+        """Return every slice from the first request to the last outcome; none without a signal."""
         signalled_at = self.signalled_at
         if signalled_at is None or not self._written:
             return []

@@ -21,7 +21,7 @@ _BUSY: Final = 0.85
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientUse:
-    """What the clients of one run took of the machine while they put the load on."""
+    """The share of the machine that the clients of one run took under load."""
 
     core: float = 0.0
     """Of one core, 0 to 1: the clients run in one thread."""
@@ -51,7 +51,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one or more trials of one server amount to."""
+    """The sum of one or more trials of one server."""
 
     trials: int
     load: LoadResult

@@ -27,7 +27,7 @@ class Clients(Scenario):
 
     @abstractmethod
     async def client(self, run: Run, request: Request) -> None:
-        """Be one of them."""
+        """Send requests as one of them does."""
 
     def endpoint(self) -> Endpoint | None:
         """Return what they ask for; None: it is not in the plan."""

@@ -46,13 +46,13 @@ class Load:
         scenarios: Sequence[Scenario] | None = None,
         expectations: Mapping[Endpoint, Expectation] | None = None,
     ) -> None:
-        """`expectations` are those of another run of the same server."""
+        """Take over the `expectations` of another run of the same server."""
         self._run = Run(plan, host=host, port=port, expectations=expectations)
         self._scenarios = background(plan) if scenarios is None else scenarios
         self._until = anyio.CancelScope()
 
     def mark_signalled(self) -> None:
-        """From here on requests count as sent after the signal. Idempotent, synchronous.
+        """Count requests as sent after the signal from here on. Idempotent, synchronous.
 
         Call it with no await between it and the signal itself.
         """
@@ -72,17 +72,17 @@ class Load:
 
     @property
     def timeline(self) -> Timeline:
-        """When requests were written and answered."""
+        """The counts of requests over time."""
         return self._run.timeline
 
     @property
     def expectations(self) -> Mapping[Endpoint, Expectation]:
-        """What right answers are, as far as that has been learned."""
+        """The right answers, as far as they have been learned."""
         return self._run.expectations
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a reader has to know of what was learned, in words."""
+        """Remarks on the right answers, in words."""
         return self._run.notes
 
     async def learn(self, *, within: float) -> None:

@@ -29,19 +29,19 @@ _NOT_ALLOWED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a server. ``{port}`` in an argument stands for the port."""
+    """The command that starts a server. ``{port}`` in an argument stands for the port."""
 
     arguments: tuple[str, ...]
     name: str
     """Short enough for the head of a column."""
 
     def at(self, port: int) -> list[str]:
-        """The arguments for one port."""
+        """Return the arguments for one port."""
         return [argument.replace("{port}", str(port)) for argument in self.arguments]
 
 
 def app_command(arguments: Sequence[str]) -> Command:
-    """``main:app`` and options, for uvicorn as it is installed beside this package.
+    """Return the command for ``main:app`` and options, for uvicorn as it is installed here.
 
     Raises `CommandError` for what is no app, or for an option that the check has to choose.
     """
@@ -62,13 +62,13 @@ def app_command(arguments: Sequence[str]) -> Command:
 
 
 def any_command(arguments: Sequence[str]) -> Command:
-    """Any server's command."""
+    """Return the command of any server."""
     program, *rest = arguments
     return Command(tuple(arguments), _shortened(" ".join([PurePath(program).name, *rest])))
 
 
 def parse(text: str) -> Command:
-    """A command or an app in one string, as a shell would take it apart.
+    """Take a command or an app apart as a shell would.
 
     Raises `CommandError` when it is empty or its quotes do not match.
     """

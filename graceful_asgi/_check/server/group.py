@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def others_running(group: int) -> int:
-    """How many processes of a group run besides its leader. 0 where there is no `/proc`."""
+    """Return how many processes of a group run besides its leader; 0 without `/proc`."""
     return sum(state != "Z" for pid, state in _members(group) if pid != group)
 
 
 def _members(group: int) -> Iterator[tuple[int, str]]:
-    """The process ids in the group, each with its state (proc(5): Z is a zombie)."""
+    """Return the process ids in the group, each with its state (proc(5): Z is a zombie)."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has gone meanwhile
             # The name stands in parentheses and may hold anything, a parenthesis too.

@@ -176,7 +176,7 @@ class TargetProcess:
 
     @property
     def running(self) -> bool:
-        """Whether the server has been started and has not exited."""
+        """True once the server has been started, until it has exited."""
         return self._process is not None and not self._exited.is_set()
 
     @property
@@ -186,11 +186,11 @@ class TargetProcess:
 
     @property
     def killed(self) -> bool:
-        """Whether it still ran when `kill` was called."""
+        """True if it still ran when `kill` was called."""
         return self._killed
 
     def left_running(self) -> int:
-        """How many processes of its group still run besides it (0 where there is no `/proc`)."""
+        """Return how many processes of its group run besides it (0 without `/proc`)."""
         return others_running(self.pid)
 
     @property
@@ -201,7 +201,7 @@ class TargetProcess:
         return self._exited_at - self._signalled_at
 
     def log_tail(self, lines: int = _TAIL_LINES) -> str:
-        """The last lines of the server's output."""
+        """Return the last lines of the server's output."""
         with contextlib.suppress(FileNotFoundError):
             return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
         return ""

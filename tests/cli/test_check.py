@@ -71,14 +71,28 @@ def test_a_request_in_flight_makes_the_difference(behaviour: str, lost: int) -> 
     assert ended.server["exits"][0]["code"] == (-15 if lost else 0)
 
 
-@pytest.mark.alone
+STANDARD_LIBRARY = """
+import http.server, sys, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/slow":
+            time.sleep(1)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
 def test_the_standard_library_server_loses_what_is_in_flight() -> None:
-    command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
+    command = [sys.executable, "-c", STANDARD_LIBRARY, "{port}"]
     load = ["--keep-alive", "3", "--fresh", "2", "--think", "0"]  # its queue holds five
-    ended = run("check", *QUICK, *load, "--json", "--", *command)
+    ended = run("check", *QUICK, *load, "--slow-path", "/slow", "--json", "--", *command)
     assert ended.code == 1, ended.out + ended.err
     total = ended.server["requests"]["total"]
-    assert total["lost"] > 0
+    assert total["lost"] > 0, "the slow one at least"
     assert total["served"] > 0
     assert total["sent"] == total["served"] + total["lost"] + total["retryable"]
     assert ended.scenario("idle connection")["result"] == "not run"  # HTTP/1.0

@@ -95,18 +95,21 @@ def conversation(running: Server) -> list[str]:
             while received[-1] != "echo one":
                 received.append(str(opened.recv(timeout=5)))
     with contextlib.suppress(AssertionError):
-        running.wait_for(r"disconnected \d+", within=3)
+        running.wait_for(r"disconnected \d+", within=10)
     return [*dict.fromkeys(received), *re.findall(r"disconnected \d+", running.log)]
 
 
 def leave(running: Server) -> bool:
-    """Leave an endless response; return True if its handler is told of that."""
+    """Leave an endless response; return True if its handler is told of that.
+
+    gunicorn cancels the handler 3 s after its client has gone (`asgi_disconnect_grace_period`).
+    """
     with Client(running.port) as client:
         client.request("/endless")
         client.head()
         running.wait_for("endless began")
     with contextlib.suppress(AssertionError):
-        running.wait_for("endless ended", within=3)
+        running.wait_for("endless ended", within=10)
         return True
     return False
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support.command import SERVER
 
 from graceful_asgi import GracefulMiddleware, log
 from graceful_asgi._check.server.drain_log import read_report
@@ -25,7 +26,6 @@ from graceful_asgi.testing import CheckError, LoadPlan, ServerProcess, ThreadedS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "how-to" / "test-your-service.md"
-SERVER = [sys.executable, str(ROOT / "tests" / "check" / "server" / "programs" / "server.py")]
 
 PLAIN = """
 from starlette.applications import Starlette

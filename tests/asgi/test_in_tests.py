@@ -108,12 +108,11 @@ USES = [in_lifespan, without, in_a_websocket, in_a_thread]
 
 @pytest.mark.parametrize("first", USES)
 @pytest.mark.parametrize("second", USES)
-@pytest.mark.parametrize("third", USES)
 def test_a_client_is_used_again_in_any_way(
-    test_client: Callable[..., TestClient], first: Any, second: Any, third: Any
+    test_client: Callable[..., TestClient], first: Any, second: Any
 ) -> None:
     client = test_client(make_app())
-    for use in (first, second, third, in_lifespan, without):
+    for use in (first, second, in_lifespan, without):
         use(client)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,7 +110,7 @@ def test_a_server_that_never_exits_fails_and_is_not_left_running() -> None:
 
 def test_a_command_that_leaves_a_process_behind_fails(tmp_path: Path) -> None:
     """As a shell does that is told to stop and tells nobody: the server itself goes on."""
-    script = f"{sys.executable} {SERVER[1]} 'ignores SIGTERM' $PORT & wait"
+    script = f"{shlex.join(SERVER)} 'ignores SIGTERM' $PORT & wait"
     ended = run("check", *NO_LOAD, *QUICK, "--json", "--", "sh", "-c", script)
     assert ended.code == 1, ended.out + ended.err
     assert ended.server["exits"][0]["left_running"] == 1

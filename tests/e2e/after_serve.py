@@ -125,7 +125,7 @@ def gather(port: int) -> None:
 
 def task_group(port: int) -> None:
     async def main() -> None:
-        async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined]
+        async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined]  # from Python 3.11 on
             tasks.create_task(uvicorn.Server(config(port)).serve())
             tasks.create_task(bot())
 

@@ -9,6 +9,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import anyio
+from support.polling import eventually
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -47,18 +50,13 @@ class Crowd:
             for number in range(count):
                 tasks.append(asyncio.create_task(self._follow(client, number)))
                 if len(tasks) % 50 == 0:  # not more than the accept queue takes
-                    await self._until(lambda: self._there >= len(tasks) - 50)
-        await self._until(lambda: self._there >= expected)
+                    await eventually(lambda: self._there >= len(tasks) - 50, within=PATIENCE)
+        await eventually(lambda: self._there >= expected, within=PATIENCE)
         await asyncio.sleep(0.3)  # for them to be in the midst of it
         self._signalled_at = time.monotonic()
         self.server.signal(signal.SIGTERM)
-        async with _timeout(PATIENCE):
+        with anyio.fail_after(PATIENCE):
             await asyncio.gather(*tasks)
-
-    async def _until(self, there: Callable[[], bool]) -> None:
-        async with _timeout(PATIENCE):
-            while not there():  # noqa: ASYNC110  # a count, of which nobody says that it is full
-                await asyncio.sleep(0.01)
 
     async def _follow(self, client: Callable[[Crowd, int], Awaitable[Ended]], number: int) -> None:
         self.ended.append(await client(self, number))
@@ -81,15 +79,6 @@ class Crowd:
         """Return how many ended within the busiest so many *seconds*."""
         times = [end.after for end in self.ended]
         return max(sum(begin <= at < begin + seconds for at in times) for begin in times)
-
-
-@contextlib.asynccontextmanager
-async def _timeout(seconds: float):  # type: ignore[no-untyped-def]
-    """`asyncio.timeout` is there from Python 3.11 on."""
-    import anyio
-
-    with anyio.fail_after(seconds):
-        yield
 
 
 def talks(path: str, *, pause: float = 0.05) -> Callable[[Crowd, int], Awaitable[Ended]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-import anyio
+from support.polling import eventually
 from support.ports import free_port
 from support.server import Server
 
@@ -23,13 +23,23 @@ PLAN: Final = LoadPlan(
     slow_path="/slow?s=1",
     single_after=0.3,
 )
+LIGHT: Final = LoadPlan(
+    keep_alive_clients=8,
+    fresh_clients=4,
+    think_period=0.03,
+    slow_path="/slow?s=1",
+    single_after=0.3,
+)
+"""For what takes long: it leaves the machine time to start the workers that are waited for."""
 
 
 async def logged(server: Server, lines: Mapping[str, int]) -> None:
     """Wait until its log has so many of each."""
-    with anyio.fail_after(60):
-        while any(server.log_path.read_text().count(line) < n for line, n in lines.items()):  # noqa: ASYNC110  # a file
-            await anyio.sleep(0.02)
+    await eventually(
+        lambda: all(server.count(line) >= count for line, count in lines.items()),
+        f"{lines} in the log",
+        within=60,
+    )
 
 
 def loaded(directory: Path, arguments: Sequence[str], *, lame_duck: float = 0.5) -> Server:
@@ -41,4 +51,5 @@ def loaded(directory: Path, arguments: Sequence[str], *, lame_duck: float = 0.5)
         port=port,
         ready_path="/",
         periods={"lame_duck": lame_duck, "grace": 10, "cancel": 2, "cleanup": 5},
+        measured=False,
     )

@@ -35,7 +35,7 @@ drainer = Drainer()
 registry = CollectorRegistry()
 registry.register(DrainCollector(drainer))
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # theirs has no types
 held: list[asyncio.Event] = []
 
 

@@ -65,6 +65,7 @@ class Case:
             ready="Application startup complete",
             periods={"lame_duck": self.lame_duck, "grace": 10, "cancel": 1, "cleanup": 2},
             env={"GRACEFUL_CONTROL_DIR": str(directory / "control")},
+            measured=False,
         )
 
     @property

@@ -12,7 +12,7 @@ import anyio
 from support.client import Client
 from support.docs import how_to
 from support.need import need
-from support.polling import wait_until
+from support.polling import eventually, wait_until
 from support.server import Server, uvicorn
 
 from .crowd import Crowd, reads
@@ -123,8 +123,7 @@ def test_work_that_goes_on_for_ever_stops_between_two_steps() -> None:
             await anyio.wait_all_tasks_blocked()
             assert drainer.statistics().tracked == {"refresh": 1}
             drainer.begin("test")
-            while drainer.statistics().in_flight:  # noqa: ASYNC110
-                await anyio.sleep(0.01)
+            await eventually(lambda: not drainer.statistics().in_flight)
             tasks.cancel_scope.cancel()
         assert drainer.report().completed == 1
 

@@ -17,7 +17,7 @@ from .loaded import loaded
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROUNDS = 5
+ROUNDS = 3
 PLAN = LoadPlan(
     keep_alive_clients=30,
     fresh_clients=15,

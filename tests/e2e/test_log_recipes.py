@@ -52,7 +52,7 @@ async def broken():
 """
 
 
-def server(directory: Path, number: int, source: str = "", **periods: float) -> Server:
+def server(directory: Path, number: int, source: str = "", **periods: Any) -> Server:
     need("fastapi", *MODULES[number])
     example = source or how_to(PAGE, number)
     (directory / "example.py").write_text(example + SLOW, encoding="utf-8")
@@ -60,8 +60,7 @@ def server(directory: Path, number: int, source: str = "", **periods: float) -> 
         directory,
         "--no-access-log",
         app="example:app",
-        ready="Uvicorn running on",
-        **{"grace": 10, **periods},  # type: ignore[arg-type]
+        **{"grace": 10, **periods},
     )
 
 
@@ -150,10 +149,13 @@ def queued(*, stopped: bool, kind: str = "Queue") -> str:
     return head + SLOW_SINK + start + rest
 
 
-@pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
-@pytest.mark.parametrize("stopped", [True, False], ids=["stopped at exit", "never stopped"])
+@pytest.mark.parametrize(
+    ("kind", "stopped"),
+    [("Queue", True), ("SimpleQueue", False)],
+    ids=["Queue, stopped at exit", "SimpleQueue, never stopped"],
+)
 def test_the_last_line_reaches_the_sink_of_a_queue_handler(
-    tmp_path: Path, beside: ThreadPoolExecutor, stopped: bool, kind: str
+    tmp_path: Path, beside: ThreadPoolExecutor, kind: str, stopped: bool
 ) -> None:
     source = queued(stopped=stopped, kind=kind)
     with server(tmp_path, QUEUE, source, lame_duck=0.2) as running:

@@ -163,7 +163,7 @@ def test_two_workers_are_one_to_the_scrape(tmp_path: Path, beside: ThreadPoolExe
         assert all(request.result().body == b"let go" for request in requests)
         server.wait(20)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]  # theirs has no types
     for pid in pids:
         labels = {"phase": "stopped", "pid": pid}
         assert registry.get_sample_value("graceful_asgi_phase", labels) == 1

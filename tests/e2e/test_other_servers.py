@@ -50,7 +50,7 @@ def server(name: str, app: str, directory: Path) -> Server:
     port = free_port()
     filled = [each.format(app=f"e2e.passive_app:{app}", port=port) for each in arguments]
     command = [sys.executable, "-m", program, *filled]
-    return Server(command, directory, port=port, ready_path="/")
+    return Server(command, directory, port=port, ready_path="/", measured=False)
 
 
 def observe(running: Server) -> dict[str, Any]:

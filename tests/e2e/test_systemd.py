@@ -176,7 +176,7 @@ def units() -> list[str]:
 
 def parsed(text: str) -> configparser.ConfigParser:
     unit = configparser.ConfigParser(interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # to keep the case
     unit.read_string(text)
     return unit
 

@@ -77,8 +77,7 @@ async def stop_in_traffic(server: Server, *, after: float) -> Counted:
     return traffic.counted
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("moment", ["import", "startup"])
+@pytest.mark.parametrize(("moment", "loop"), [("import", "uvloop"), ("startup", "asyncio")])
 def test_a_worker_that_is_starting_costs_no_request(tmp_path: Path, moment: str, loop: str) -> None:
     with served(tmp_path, loop) as server:
         server.wait_for("Application startup complete", count=2)

@@ -48,6 +48,7 @@ def server_of(program: Program, directory: Path, **periods: float) -> Server:
         ready_path="/",
         env={"PYTHONWARNINGS": "default"},
         periods={"lame_duck": 0.5, "grace": 10, "cancel": 1, "cleanup": 5, **periods},
+        measured=False,
     )
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PROGRAMS = TESTS / "check" / "server" / "programs"
-SERVER = [sys.executable, str(PROGRAMS / "server.py")]
+PLAIN_PYTHON = [sys.executable, "-S"]
+"""For programs that need nothing but the standard library. They start in half the time."""
+SERVER = [*PLAIN_PYTHON, str(PROGRAMS / "server.py")]
 
 QUICK = ["--signal-after", "0.6", "--skip", "repeated signal"]
 """As short as a check can be."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from support.command import SERVER
 from support.polling import eventually
 from support.ports import free_port
 
@@ -20,9 +19,10 @@ from graceful_asgi._check.server.port import answers
 from graceful_asgi._check.server.process import TargetProcess
 from graceful_asgi.errors import MisuseError
 
-pytestmark = pytest.mark.anyio
+if TYPE_CHECKING:
+    from pathlib import Path
 
-SERVERS = Path(__file__).parent / "programs" / "server.py"
+pytestmark = pytest.mark.anyio
 
 
 def server(
@@ -30,7 +30,7 @@ def server(
 ) -> TargetProcess:
     port = free_port()
     return TargetProcess(
-        [sys.executable, str(SERVERS), behaviour, str(port), *more],
+        [*SERVER, behaviour, str(port), *more],
         port=port,
         log_path=directory / "server.log",
         start_period=start_period,

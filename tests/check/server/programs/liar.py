@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import hashlib
 import signal
@@ -164,8 +165,19 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lying.set)
     await lying.wait()
     await asyncio.sleep(LAST_SECONDS)
-    server.close()
-    await asyncio.sleep(0.1)  # for what has been accepted
+    serving = []
+    # A plain close would reset the connections that the kernel has and nobody has accepted.
+    with server.sockets[0].dup() as queue:
+        server.close()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection, _ = queue.accept()
+                connection.setblocking(False)
+                streams = await asyncio.open_connection(sock=connection)
+                serving.append(asyncio.ensure_future(serve(*streams)))
+    for task in serving:
+        await asyncio.wait({task}, timeout=1)
+    await asyncio.sleep(0.1)  # for what had been accepted before
 
 
 asyncio.run(main())

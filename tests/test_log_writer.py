@@ -10,7 +10,7 @@ import queue
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from support.command import run_python
@@ -21,6 +21,7 @@ from graceful_asgi.log_writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SomeSink = TypeVar("SomeSink", bound=logging.Handler)
 SERVER = "some_server.error"
 OURS = "some_drain"
 
@@ -94,13 +95,30 @@ def server_logs_to(*handlers: logging.Handler, level: int = logging.INFO) -> log
     return server
 
 
+def followed(writer: Writer, sink: SomeSink, level: int = logging.INFO) -> SomeSink:
+    """Return *sink*, to which a server logs that *writer* follows."""
+    server_logs_to(sink, level=level)
+    writer.follow(SERVER)
+    return sink
+
+
+def logs_to(ours: logging.Logger, sink: SomeSink) -> SomeSink:
+    """Return *sink*, to which our logger logs what is at INFO or above."""
+    ours.addHandler(sink)
+    ours.setLevel(logging.INFO)
+    return sink
+
+
+def all_is_written(writer: Writer) -> bool:
+    """Wait until everything has come to its handlers, and has been taken from their queues."""
+    return writer.flush(write=PATIENCE, consume=PATIENCE)
+
+
 # As visible as the server
 
 
 def test_without_any_logging_set_up_the_records_go_where_the_server_s_go(writer: Writer) -> None:
-    sink = Sink()
-    server_logs_to(sink)
-    writer.follow(SERVER)
+    sink = followed(writer, Sink())
     say(writer, "information")
     say(writer, "detail", logging.DEBUG)
     assert sink.texts == ["information"]
@@ -110,10 +128,8 @@ def test_with_basic_config_information_is_as_visible_as_the_server_s(
     writer: Writer, root: logging.Logger
 ) -> None:
     """The root logger is at WARNING then, and the server's own at INFO."""
-    server, program = Sink(), Sink()
-    server_logs_to(server)
+    server, program = followed(writer, Sink()), Sink()
     root.addHandler(program)
-    writer.follow(SERVER)
     say(writer, "information")
     assert (program.texts, server.texts) == (["information"], [])
 
@@ -121,9 +137,7 @@ def test_with_basic_config_information_is_as_visible_as_the_server_s(
 def test_a_program_that_sets_up_its_logging_later_gets_each_record_once(
     writer: Writer, root: logging.Logger
 ) -> None:
-    server, program = Sink(), Sink()
-    server_logs_to(server)
-    writer.follow(SERVER)
+    server, program = followed(writer, Sink()), Sink()
     say(writer, "before")
     root.addHandler(program)
     say(writer, "after")
@@ -132,9 +146,7 @@ def test_a_program_that_sets_up_its_logging_later_gets_each_record_once(
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
 def test_a_quiet_server_makes_a_quiet_drain(writer: Writer, level: int) -> None:
-    sink = Sink()
-    server_logs_to(sink, level=level)
-    writer.follow(SERVER)
+    sink = followed(writer, Sink(), level)
     say(writer, "information")
     say(writer, "error", logging.ERROR)
     assert sink.texts == ["error"]
@@ -143,9 +155,7 @@ def test_a_quiet_server_makes_a_quiet_drain(writer: Writer, level: int) -> None:
 def test_a_level_that_the_program_sets_for_our_logger_counts(
     writer: Writer, ours: logging.Logger
 ) -> None:
-    sink = Sink()
-    server_logs_to(sink)
-    writer.follow(SERVER)
+    sink = followed(writer, Sink())
     ours.setLevel(logging.ERROR)
     say(writer, "information")
     ours.setLevel(logging.DEBUG)
@@ -156,11 +166,9 @@ def test_a_level_that_the_program_sets_for_our_logger_counts(
 def test_handlers_that_the_program_gives_our_logger_are_the_only_ones(
     writer: Writer, ours: logging.Logger
 ) -> None:
-    server, own = Sink(), Sink()
-    server_logs_to(server)
+    server, own = followed(writer, Sink()), Sink()
     ours.addHandler(own)
     ours.propagate = False
-    writer.follow(SERVER)
     say(writer, "information")
     assert (own.texts, server.texts) == (["information"], [])
 
@@ -169,9 +177,7 @@ def test_a_configuration_that_disables_what_it_does_not_name_costs_no_record(
     writer: Writer, ours: logging.Logger
 ) -> None:
     """That is `dictConfig` by default, called after the import of this package."""
-    sink = Sink()
-    server_logs_to(sink)
-    writer.follow(SERVER)
+    sink = followed(writer, Sink())
     ours.disabled = True
     say(writer, "information")
     assert sink.texts == ["information"]
@@ -180,9 +186,7 @@ def test_a_configuration_that_disables_what_it_does_not_name_costs_no_record(
 def test_the_filters_of_our_logger_count_wherever_its_records_go(
     writer: Writer, ours: logging.Logger
 ) -> None:
-    sink = Sink()
-    server_logs_to(sink)
-    writer.follow(SERVER)
+    sink = followed(writer, Sink())
     ours.addFilter(lambda record: record.getMessage() != "secret")
     say(writer, "secret")
     say(writer, "information")
@@ -190,9 +194,7 @@ def test_the_filters_of_our_logger_count_wherever_its_records_go(
 
 
 def test_logging_that_is_switched_off_stays_so(writer: Writer) -> None:
-    sink = Sink()
-    server_logs_to(sink)
-    writer.follow(SERVER)
+    sink = followed(writer, Sink())
     logging.disable(logging.INFO)
     try:
         say(writer, "information")
@@ -217,9 +219,7 @@ def test_no_logger_is_changed(writer: Writer, ours: logging.Logger) -> None:
 def test_nobody_who_logs_waits_for_a_pipe_that_nobody_reads(
     writer: Writer, ours: logging.Logger
 ) -> None:
-    stuck = Stuck()
-    ours.addHandler(stuck)
-    ours.setLevel(logging.INFO)
+    stuck = logs_to(ours, Stuck())
     writer.start()
     for number in range(100):
         say(writer, str(number))
@@ -229,15 +229,13 @@ def test_nobody_who_logs_waits_for_a_pipe_that_nobody_reads(
     assert not writer.flush(write=0.1)
     assert time.monotonic() - began < PATIENCE / 2
     stuck.released.set()
-    assert writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert all_is_written(writer)
     assert stuck.texts == list(map(str, range(100))), "in order"
     assert threading.get_ident() not in stuck.threads
 
 
 def test_without_a_thread_whoever_logs_writes(writer: Writer, ours: logging.Logger) -> None:
-    sink = Sink()
-    ours.addHandler(sink)
-    ours.setLevel(logging.INFO)
+    sink = logs_to(ours, Sink())
     say(writer, "information")
     assert (sink.texts, sink.threads) == (["information"], {threading.get_ident()})
 
@@ -248,9 +246,7 @@ def test_where_no_thread_can_be_had_whoever_logs_writes(
     def refuse(*args: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    sink = Sink()
-    ours.addHandler(sink)
-    ours.setLevel(logging.INFO)
+    sink = logs_to(ours, Sink())
     monkeypatch.setattr("_thread.start_new_thread", refuse)
     writer.start()
     say(writer, "information")
@@ -261,37 +257,39 @@ def test_where_no_thread_can_be_had_whoever_logs_writes(
 def test_the_thread_goes_with_the_last_server_and_leaves_nothing_behind(
     writer: Writer, ours: logging.Logger
 ) -> None:
-    sink = Sink()
-    ours.addHandler(sink)
-    ours.setLevel(logging.INFO)
+    sink = logs_to(ours, Sink())
     before = _thread._count()
     writer.start()
     writer.start()
     writer.stop()
     say(writer, "one server is left")
-    assert writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert all_is_written(writer)
     assert threading.get_ident() not in sink.threads
     writer.stop()
-    assert writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert all_is_written(writer)
     wait_until(lambda: _thread._count() <= before, "the thread to end")
     say(writer, "none is left")
     assert sink.texts == ["one server is left", "none is left"]
     writer.start()
     say(writer, "another server")
-    assert writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert all_is_written(writer)
     assert sink.texts[-1] == "another server"
 
 
 def test_filters_see_the_context_of_whoever_logs(writer: Writer, ours: logging.Logger) -> None:
     request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
     seen = []
-    ours.addHandler(Sink())
-    ours.setLevel(logging.INFO)
-    ours.addFilter(lambda record: not seen.append(request.get()))  # type: ignore[func-returns-value]
+    logs_to(ours, Sink())
+
+    def look(record: logging.LogRecord) -> bool:
+        seen.append(request.get())
+        return True
+
+    ours.addFilter(look)
     writer.start()
     request.set("mine")
     say(writer, "information")
-    assert writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert all_is_written(writer)
     assert seen == ["mine"]
 
 
@@ -311,17 +309,15 @@ def test_a_filter_that_raises_is_printed_and_ends_nothing(
             raise error
         return True
 
-    sink = Sink()
-    ours.addHandler(sink)
-    ours.setLevel(logging.INFO)
+    sink = logs_to(ours, Sink())
     ours.addFilter(check)
     if threaded:
         writer.start()
     say(writer, "lost")
-    assert writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert all_is_written(writer)
     broken = False
     say(writer, "said")
-    assert writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert all_is_written(writer)
     assert sink.texts == ["said"]
     assert type(error).__name__ in capsys.readouterr().err
 
@@ -329,14 +325,12 @@ def test_a_filter_that_raises_is_printed_and_ends_nothing(
 def test_a_log_that_nobody_reads_does_not_fill_the_memory(
     writer: Writer, ours: logging.Logger
 ) -> None:
-    stuck = Stuck()
-    ours.addHandler(stuck)
-    ours.setLevel(logging.INFO)
+    stuck = logs_to(ours, Stuck())
     writer.start()
     for number in range(20_000):
         say(writer, str(number))
     stuck.released.set()
-    assert writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert all_is_written(writer)
     assert 10_000 <= len(stuck.texts) < 10_100
 
 
@@ -361,7 +355,7 @@ def test_the_queue_of_a_queue_handler_is_waited_for(
     try:
         for number in range(10):
             say(writer, str(number))
-        assert writer.flush(write=PATIENCE, consume=PATIENCE)
+        assert all_is_written(writer)
         taken = 10 if kind is queue.Queue else 9  # the last may have been taken only
         assert sink.texts[:taken] == list(map(str, range(taken)))
     finally:
@@ -373,7 +367,7 @@ def test_a_queue_that_nobody_reads_is_not_waited_for(writer: Writer, ours: loggi
     ours.setLevel(logging.INFO)
     say(writer, "information")
     began = time.monotonic()
-    assert not writer.flush(write=PATIENCE, consume=PATIENCE)
+    assert not all_is_written(writer)
     assert time.monotonic() - began < PATIENCE / 2
 
 
@@ -453,9 +447,7 @@ def test_a_forked_child_has_no_thread_and_writes_by_itself() -> None:
 def test_what_is_logged_after_the_last_server_comes_after_what_was_logged_before(
     writer: Writer, ours: logging.Logger
 ) -> None:
-    stuck = Stuck()
-    ours.addHandler(stuck)
-    ours.setLevel(logging.INFO)
+    stuck = logs_to(ours, Stuck())
     writer.start()
     say(writer, "stopped")
     assert stuck.reached.wait(PATIENCE)

@@ -291,7 +291,7 @@ UNITS = ("shop.service", "shop-activated.service", "shop-activated.socket")
 def unit(name: str) -> dict[str, str]:
     """Return the settings of a unit's service."""
     parser = RawConfigParser()
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # to keep the case
     parser.read_string((MANIFESTS / name).read_text(encoding="utf-8"))
     return dict(parser["Service"])
 

@@ -408,14 +408,13 @@ async def test_an_error_of_the_apps_own_is_passed_on() -> None:
 async def test_a_client_that_has_gone_harms_nobody() -> None:
     async with anyio.create_task_group() as tasks:
         stream = Stream(ticks(EVENT), tasks)
-        taken = stream.send
 
-        async def send(message: Message) -> None:
+        async def between(message: Message, take: Send) -> None:
             if message == END:
                 raise ConnectionResetError("gone")
-            await taken(message)
+            await take(message)
 
-        stream.send = send  # type: ignore[method-assign]
+        stream.between = between
         await stream.open()
         await stream.drain()
     assert stream.error is None
@@ -425,14 +424,13 @@ async def test_a_client_that_has_gone_harms_nobody() -> None:
 async def test_a_client_that_does_not_take_the_last_part_is_cut_at_the_deadline() -> None:
     async with anyio.create_task_group() as tasks:
         stream = Stream(ticks(EVENT), tasks)
-        taken = stream.send
 
-        async def send(message: Message) -> None:
+        async def between(message: Message, take: Send) -> None:
             if message == END:
                 await anyio.sleep_forever()
-            await taken(message)
+            await take(message)
 
-        stream.send = send  # type: ignore[method-assign]
+        stream.between = between
         await stream.open()
         await stream.drain()
     assert not any(message == END for message in stream.sent)
@@ -453,15 +451,15 @@ async def test_an_app_that_gives_up_on_the_send_that_closes_its_stream_is_not_wa
 
     async with anyio.create_task_group() as tasks:
         stream = Stream(app, tasks, DrainPolicy(lame_duck_period=0))
-        taken, blocked = stream.send, [True]
+        blocked = [True]
 
-        async def send(message: Message) -> None:
+        async def between(message: Message, take: Send) -> None:
             if message == END and blocked:
                 blocked.pop()
                 await anyio.sleep_forever()
-            await taken(message)
+            await take(message)
 
-        stream.send = send  # type: ignore[method-assign]
+        stream.between = between
         await stream.open()
         await stream.drain()
     assert stream.closed_at == pytest.approx(1, abs=0.01)

@@ -485,9 +485,9 @@ async def test_a_real_framework_drains_through_add_middleware() -> None:
         response = await client.post("/items", content=b"12345")
         assert response.json() == {"length": 5}
         assert "connection" not in response.headers
-        middleware = app.middleware_stack
+        middleware: Any = app.middleware_stack
         while not isinstance(middleware, GracefulMiddleware):
-            middleware = middleware.app  # type: ignore[union-attr]
+            middleware = middleware.app
         middleware.drainer.begin("test")
         response = await client.post("/items", content=b"123")
         assert response.headers["connection"] == "close"

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request  # noqa: TC002  # fastapi looks it up at run time
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket  # noqa: TC002
+from starlette.websockets import WebSocket  # noqa: TC002  # the same
 from support.asgi import Call, Receive, Send, answer, http_scope, serving, websocket_scope
 from support.polling import PATIENCE
 
@@ -163,7 +163,7 @@ async def test_it_is_a_dependency_of_fastapi() -> None:
         return notice.draining
 
     @app.get("/default")
-    async def as_a_default(notice: DrainNotice = fastapi.Depends(drain_notice)) -> bool:  # noqa: B008
+    async def as_a_default(notice: DrainNotice = fastapi.Depends(drain_notice)) -> bool:  # noqa: B008  # FastAPI's way
         return notice.draining
 
     @app.websocket("/ws")

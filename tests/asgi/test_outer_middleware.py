@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from support.asgi import App, Receive, Send, answer, http_scope, serving, with_lifespan
+from support.polling import eventually
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._asgi.outer_middleware import OuterMiddleware
@@ -133,8 +134,7 @@ async def test_a_stop_waits_for_what_is_in_flight() -> None:
     async with serving(app) as server:
         call = await server.begin(http_scope())
         server.tell_to_shut_down()
-        while app.drainer.phase is not Phase.DRAINING:  # noqa: ASYNC110
-            await anyio.sleep(0.001)
+        await eventually(lambda: app.drainer.phase is Phase.DRAINING)
         go_on.set()
         await server.shut_down()
         assert call.status == 200

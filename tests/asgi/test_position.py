@@ -116,7 +116,7 @@ async def test_a_larger_app_is_named(warnings: Any) -> None:
         f"GracefulMiddleware is inside of {__name__}.Outer, {__name__}.outermost: requests that "
         "are answered there do not pass through it; put it around the outermost app",
         f"GracefulMiddleware is inside of {__name__}.Outer: requests that are answered there do "
-        "not pass it; put it around the outermost app",
+        "not pass through it; put it around the outermost app",
     ]
 
 

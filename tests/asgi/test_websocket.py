@@ -207,14 +207,13 @@ async def test_a_close_that_the_server_refuses_harms_nobody() -> None:
     middleware = graceful(hangs_after({"type": "websocket.accept"}), QUICK)
     async with serving(middleware) as server:
         call = server.call(websocket_scope())
-        taken = call.send
 
-        async def send(message: Message) -> None:
+        async def between(message: Message, take: Send) -> None:
             if message["type"] == "websocket.close":
                 raise RuntimeError("Unexpected ASGI message 'websocket.close'")
-            await taken(message)
+            await take(message)
 
-        call.send = send  # type: ignore[method-assign]
+        call.between = between
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call.run)
             await call.running.wait()
@@ -697,14 +696,13 @@ async def test_a_server_that_does_not_end_the_receive_of_a_closed_session_harms_
     """ASGI has it do so; the handler is cancelled where it does not."""
     async with anyio.create_task_group() as tasks:
         session = Session(echo, tasks)
-        taken = session.send
 
-        async def send(message: Message) -> None:
-            await taken(message)
+        async def between(message: Message, take: Send) -> None:
+            await take(message)
             if message["type"] == "websocket.close":
                 session.say_no_more()
 
-        session.send = send  # type: ignore[method-assign]
+        session.between = between
         await session.open()
         await session.drain()
     assert session.sent == [ACCEPT, CLOSE]
@@ -723,13 +721,12 @@ async def test_a_handler_that_does_nothing_but_wait_in_send_is_closed_after_one(
 
     async with anyio.create_task_group() as tasks:
         session = Session(firehose, tasks)
-        taken = session.send
 
-        async def send(message: Message) -> None:
+        async def between(message: Message, take: Send) -> None:
             await anyio.sleep(0.4)
-            await taken(message)
+            await take(message)
 
-        session.send = send  # type: ignore[method-assign]
+        session.between = between
         await session.open()
         await session.drain()
     assert session.sent[-1] == CLOSE
@@ -869,14 +866,13 @@ async def test_a_message_that_crosses_the_close_is_not_given_to_the_handler() ->
     """Its client sends it again: it has had no reply."""
     async with anyio.create_task_group() as tasks:
         session = Session(echo, tasks)
-        taken = session.send
 
-        async def send(message: Message) -> None:
+        async def between(message: Message, take: Send) -> None:
             if message["type"] == "websocket.close":
                 session.say(text("too late"))
-            await taken(message)
+            await take(message)
 
-        session.send = send  # type: ignore[method-assign]
+        session.between = between
         await session.open()
         await session.drain()
     assert session.error is None
@@ -887,17 +883,16 @@ async def test_a_disconnect_without_a_code_of_the_clients_has_ours() -> None:
     """uvicorn's `websockets` protocol says 1005 after a close of the app's."""
     async with anyio.create_task_group() as tasks:
         session = Session(echo, tasks)
-        taken = session.send
 
-        async def send(message: Message) -> None:
+        async def between(message: Message, take: Send) -> None:
             if message["type"] == "websocket.close":
                 session.sent.append(message)
                 session.times.append(session.now())
                 session.say({"type": "websocket.disconnect", "code": 1005})
             else:
-                await taken(message)
+                await take(message)
 
-        session.send = send  # type: ignore[method-assign]
+        session.between = between
         await session.open()
         await session.drain()
     assert session.error is None, "echo wants to see 1012"
@@ -1023,14 +1018,13 @@ async def test_an_error_of_the_apps_own_is_passed_on() -> None:
 async def test_a_close_that_the_server_cannot_take_harms_nobody() -> None:
     async with anyio.create_task_group() as tasks:
         session = Session(echo, tasks)
-        taken = session.send
 
-        async def send(message: Message) -> None:
+        async def between(message: Message, take: Send) -> None:
             if message["type"] == "websocket.close":
                 raise RuntimeError("Unexpected ASGI message 'websocket.close'")
-            await taken(message)
+            await take(message)
 
-        session.send = send  # type: ignore[method-assign]
+        session.between = between
         await session.open()
         await session.drain()
     assert session.error is None

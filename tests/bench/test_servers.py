@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from check.result.test_verdict import trial
 
 from graceful_asgi._check.result.counts import Counts
@@ -12,8 +14,8 @@ from .contestants import Entrant
 from .servers import Line, report, table
 
 
-def line(name: str, *trials: object, reason: str = "", failure: str = "") -> Line:
-    target = Target(Command((), name), trials=list(trials))  # type: ignore[arg-type]
+def line(name: str, *trials: Any, reason: str = "", failure: str = "") -> Line:
+    target = Target(Command((), name), trials=list(trials))
     return Line(Entrant(name, version=f"{name} 1.0", reason=reason), target, failure)
 
 

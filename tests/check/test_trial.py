@@ -63,7 +63,7 @@ async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path
 
 
 async def test_a_server_that_ends_between_its_deadline_and_the_kill_counts_as_killed(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one does that has waited for its last client, when that client gives up."""
     process = server(tmp_path, "drains")
@@ -73,7 +73,7 @@ async def test_a_server_that_ends_between_its_deadline_and_the_kill_counts_as_ki
         process.wait(60)
         kill()
 
-    process.kill = kill_late  # type: ignore[method-assign]
+    monkeypatch.setattr(process, "kill", kill_late)
     trial = await run_trial(process, plan(), signal_after=0.2, exit_period=0.3)
     assert process.exit_code == 0
     assert trial.end.late

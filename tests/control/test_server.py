@@ -308,6 +308,7 @@ async def test_without_a_descriptor_left_it_looks_away_for_a_moment(
         assert caplog.text.count("Too many open files") == 1
 
 
+# The fork is what is tested. (From Python 3.12 on it warns.)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_child_of_a_fork_has_nothing_of_it(tmp_path: Path) -> None:
     """Else the socket would seem to live on in it when its process is long gone."""

@@ -36,7 +36,7 @@ POLICY = DrainPolicy(lame_duck_period=10, grace_period=20, cancel_period=2)
 class LongLived(Work):
     """Work that goes on until it is closed, and knows when that was."""
 
-    kind: Kind = "websocket"  # type: ignore[misc]
+    kind: Kind = "websocket"  # type: ignore[misc]  # a property of `Work`
 
     def __init__(self, drainer: DrainRunner, when: CloseWhen = "on drain") -> None:
         self.closed: list[float] = []

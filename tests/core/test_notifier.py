@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from functools import partial
 from typing import Any
 
 import anyio
@@ -25,9 +26,12 @@ async def test_news_from_another_thread_is_told_on_the_loop_in_order() -> None:
     notifier.bind()
     told: list[tuple[int, int]] = []
 
+    def tell(number: int) -> None:
+        told.append((number, threading.get_ident()))
+
     def post_all() -> None:
         for number in range(100):
-            notifier.post(lambda number=number: told.append((number, threading.get_ident())))  # type: ignore[misc]
+            notifier.post(partial(tell, number))
 
     await anyio.to_thread.run_sync(post_all)
     await eventually(lambda: len(told) == 100)
@@ -67,7 +71,7 @@ async def test_each_piece_is_told_once_however_many_publish() -> None:
     notifier = Notifier()
     told: list[int] = []
     for number in range(2000):
-        notifier.post(lambda number=number: told.append(number))  # type: ignore[misc]
+        notifier.post(partial(told.append, number))
     threads = [threading.Thread(target=notifier.publish) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -131,7 +131,7 @@ async def in_a_task_of_a_group() -> None:
 
 
 async def in_a_task_of_asyncios_group() -> None:
-    async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined]
+    async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined]  # from Python 3.11 on
         tasks.create_task(asyncio.sleep(3600))
         tasks.create_task(waits_in_a_library())
 
@@ -237,7 +237,8 @@ async def test_starlettes_middleware_is_followed_to_the_endpoint() -> None:
         return await call_next(request)
 
     app = BaseHTTPMiddleware(BaseHTTPMiddleware(App(), passes_on), passes_on)
-    call = app(http_scope(), asyncio.Event().wait, asyncio.Event().wait)  # type: ignore[arg-type]
+    nothing: Any = asyncio.Event().wait
+    call = app(http_scope(), nothing, nothing)
     async with waiting_task(call) as task:
         chain = list(compressed(trail_of(task.get_coro()).frames))
     assert sum("in passes_on" in line for line in chain) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -30,7 +31,7 @@ from graceful_asgi._extensions.systemd import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 LONG = DrainPolicy(lame_duck_period=5, grace_period=60, cancel_period=2, cleanup_period=5)
@@ -113,6 +114,16 @@ class Service:
         with anyio.CancelScope(), self.drainer.track(f"{seconds} s"):
             await anyio.sleep(seconds)
 
+    @asynccontextmanager
+    async def draining(self, systemd: NotifySocket, *, work: float) -> AsyncIterator[Service]:
+        """Drain in the background of the block, with one work of so many seconds in flight."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.work, work)
+            await anyio.wait_all_tasks_blocked()
+            self.drainer.stop("SIGTERM")
+            tasks.start_soon(self.drain, systemd)
+            yield self
+
     async def drain(self, systemd: NotifySocket) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen, systemd)
@@ -186,12 +197,7 @@ async def test_more_time_is_asked_for_again_and_again_while_work_ends(
 
 @pytest.mark.anyio
 async def test_no_more_time_is_asked_for_while_nothing_moves(systemd: NotifySocket) -> None:
-    service = Service()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(service.work, 50)
-        await anyio.wait_all_tasks_blocked()
-        service.drainer.stop("SIGTERM")
-        tasks.start_soon(service.drain, systemd)
+    async with Service().draining(systemd, work=50):
         await anyio.sleep(11)  # the last phase change was at 5
         asked = len(systemd.told("EXTEND_TIMEOUT_USEC"))
         await anyio.sleep(35)
@@ -204,12 +210,7 @@ async def test_a_client_that_goes_on_sending_requests_is_no_progress(
     systemd: NotifySocket,
 ) -> None:
     """One request hangs. What others do on their open connections keeps no service from its end."""
-    service = Service()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(service.work, 50)
-        await anyio.wait_all_tasks_blocked()
-        service.drainer.stop("SIGTERM")
-        tasks.start_soon(service.drain, systemd)
+    async with Service().draining(systemd, work=50) as service:
         await anyio.sleep(11)
         asked = len(systemd.told("EXTEND_TIMEOUT_USEC"))
         for _ in range(35):
@@ -229,12 +230,7 @@ async def test_no_more_is_asked_for_than_the_hard_deadline_leaves(systemd: Notif
 
 @pytest.mark.anyio
 async def test_the_status_counts_and_is_not_said_too_often(systemd: NotifySocket) -> None:
-    service = Service()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(service.work, 20)
-        await anyio.wait_all_tasks_blocked()
-        service.drainer.stop("SIGTERM")
-        tasks.start_soon(service.drain, systemd)
+    async with Service().draining(systemd, work=20) as service:
         for _ in range(100):
             await anyio.sleep(0.1)
             service.drainer.notifier.wake()

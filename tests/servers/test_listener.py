@@ -45,12 +45,13 @@ def connect(address: int | str, *, within: float = 5.0) -> socket.socket:
 
 async def listen(
     kind: str, directory: Path
-) -> tuple[asyncio.base_events.Server, int | str, list[asyncio.BaseTransport]]:
+) -> tuple[asyncio.base_events.Server, int | str, list[asyncio.WriteTransport]]:
     """A server, its address, and the connections that its loop has accepted by itself."""
-    taken: list[asyncio.BaseTransport] = []
+    taken: list[asyncio.WriteTransport] = []
 
     class Protocol(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.WriteTransport)
             taken.append(transport)
 
     loop = asyncio.get_running_loop()
@@ -84,7 +85,7 @@ async def test_connections_that_nobody_has_accepted_are_returned(kind: str, tmp_
         for sock in (*clients, *accepted):
             sock.close()
         for transport in taken:
-            transport.abort()  # type: ignore[attr-defined]
+            transport.abort()
 
 
 def readable(client: socket.socket) -> bool:
@@ -114,7 +115,7 @@ async def test_every_listener_of_every_server_is_emptied(tmp_path: Path) -> None
     for sock in (*clients, *accepted):
         sock.close()
     for transport in taken:
-        transport.abort()  # type: ignore[attr-defined]
+        transport.abort()
 
 
 async def test_closing_twice_finds_nothing_and_raises_nothing(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ async def test_a_client_that_has_left_the_queue_does_not_end_the_emptying(tmp_pa
     for sock in (first, last, *accepted):
         sock.close()
     for transport in taken:
-        transport.abort()  # type: ignore[attr-defined]
+        transport.abort()
 
 
 async def test_a_copy_of_the_listener_in_another_process_stays_open(tmp_path: Path) -> None:
@@ -202,8 +203,8 @@ async def test_connections_are_accepted_until_it_is_decided_who_goes_on(tmp_path
     accepted: list[socket.socket] = []
 
     async def close() -> None:
-        others = lambda: decided[0]  # noqa: E731
-        async for connection in close_listeners([server], SpareDescriptors(), others=others):
+        closing = close_listeners([server], SpareDescriptors(), others=lambda: decided[0])
+        async for connection in closing:
             accepted.append(connection)
 
     closing = asyncio.ensure_future(close())
@@ -343,4 +344,4 @@ async def test_connections_wait_in_the_queue_until_a_descriptor_is_free(
     for sock in (*clients, *accepted):
         sock.close()
     for transport in taken:
-        transport.abort()  # type: ignore[attr-defined]
+        transport.abort()

@@ -70,8 +70,9 @@ def names_of(protocol: type) -> Iterator[str]:
 
 
 async def test_nothing_is_missing() -> None:
-    async with uvicorn_in_loop(RecordingApp()) as (server, _):
-        assert touchpoints.missing(server) == []  # type: ignore[arg-type]
+    async with uvicorn_in_loop(RecordingApp()) as (running, _):
+        server: Any = running
+        assert touchpoints.missing(server) == []
 
 
 @pytest.mark.parametrize("name", ["shutdown", "main_loop", "on_tick", "serve"])
@@ -95,14 +96,14 @@ async def test_the_server_looks_a_method_up_where_we_put_it(name: str) -> None:
                 called.append(sockets)
                 await original(sockets)
 
-            server.shutdown = shutdown  # type: ignore[method-assign]
+            server.shutdown = shutdown  # type: ignore[method-assign]  # as we do
     if name == "main_loop":
         lone = uvicorn.Server(uvicorn_config(RecordingApp(), port=0))
 
         async def main_loop() -> None:
             called.append(None)
 
-        lone.main_loop = main_loop  # type: ignore[method-assign]
+        lone.main_loop = main_loop  # type: ignore[method-assign]  # as we do
         await asyncio.wait_for(lone.serve(), 10)
     assert len(called) == 1
 
@@ -322,17 +323,18 @@ async def test_what_a_connection_shows_of_its_request(http: str) -> None:
     async with uvicorn_in_loop(app, http=http) as (server, port):
         reader, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
-        (connection,) = server.server_state.connections
-        cycle = connection.cycle  # type: ignore[union-attr]
+        connections: set[Any] = server.server_state.connections
+        (connection,) = connections
+        cycle = connection.cycle
         assert (cycle.response_started, cycle.response_complete) == (False, False)
-        assert connection.timeout_keep_alive_task is None  # type: ignore[union-attr]
+        assert connection.timeout_keep_alive_task is None
         app.release.set()
         await reader.readuntil(b"seen")
-        await eventually(lambda: connection.timeout_keep_alive_task)  # type: ignore[union-attr]
+        await eventually(lambda: connection.timeout_keep_alive_task)
         assert (cycle.response_started, cycle.response_complete) == (True, True)
         writer.write(b"GET / HTTP/1.1\r\n")
-        await eventually(lambda: not connection.timeout_keep_alive_task)  # type: ignore[union-attr]
-        assert connection.cycle is cycle  # type: ignore[union-attr]
+        await eventually(lambda: not connection.timeout_keep_alive_task)
+        assert connection.cycle is cycle
         writer.close()
 
 

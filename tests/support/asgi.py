@@ -77,6 +77,8 @@ class Call:
         self.error: BaseException | None = None
         self.running = anyio.Event()
         self.over = anyio.Event()
+        self.between: Callable[[Message, Send], Awaitable[None]] | None = None
+        """Gets each message of the app's, and the `send` that takes it: a server with a will."""
         self._app = app
         self._received = list(received)
 
@@ -92,10 +94,16 @@ class Call:
         await anyio.lowlevel.checkpoint()
         self.sent.append(message)
 
+    async def _send(self, message: Message) -> None:
+        if self.between is None:
+            await self.send(message)
+        else:
+            await self.between(message, self.send)
+
     async def run(self) -> Call:
         """Call the app; keep what it raises or returns."""
         try:
-            self.returned = await self._app(self.scope, self.receive, self.send)
+            self.returned = await self._app(self.scope, self.receive, self._send)
         except BaseException as exc:
             self.error = exc
             if not isinstance(exc, Exception):

@@ -15,13 +15,14 @@ class Fixed(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what is written to."""
+        assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
         self.unread = b""
 
     def data_received(self, data: bytes) -> None:
         """Answer each request head in it."""
         *heads, self.unread = (self.unread + data).split(b"\r\n\r\n")
-        self.transport.write(ANSWER * len(heads))  # type: ignore[attr-defined]
+        self.transport.write(ANSWER * len(heads))
 
 
 async def main(port: int) -> None:

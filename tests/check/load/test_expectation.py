@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 from graceful_asgi._check.load.answer import KEPT, Body, HttpAnswer
 from graceful_asgi._check.load.expectation import decoded, expect, shown
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def answer(body: bytes = b"hello", status: int = 200, **fields: object) -> HttpAnswer:
+
+def answer(body: bytes = b"hello", status: int = 200, **fields: Any) -> HttpAnswer:
     whole = Body()
     whole.add(body)
-    head = HttpAnswer(status, True, type=b"text/plain")._replace(**fields)  # type: ignore[arg-type]
+    head = HttpAnswer(status, True, type=b"text/plain")._replace(**fields)
     return whole.of(head, framed=head.framed)
 
 
@@ -86,9 +90,11 @@ def test_a_clock_that_stood_still_is_found_out_before_the_signal() -> None:
 
 
 @pytest.mark.parametrize("encode", [gzip.compress, zlib.compress])
-def test_an_encoded_body_is_compared_decoded_and_has_to_be_whole(encode: object) -> None:
+def test_an_encoded_body_is_compared_decoded_and_has_to_be_whole(
+    encode: Callable[[bytes], bytes],
+) -> None:
     def encoded(body: bytes, *, cut: int = 0) -> HttpAnswer:
-        data: bytes = encode(body)  # type: ignore[operator]
+        data: bytes = encode(body)
         return answer(data[: len(data) - cut], encoding=b"gzip")
 
     same = expect([encoded(b"hello " * 9)] * 2)

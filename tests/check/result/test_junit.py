@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from xml.etree import ElementTree
 
 from check.result.test_verdict import CUT, trial
@@ -12,8 +13,8 @@ from graceful_asgi._check.result.target import Target
 from graceful_asgi._check.server.command import Command
 
 
-def target(*findings: Finding, **seen: object) -> Target:
-    trials = [trial(*findings, **seen)]  # type: ignore[arg-type]
+def target(*findings: Finding, **seen: Any) -> Target:
+    trials = [trial(*findings, **seen)]
     return Target(Command(("serve",), "main:app"), trials=trials)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from matplotlib.container import BarContainer
@@ -29,8 +29,8 @@ WRONG = replace(trial(after=Counts(wrong={"empty body": 4})), samples=SAMPLES)
 LATE = replace(trial(late=True, seconds=30.0), samples=SAMPLES)
 
 
-def target(*trials: object) -> Target:
-    return Target(Command(("serve",), "main:app"), trials=list(trials))  # type: ignore[arg-type]
+def target(*trials: Any) -> Target:
+    return Target(Command(("serve",), "main:app"), trials=list(trials))
 
 
 def test_the_worst_run_is_the_one_with_the_most_faults_then_the_longest() -> None:

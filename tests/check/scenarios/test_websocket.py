@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from websockets.frames import Close
+from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from check.load.adversary import status
@@ -27,9 +28,10 @@ async def accept(scene: Scene) -> ServerProtocol:
     protocol = ServerProtocol()
     protocol.receive_data(await scene.head())
     [request] = protocol.events_received()
-    assert request.path == "/ws"  # type: ignore[union-attr]
-    assert request.headers["X-Token"] == "secret"  # type: ignore[union-attr]
-    protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
+    assert isinstance(request, Request)
+    assert request.path == "/ws"
+    assert request.headers["X-Token"] == "secret"
+    protocol.send_response(protocol.accept(request))
     flush(protocol, scene)
     return protocol
 
@@ -110,7 +112,8 @@ async def test_a_session_that_ends_before_the_signal_shows_nothing() -> None:
         protocol = ServerProtocol()
         protocol.receive_data(await scene.head())
         [request] = protocol.events_received()
-        protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
+        assert isinstance(request, Request)
+        protocol.send_response(protocol.accept(request))
         protocol.send_close(1000)
         flush(protocol, scene)
         await scene.reader.read()

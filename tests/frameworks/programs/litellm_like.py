@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import StreamingResponse
 
 from graceful_asgi import GracefulMiddleware
 
 from . import ledger
+from .tokens import add_endpoints
 from .vllm_like import app as upstream
 
 if TYPE_CHECKING:
@@ -54,32 +54,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 
 
 app = FastAPI(lifespan=lifespan)
-
-
-@app.get("/")
-async def root() -> str:
-    return "ok"
-
-
-@app.get("/slow")
-async def slow(s: float = 1.0) -> str:
-    await asyncio.sleep(s)
-    return "slow"
-
-
-@app.post("/chat/completions")
-async def completions() -> StreamingResponse:
-    async def tokens() -> AsyncIterator[str]:
-        with ledger.entry("call"):
-            for number in range(20):
-                await asyncio.sleep(0.1)
-                yield f"data: token {number}\n\n"
-            yield "data: [DONE]\n\n"
-        spend.put_nowait(0.01)
-
-    return StreamingResponse(tokens(), media_type="text/event-stream")
-
-
+add_endpoints(app, "/chat/completions", "call", lambda: spend.put_nowait(0.01))
 app.add_middleware(GracefulMiddleware)
 
 

@@ -11,45 +11,17 @@ import contextlib
 import itertools
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import StreamingResponse
 
 from graceful_asgi import GracefulMiddleware
 
 from . import ledger
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from .tokens import add_endpoints
 
 app = FastAPI()
-
-
-@app.get("/")
-async def root() -> str:
-    return "ok"
-
-
-@app.get("/slow")
-async def slow(s: float = 1.0) -> str:
-    await asyncio.sleep(s)
-    return "slow"
-
-
-@app.post("/v1/completions")
-async def completions() -> StreamingResponse:
-    async def tokens() -> AsyncIterator[str]:
-        with ledger.entry("completion"):
-            for number in range(20):
-                await asyncio.sleep(0.1)
-                yield f"data: token {number}\n\n"
-            yield "data: [DONE]\n\n"
-
-    return StreamingResponse(tokens(), media_type="text/event-stream")
-
-
+add_endpoints(app, "/v1/completions", "completion")
 app.add_middleware(GracefulMiddleware)
 
 

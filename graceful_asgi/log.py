@@ -39,7 +39,7 @@ PROGRESS_PERIOD: Final = 5.0
 
 STUCK_LINES: Final = 20
 
-_LONG_LIVED: Final[Mapping[str, str]] = {"http": "event streams", "websocket": "WebSockets"}
+_LONG_LIVED: Final[Mapping[str, str]] = {"http": "event stream", "websocket": "WebSocket"}
 
 _writer: Final = Writer(logger)
 
@@ -92,7 +92,9 @@ def _meaning(change: PhaseChange) -> str:
 
 def closing(kinds: Mapping[str, int], period: float) -> None:
     """Log how many WebSockets and event streams the lame duck closes, because they are endless."""
-    what = " and ".join(f"{count} {_LONG_LIVED[kind]}" for kind, count in sorted(kinds.items()))
+    what = " and ".join(
+        f"{count} {_LONG_LIVED[kind]}{'s' * (count != 1)}" for kind, count in sorted(kinds.items())
+    )
     _drain(logging.INFO, "closing %s over %.1f s", what, period, event="closing", exc=None, **kinds)
 
 

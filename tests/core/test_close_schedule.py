@@ -332,5 +332,5 @@ async def test_ten_thousand_are_told_in_slices_that_let_everything_else_run() ->
         tasks.start_soon(count)
         drainer.begin("test")
     steps = [after - before for before, after in itertools.pairwise(turns)]
-    assert sum(steps) > 1900
+    assert sum(steps) >= len(works) - 3 * SLICE, "the last of them leave nobody to count them"
     assert max(steps) <= 3 * SLICE, "trio may run a slice or two before the counter"

@@ -69,6 +69,19 @@ def test_a_websocket_that_finishes_may_be_ended_earlier_by_its_handler(tmp_path:
         assert server.wait(10) == 1
 
 
+def test_a_websocket_that_pushes_is_closed_between_two_messages(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "websockets", 2, grace=20) as server,
+        websocket(server, "/prices") as opened,
+    ):
+        assert opened.recv(timeout=10) == '{"price":42}'
+        server.terminate()
+        assert close_code(opened, within=10) == SERVICE_RESTART
+        assert server.wait(15) == 0
+        assert "the last price is sent" in server.log
+        assert "Traceback" not in server.log
+
+
 def test_an_event_stream_ends_whole_and_goes_on_from_the_last_event(tmp_path: Path) -> None:
     with serving(tmp_path, "server-sent-events", grace=20) as server:
         with Client(server.port) as again:

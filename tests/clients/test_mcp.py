@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from support.need import missing, need
 from support.server import PACKAGE_ROOT, TESTS, Server, uvicorn
 
@@ -16,8 +17,12 @@ from .drains import ROUNDS, drains
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.timeout(400)
+
 KINDS = ["1", "2", "2-legacy", "fastmcp"]
 SESSIONS = 4
+STARTS = 90.0
+"""Seconds for a program to import fastmcp on a machine that is busy with as many others."""
 SDK_1 = PACKAGE_ROOT / ".venv" / "mcp-1"
 """Version 1 of the SDK: the Makefile puts it beside the version that is installed."""
 
@@ -43,6 +48,7 @@ def serving(directory: Path, kind: str, loop: str, *, lame_duck: float, grace: f
         app=app,
         loop=loop,
         env=env,
+        ready=None,
         lame_duck=lame_duck,
         grace=grace,
         cancel=2,
@@ -65,9 +71,10 @@ def client_of(server: Server, kind: str, seconds: float, patience: float) -> sub
 
 def drained(server: Server, kind: str, seconds: float, patience: float) -> dict[str, Any]:
     """Stop *server* under calls, and return how many ended how."""
+    server.wait_for("Uvicorn running on", within=STARTS)
     with client_of(server, kind, seconds, patience) as client:
         try:
-            server.wait_for("work began", count=SESSIONS)
+            server.wait_for("work began", count=SESSIONS, within=STARTS)
             server.terminate()
             said, _ = client.communicate("go\n", timeout=100)
         finally:

@@ -192,14 +192,21 @@ def uvicorn(
     env: dict[str, str] | None = None,
     ready: str | None = "Uvicorn running on",
     program: Sequence[str] = ("uvicorn",),
+    pass_fds: Sequence[int] = (),
     **periods: float,
 ) -> Server:
     """Return a `uvicorn` command on a TCP port of its own, unless *args* say where it listens."""
     port = free_port()
-    where = [] if "--uds" in args else ["--port", str(port)]
+    where = [] if {"--uds", "--fd"} & set(args) else ["--port", str(port)]
     command = [sys.executable, "-m", *program, app, "--http", http, "--loop", loop]
     return Server(
-        [*command, *where, *args], directory, port=port, env=env, ready=ready, periods=periods
+        [*command, *where, *args],
+        directory,
+        port=port,
+        env=env,
+        ready=ready,
+        periods=periods,
+        pass_fds=pass_fds,
     )
 
 

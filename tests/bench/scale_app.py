@@ -1,0 +1,94 @@
+"""The app that `scale` stops with thousands of clients. It says how long the loop was blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+
+from graceful_asgi import Drainer, GracefulMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.websockets import WebSocket
+
+    from graceful_asgi import PhaseChange
+
+LOOK_PERIOD = 0.002
+"""Seconds between two looks at the clock."""
+
+
+class LongestBlock:
+    """The longest time, since the drain began, in which the loop ran nothing else."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def measure(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(LOOK_PERIOD)
+            self.seconds = max(self.seconds, time.monotonic() - before - LOOK_PERIOD)
+
+    def phase_changed(self, change: PhaseChange) -> None:
+        if change.phase.value == "lame duck":
+            self.seconds = 0.0  # the clients' arrival is another matter
+
+
+longest_block = LongestBlock()
+drainer = Drainer()
+drainer.add_hook(longest_block.phase_changed)
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    measuring = asyncio.create_task(longest_block.measure())
+    yield
+    measuring.cancel()
+    sys.stdout.write(f"longest block {longest_block.seconds * 1000:.0f} ms\n")
+    sys.stdout.flush()
+
+
+async def index(request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def hang(request: Request) -> Response:
+    await asyncio.sleep(3600)
+    return PlainTextResponse("never")
+
+
+async def events(request: Request) -> Response:
+    async def rare() -> AsyncIterator[str]:
+        while True:
+            yield "data: tick\n\n"
+            await asyncio.sleep(30)
+
+    return StreamingResponse(rare(), media_type="text/event-stream")
+
+
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    async for message in websocket.iter_text():
+        await websocket.send_text(message)
+
+
+app = Starlette(
+    routes=[
+        Route("/", index),
+        Route("/hang", hang),
+        Route("/events", events),
+        WebSocketRoute("/ws", echo),
+    ],
+    lifespan=lifespan,
+)
+app.add_middleware(GracefulMiddleware, drainer=drainer)

@@ -53,7 +53,7 @@ def run_workers(directory: Path, sockets: Path, *, workers: int) -> Server:
         ],
         directory,
         port=port,
-        periods={"lame_duck": LAME_DUCK, "grace": 5.0},
+        periods={"lame_duck": LAME_DUCK, "grace": 5.0, "cleanup": 3.0},
     )
 
 

@@ -150,6 +150,12 @@ class Server(TargetProcess):
 
     # -- acting on it
 
+    def signal(self, number: int) -> None:
+        """Send a signal. The time of its stop counts from here, unless it is SIGHUP."""
+        super().signal(number)
+        if number == signal.SIGHUP:  # it replaces workers
+            self._signalled_at = None
+
     def terminate(self) -> None:
         """Send SIGTERM and wait until the drain has begun."""
         self.signal(signal.SIGTERM)

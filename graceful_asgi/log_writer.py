@@ -24,6 +24,7 @@ from .report import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from multiprocessing.util import Finalize
 
 WRITE_PERIOD: Final = 0.5
 """Seconds that the end of the process waits for the last lines to be written."""
@@ -56,6 +57,7 @@ class Writer:
         """The records to be written by the thread; None while no thread runs."""
         self._ended = threading.Event()
         self._ended.set()
+        self._at_exit_of_child: Finalize | None = None
 
     def follow(self, name: str) -> None:
         """Make our records as visible as those of the logger *name*, the server's. Idempotent.
@@ -100,6 +102,19 @@ class Writer:
             self._jobs, self._ended = jobs, ended
             atexit.unregister(self.flush)
             atexit.register(self.flush)  # runs before functions that were registered earlier
+            self._flush_at_exit_of_child()
+
+    def _flush_at_exit_of_child(self) -> None:
+        """Flush at the end of a child that multiprocessing has forked: it runs no atexit function.
+
+        It ends by `os._exit`, after the finalizers of multiprocessing (`Popen._launch`).
+        """
+        processes = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None:
+            from multiprocessing.util import Finalize
+
+            if self._at_exit_of_child is None or not self._at_exit_of_child.still_active():
+                self._at_exit_of_child = Finalize(None, self.flush, exitpriority=-1)  # the last
 
     def stop(self) -> None:
         """End the thread once it has written everything. Does not wait for that."""

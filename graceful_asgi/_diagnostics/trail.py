@@ -54,6 +54,11 @@ def where(coroutine: object) -> str:
     return innermost(trail_of(coroutine).frames)
 
 
+def frames_of(coroutine: object) -> list[FrameType]:
+    """Return the frames of `trail_of`, with those of this package."""
+    return _Follower().follow(coroutine)[0]
+
+
 class _Follower:
     """Follows work, and remembers the tasks and futures that it has seen."""
 

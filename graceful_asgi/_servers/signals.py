@@ -118,6 +118,9 @@ class HookedServer(Protocol):
     def seconds_left(self) -> float:
         """Return the seconds until it has to be gone, after a stop."""
 
+    def waits_for(self, other: HookedServer) -> bool:
+        """Return True if its lifespan.shutdown waits for the end of *other*."""
+
 
 class HostProcess:
     """The process that servers run in: its signals, its hard deadline and its exit code.
@@ -245,7 +248,8 @@ class HostProcess:
         """Note that *hook* is finished, and wait for the other servers that the signal has stopped.
 
         An exit of the process now would cut the work of a server in a daemon thread. The hard
-        deadline bounds the wait.
+        deadline bounds the wait. A server that an app runs in its lifespan is not to wait for the
+        server of that app, which waits for it.
 
         Args:
             hook: the server.
@@ -264,11 +268,15 @@ class HostProcess:
             else:
                 self._watchdog.disarm()  # no signal has asked the process to end
         hook.drainer.notifier.wake()
-        while self.captured and (others := [s for s in self.servers() if not s.finished]):
+        while self.captured and (others := self._awaited_by(hook)):
             with others[0].drainer.notifier.listening() as wakeup:
                 await wakeup.wait(LOOK_PERIOD)
         if not hook.in_main_thread:
             self.leave(hook)
+
+    def _awaited_by(self, hook: HookedServer) -> list[HookedServer]:
+        unfinished = [each for each in self.servers() if not each.finished]
+        return [each for each in unfinished if not each.waits_for(hook)]
 
     def signals_to_raise(self, hook: HookedServer) -> Sequence[int]:
         """Return the signals that uvicorn has to raise again as *hook*'s `serve()` ends.

@@ -19,6 +19,7 @@ import anyio
 
 from .. import log
 from .._diagnostics.loop_monitor import LoopMonitor
+from .._diagnostics.trail import frames_of
 from ..event_loop import import_for_waiting
 from ..phase import Phase
 from ..report import StuckWork
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .._core.runner import DrainRunner
     from ..phase import PhaseChange
     from ..types import Scope
+    from .signals import HookedServer
     from .socket_file import SocketFile
     from .touchpoints import Server, Sockets
 
@@ -190,6 +192,14 @@ class UvicornHook:
         if not self._has_opened:  # nothing is in flight: no lame duck and no grace period
             return max(0.0, self._startup_ends_at - time.monotonic())
         return self.drainer.whole_time_left()
+
+    def waits_for(self, other: HookedServer) -> bool:
+        """Return True if the lifespan.shutdown of this server waits for the end of *other*."""
+        lifespan = self.drainer.lifespan
+        if lifespan is None or lifespan.task is None:
+            return False
+        frames = frames_of(lifespan.task.get_coro())
+        return any(frame.f_locals.get("self") in (other, other.server) for frame in frames)
 
     @property
     def gone(self) -> bool:

@@ -6,18 +6,24 @@ SIGUSR1 stops the first server by code, SIGUSR2 the second.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import multiprocessing
 import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from .app import make_app, say
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from types import FrameType
+
+    from starlette.applications import Starlette
 
 
 def make_servers(*ports: int) -> list[uvicorn.Server]:
@@ -62,6 +68,48 @@ def started_later(*ports: int) -> None:
         say("program goes on")
 
     asyncio.run(main())
+
+
+def in_a_lifespan(*ports: int) -> None:
+    """The second serves for as long as the lifespan of the first, which waits for its end."""
+    first, second = make_servers(*ports)
+    app: Any = first.config.app
+    around = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with around(app):
+            task = asyncio.create_task(second.serve())
+            while not second.started:  # noqa: ASYNC110  # a flag of uvicorn's
+                await asyncio.sleep(0.01)
+            yield
+            second.should_exit = True
+            await asyncio.gather(task)
+            say("the second is over")
+
+    app.router.lifespan_context = lifespan
+    with contextlib.suppress(KeyboardInterrupt):
+        first.run()
+    say("program goes on")
+
+
+def in_a_fork(*ports: int) -> None:
+    """One server in a child that multiprocessing forks, and a program that passes SIGTERM on.
+
+    Its log is slow: lines still wait to be written when the child ends.
+    """
+
+    def write_slowly(record: logging.LogRecord) -> bool:
+        time.sleep(0.03)
+        return True
+
+    (server,) = make_servers(*ports)
+    logging.getLogger("graceful_asgi").addFilter(write_slowly)
+    child = multiprocessing.get_context("fork").Process(target=server.run)
+    child.start()
+    signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
+    child.join()
+    say(f"the child has ended with {child.exitcode}")
 
 
 def plain_thread(*ports: int) -> None:

@@ -67,6 +67,28 @@ def test_one_that_is_done_waits_for_the_other(
         assert server.count("clean after") == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_one_that_the_lifespan_of_another_waits_for_does_not_wait_for_that(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with program(tmp_path, "in_a_lifespan", lame_duck=0.1, cleanup=10) as server:
+        server.signal(number)
+        assert server.wait() == 0
+        assert server.seconds_since_signal() < 8, "far from the end of the cleanup period"
+        assert server.count("clean after") == 2
+        assert server.count("the second is over") == 1
+        assert "program goes on" in server.log
+
+
+def test_the_last_lines_of_a_server_in_a_forked_child_are_written(tmp_path: Path) -> None:
+    """multiprocessing ends such a child by `os._exit`: no atexit function runs."""
+    with program(tmp_path, "in_a_fork", servers=1, lame_duck=0.1) as server:
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert server.count("clean after") == 1
+        assert "the child has ended with 0" in server.log
+
+
 @pytest.mark.parametrize(("name", "busy"), [("one_loop", 1), ("one_in_a_thread", 0)])
 def test_what_is_cut_in_one_of_them_is_in_the_exit_code(
     tmp_path: Path, name: str, busy: int

@@ -44,6 +44,11 @@ UVICORNS: Final = (signal.SIGINT, signal.SIGTERM)
 """Signals that uvicorn handles while it serves: `uvicorn.server.HANDLED_SIGNALS`."""
 
 
+RELOAD_PERIOD: Final = 0.8
+"""Seconds for the process to end after its drain under `--reload`: a person has just saved a file,
+and waits. On plain uvicorn SIGTERM kills the process there, whatever its threads do."""
+
+
 class QuickStops:
     """Counts quick stops. For signal handlers: one may interrupt another.
 
@@ -264,6 +269,8 @@ class HostProcess:
         if all(server.finished for server in servers):
             if self._exit_codes and any(server.in_main_thread for server in servers):
                 self.set_deadline()  # to what is left of the cleanup period
+                if hook.server.config.reload and self._watchdog.seconds_left() > RELOAD_PERIOD:
+                    self._watchdog.arm(RELOAD_PERIOD)
                 self._exit = ProcessExit(self._watchdog, clean=not any(self._exit_codes))
             else:
                 self._watchdog.disarm()  # no signal has asked the process to end

@@ -98,6 +98,21 @@ def test_a_process_pool_that_was_used_holds_no_reload_up(tmp_path: Path) -> None
         assert server.wait(8) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.parametrize("kind", ["thread", "executor", "atexit", "task", "child"])
+def test_what_keeps_a_process_holds_no_reload_up(tmp_path: Path, kind: str) -> None:
+    """Plain uvicorn dies of its signal there. The cleanup period is for the lifespan alone."""
+    need("watchfiles")
+    module = tmp_path / "reloaded.py"
+    module.write_text("from e2e.lingering_app import app\n")
+    env = {"APP_LINGERS": kind}
+    args = ("--reload", "--reload-delay", "0.1")
+    with uvicorn(tmp_path, *args, app="reloaded:app", env=env, cleanup=60) as server:
+        server.wait_for("Application startup complete")
+        change(server, module, "from e2e.lingering_app import app  # saved\n")
+        server.wait_for("Application startup complete", count=2)
+        server.wait_for("after its drain the process ends now; it still waits for")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_for_the_whole_group_lets_a_forked_pool_finish_its_job(
     tmp_path: Path, number: signal.Signals, beside: ThreadPoolExecutor

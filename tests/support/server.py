@@ -161,7 +161,7 @@ class Server(TargetProcess):
         self.signal(signal.SIGTERM)
         self.wait_for(r"drain \[\d+\]: lame duck \(SIGTERM\)")
 
-    def signal_until_exit(self, number: signal.Signals, within: float = 10) -> int:
+    def signal_until_exit(self, number: int, within: float = 10) -> int:
         """Send the signal every 0.3 s until the exit; return the exit code.
 
         Python may handle a signal late that comes just before the main thread begins to wait, and

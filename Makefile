@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check clients versions bench network rollout suites docs docs-serve proxies package clean
+.PHONY: demo test lint types check clients versions bench network rollout exhausted suites docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -58,6 +58,12 @@ network: $(VENV)/dev
 # Rolling restarts of three replicas behind every proxy, and pods that are replaced. Five minutes, not part of CI.
 rollout: $(VENV)/dev proxies
 	PYTHONPATH=tests $(BIN)/python -m bench.rollout
+
+# Machines that have run out: of descriptors, of threads, of readers of their log, of names. `make exhausted ROUNDS=20`.
+EXHAUSTED := out_of_descriptors without_threads full_pipe squatting
+exhausted: $(VENV)/dev
+	for round in $$(seq $(ROUNDS)); do \
+		$(BIN)/python -m pytest -q -n $(JOBS) $(EXHAUSTED:%=tests/e2e/test_%.py) || exit 1; done
 
 # The tests of uvicorn, Starlette, FastAPI, sse-starlette and asgi-lifespan, plain and with the middleware around every
 # app: what differs, and is not meant. They come from PyPI. A quarter of an hour, not part of CI.

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 RUN = ("graceful_asgi", "run", "e2e.app:bare")
 PROGRAMS = {
-    "uvicorn": ("uvicorn", "e2e.app:app"),
-    "run": RUN,
-    "run --workers 2": (*RUN, "--workers", "2"),
+    "uvicorn, asyncio": ("uvicorn", "e2e.app:app", "--loop", "asyncio"),
+    "uvicorn, uvloop": ("uvicorn", "e2e.app:app", "--loop", "uvloop"),
+    "run, asyncio": (*RUN, "--loop", "asyncio"),
+    "run --workers 2, asyncio": (*RUN, "--workers", "2", "--loop", "asyncio"),
+    "run --workers 2, uvloop": (*RUN, "--workers", "2", "--loop", "uvloop"),
 }
 PERIODS = {"lame_duck": 0.3, "grace": 5.0, "cancel": 0.3, "cleanup": 0.5}
 

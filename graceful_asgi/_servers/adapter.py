@@ -107,11 +107,11 @@ class UvicornAdapter:
         await asyncio.sleep(0)
 
     async def _close_listener(self) -> None:
-        round_trip_time = self._connections.longest_round_trip()
-        if self._server.config.ssl is not None:
-            period = HANDSHAKE_PERIOD + HANDSHAKE_ROUND_TRIPS * round_trip_time
-            self._settled_at = asyncio.get_running_loop().time() + period
         try:
+            round_trip_time = self._connections.longest_round_trip()
+            if self._server.config.ssl is not None:
+                period = HANDSHAKE_PERIOD + HANDSHAKE_ROUND_TRIPS * round_trip_time
+                self._settled_at = asyncio.get_running_loop().time() + period
             async for connection in close_listeners(
                 self._server.servers,
                 self._spare,

@@ -27,6 +27,7 @@ from graceful_asgi._servers.tcp import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other kernel can")
 
@@ -116,6 +117,25 @@ def test_the_round_trip_is_that_of_the_network(slow: Network) -> None:
         assert 2 * DELAY <= round_trip_time(transport(accepted)) < 4 * DELAY
         assert accepted.getpeername()[0] == CLIENT
         accepted.close()
+
+
+def test_a_unix_listener_refuses_new_connections_and_gives_those_that_wait(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as waiting,
+        socket.socket(socket.AF_UNIX) as late,
+    ):
+        listener.bind(path)
+        listener.listen()
+        waiting.connect(path)
+        assert refuse_new_connections(listener)
+        with pytest.raises(ConnectionRefusedError):
+            late.connect(path)
+        accepted, _ = listener.accept()
+        with accepted:
+            waiting.send(b"heard")
+            assert accepted.recv(10) == b"heard"
 
 
 def test_a_unix_socket_has_no_round_trip_and_none_that_is_closed() -> None:

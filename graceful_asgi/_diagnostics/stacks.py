@@ -12,7 +12,6 @@ import itertools
 import linecache
 import os
 import sys
-import sysconfig
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -130,5 +129,7 @@ def is_library(frame: FrameType) -> bool:
 
 @functools.cache
 def _stdlib_paths() -> tuple[str, ...]:
-    names = ("stdlib", "platstdlib")
-    return tuple({os.path.join(sysconfig.get_path(name), "") for name in names})
+    # Not by sysconfig, which opens a file: a process that reports may have no descriptor left.
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    compiled = os.path.join(sys.base_exec_prefix, sys.platlibdir, version)
+    return tuple({os.path.join(each, "") for each in (os.path.dirname(os.__file__), compiled)})

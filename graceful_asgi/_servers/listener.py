@@ -153,11 +153,12 @@ def _stop_accepting(
         for listening in server.sockets:
             loop.remove_reader(listening.fileno())
     # Where no descriptor was free, asyncio has set a timer for each of 2048 attempts to accept
-    # (`_accept_connection`, ACCEPT_RETRY_DELAY). Each would log a traceback on a closed socket.
+    # (`_accept_connection`, ACCEPT_RETRY_DELAY). Each would log a traceback on a closed socket. On
+    # a busy machine those of the last tick may be due already: they are in `_ready` then.
     retry = getattr(loop, "_start_serving", None)
-    for timer in tuple(getattr(loop, "_scheduled", ())):
-        if getattr(timer, "_callback", None) == retry:
-            timer.cancel()
+    for handle in (*getattr(loop, "_scheduled", ()), *getattr(loop, "_ready", ())):
+        if getattr(handle, "_callback", None) == retry:
+            handle.cancel()
 
 
 class AcceptQueue:

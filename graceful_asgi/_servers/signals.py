@@ -228,13 +228,15 @@ class HostProcess:
         """Set the hard deadline to the moment by which every server has to be gone.
 
         Safe in a signal handler. No deadline is set if the process has to go on: for a program that
-        has its servers in threads, or for another server.
+        has its servers in threads, or for another server. One that is set is never put off: a phase
+        that a blocked event loop has begun late does not get its whole period.
         """
         servers = self.servers()
         if any(server.in_main_thread for server in servers) and all(
             server.drainer.stopping for server in servers
         ):
-            self._watchdog.arm(max(server.seconds_left() for server in servers) + MARGIN)
+            seconds = max(server.seconds_left() for server in servers) + MARGIN
+            self._watchdog.arm(min(seconds, self._watchdog.seconds_left()))
 
     @property
     def lacks_deadline(self) -> bool:

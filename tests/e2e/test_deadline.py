@@ -101,6 +101,18 @@ def test_a_blocked_event_loop_is_gone_by_the_hard_deadline(tmp_path: Path, after
         assert "# blocked here" in server.log
 
 
+def test_a_phase_that_begins_late_does_not_put_the_hard_deadline_off(tmp_path: Path) -> None:
+    """The loop is blocked nearly as long, and `lifespan.shutdown` would need its whole period."""
+    env = {"APP_SHUTDOWN": "hang"}
+    with uvicorn(tmp_path, lame_duck=0.1, grace=0.3, cancel=0.1, cleanup=4.0, env=env) as server:
+        with Client(server.port) as client:
+            client.request("/block?s=4")
+            server.wait_for("block began")
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 1  # it would be 8.5 s, which is later than `wait` waits
+        assert "hard deadline" in server.log
+
+
 def test_a_thread_that_does_not_end_is_gone_by_the_hard_deadline(tmp_path: Path) -> None:
     """The interpreter would join it: the exit waits for worker threads, however long they take."""
     with uvicorn(tmp_path, lame_duck=0.2, grace=0.3) as server, Client(server.port) as client:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.client import Client
 from support.ports import free_port
-from support.server import Server
+from support.server import Server, uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +92,24 @@ def audit(event, arguments):
 
 sys.addaudithook(audit)
 """
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_stuck_report_imports_nothing(tmp_path: Path, loop: str) -> None:
+    """It opens the files that it quotes, and can do without."""
+    (tmp_path / "audited.py").write_text(AUDITED)
+    periods = {"lame_duck": 0.1, "grace": 0.6, "cancel": 0.2}
+    with uvicorn(tmp_path, app="audited:app", loop=loop, **periods) as server:
+        with Client(server.port) as client:
+            client.request("/slow?s=60")
+            server.wait_for("slow began")
+            (tmp_path / "stopping").touch()
+            server.signal(signal.SIGTERM)
+            assert client.response().status == 503
+        assert server.wait() == 1
+        reported = server.log.partition("cleanup (SIGTERM)")[0]
+        assert "stuck: http GET /slow" in reported
+        assert "AUDIT import" not in reported, reported
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check clients versions bench network rollout exhausted suites docs docs-serve proxies package clean
+.PHONY: demo test lint types check clients versions bench network rollout exhausted inits suites docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -64,6 +64,10 @@ EXHAUSTED := out_of_descriptors without_threads full_pipe squatting
 exhausted: $(VENV)/dev
 	for round in $$(seq $(ROUNDS)); do \
 		$(BIN)/python -m pytest -q -n $(JOBS) $(EXHAUSTED:%=tests/e2e/test_%.py) || exit 1; done
+
+# `systemctl stop` under a systemd of its own, and `podman stop` with and without an init. As root; skips what is missing.
+inits: $(VENV)/dev
+	INITS=1 $(BIN)/python -m pytest -rs tests/e2e/test_inits.py
 
 # The tests of uvicorn, Starlette, FastAPI, sse-starlette and asgi-lifespan, plain and with the middleware around every
 # app: what differs, and is not meant. They come from PyPI. A quarter of an hour, not part of CI.

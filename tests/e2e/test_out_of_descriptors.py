@@ -98,8 +98,9 @@ sys.addaudithook(audit)
 def test_a_stuck_report_imports_nothing(tmp_path: Path, loop: str) -> None:
     """It opens the files that it quotes, and can do without."""
     (tmp_path / "audited.py").write_text(AUDITED)
-    periods = {"lame_duck": 0.1, "grace": 0.6, "cancel": 0.2}
-    with uvicorn(tmp_path, app="audited:app", loop=loop, **periods) as server:
+    with uvicorn(
+        tmp_path, app="audited:app", loop=loop, lame_duck=0.1, grace=0.6, cancel=0.2
+    ) as server:
         with Client(server.port) as client:
             client.request("/slow?s=60")
             server.wait_for("slow began")

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import math
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Future
@@ -160,10 +161,33 @@ class Wakeup:
         self._event = anyio.Event()
 
 
+if sys.version_info >= (3, 12):
+    running_task = asyncio.current_task
+else:
+
+    class _Running(threading.local):
+        loop: asyncio.AbstractEventLoop | None = None
+
+    _running = _Running()
+
+    def running_task() -> asyncio.Task[Any] | None:
+        """Return the asyncio task that the caller runs in; raise RuntimeError outside of a loop.
+
+        To find the running loop, these versions of Python ask the system for the process id each
+        time. So the last loop of each thread is kept. Once another loop runs in the thread, the
+        kept one runs no task.
+        """
+        loop = _running.loop
+        if loop is not None and (task := asyncio.current_task(loop)) is not None:
+            return task
+        _running.loop = asyncio.get_running_loop()
+        return asyncio.current_task(_running.loop)
+
+
 def current_task() -> asyncio.Task[Any] | None:
     """Return the asyncio task that the caller runs in, or None if there is none."""
     try:
-        return asyncio.current_task()
+        return running_task()
     except RuntimeError:
         return None
 

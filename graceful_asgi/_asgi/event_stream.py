@@ -16,12 +16,16 @@ _MIDDLE: Final = b"?"
 
 
 class EventStream:
-    """The events of one response, as the app sends them."""
+    """The events of one response, as the app sends them.
+
+    Args:
+        tail: the end of what was sent before. By default nothing was: no event is half out.
+    """
 
     __slots__ = ("_passing", "_tail")
 
-    def __init__(self) -> None:
-        self._tail = b"\n\n"  # nothing sent yet: no event is half out
+    def __init__(self, tail: bytes = b"\n\n") -> None:
+        self._tail = tail
         self._passing = 0
 
     @property

@@ -37,33 +37,37 @@ Closing = Literal["on drain", "at deadline"]
 class Exchange(Work):
     """An HTTP request with its response, or a WebSocket session.
 
+    `GracefulMiddleware.__call__` fills in the slots. An `__init__` would do that more readably, and
+    that one call would be a sixth of what the middleware costs.
+
     Attributes:
-        answer: how far the response has come, or the handshake and the close.
+        start: the app's `http.response.start`, or another first message.
+        last: the last message that the app has sent after that.
+        sending: what the server's `send` returned for the last message.
         may_close: True once the app has called `close_on_drain`.
         closed: when the drain closed the exchange in the app's place. It is set before the close
             is sent. Later messages of the app are not passed on.
         aware: True once the app knows that its peer is gone, from a disconnect or from an error.
     """
 
-    __slots__ = (
-        "_receive",
-        "_send",
-        "answer",
-        "aware",
-        "closed",
-        "drainer",
-        "may_close",
-        "scope",
-    )
+    __slots__ = ("_receive", "_send", "drainer", "last", "scope", "sending", "start")
 
-    def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
-        self.drainer = drainer
-        self.scope = scope
-        self._receive = receive
-        self._send = send
-        self.answer: Answer = "not started"
-        self.closed: Closing | None = None
-        self.may_close = self.aware = False
+    drainer: DrainRunner
+    scope: Scope
+    _receive: Receive
+    _send: Send
+    start: Message | None
+    last: Message | None
+    sending: Awaitable[None] | None
+    closed: Closing | None = None
+    may_close: bool = False
+    aware: bool = False
+
+    if TYPE_CHECKING:
+
+        @property
+        def answer(self) -> Answer:
+            """How far the response has come, or the handshake and the close."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Exchange:
         """Return the exchange itself: apps make deep copies of the scope that holds it."""

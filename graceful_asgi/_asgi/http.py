@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from inspect import CORO_CLOSED
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import anyio
@@ -18,34 +20,61 @@ from .exchange import SERVING, Exchange, marked_as_coroutine_function, unavailab
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .._core.runner import DrainRunner
     from .._core.work import CloseWhen
     from ..report import Kind
-    from ..types import Message, Receive, Scope, Send
+    from ..types import Message, Scope
+    from .exchange import Answer
 
-_FILES: Final = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
-"""The messages by which ASGI extensions send a whole file as the body."""
+_BODIES: Final = frozenset(
+    ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
+)
+"""The messages that send the body, or a part of it; the last two are of ASGI extensions."""
+
+_LAST: Final = _BODIES | {"http.response.trailers"}
 
 
 class HTTPExchange(Exchange):
     """An HTTP request and its response."""
 
-    __slots__ = ("_body", "_body_read", "_message")
+    __slots__ = ()
 
     kind: ClassVar[Kind] = "http"
-
-    def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
-        Exchange.__init__(self, drainer, scope, receive, send)
-        self._body_read = False
-        self._message: Message | None = None
-        """The app's `http.response.start`, later the message that completes the body. To send that
-        may take long."""
-        self._body: StreamedBody | None = None
-        """None until the body comes in pieces, or a drain asks for it."""
+    size: int = 0
+    """Bytes of the body before the last message."""
+    before: bytes = b"\n\n"
+    """The end of the body before the last message: after a whole event, if nothing was sent yet."""
+    _answer: Answer | None = None
+    """Not None once the drain knows better than the messages do."""
+    _body: StreamedBody | None = None
+    """Not None once a drain has asked for it."""
+    _body_read: bool = False
 
     @property
     def method(self) -> str:
         return str(self.scope["method"])
+
+    @property
+    def answer(self) -> Answer:
+        if self._answer is not None:
+            return self._answer
+        if self.start is None or self.answered_for_app:
+            return "not started"
+        is_complete = self.closed is None and _ends_body(self.last) and not self._is_sending
+        return "complete" if is_complete else "started"
+
+    @property
+    def _is_sending(self) -> bool:
+        """True while the server has not taken the last message: its client reads slowly.
+
+        An awaitable that is no coroutine shows no state. Servers that have such take a message as
+        they are called.
+        """
+        sending = self.sending
+        return inspect.iscoroutine(sending) and inspect.getcoroutinestate(sending) != CORO_CLOSED
+
+    def before_cancel(self) -> None:
+        if self.answer == "started":  # a coroutine that was cancelled looks like one that has ended
+            self._answer = "started"
 
     @property
     def progress(self) -> str:
@@ -53,9 +82,7 @@ class HTTPExchange(Exchange):
 
     @property
     def sent(self) -> int:
-        last = {} if self._message is None else self._message
-        earlier = 0 if self._body is None else self._body.size
-        return earlier + len(last.get("body", b""))
+        return self.size + len(_body_of(self.last))
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -70,16 +97,30 @@ class HTTPExchange(Exchange):
 
     @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
-        # It returns the server's own awaitable: a coroutine around that would be a third of the
-        # middleware's whole cost.
+        # While serving the messages are only kept. A drain finds out from them, and from the
+        # server's awaitable, how far the answer is. No function is called here, and no coroutine
+        # made, because that would be a third of the middleware's whole cost.
+        if self.start is None:
+            self.start = message
+        else:
+            if (earlier := self.last) is not None:
+                body = earlier.get("body", b"")
+                self.size += len(body)
+                self.before = (self.before + bytes(body[-4:]))[-4:]
+                if earlier["type"] == "http.response.start":  # another message came before it
+                    self.start = earlier
+            self.last = message
+        if self.drainer.phase is not SERVING:
+            return self._send_while_draining(message)
+        self.sending = sending = self._send(message)
+        return sending
+
+    def _send_while_draining(self, message: Message) -> Awaitable[None]:
+        self.sending = None
         kind = message["type"]
         if kind == "http.response.start":
-            if self.drainer.phase is not SERVING:
-                return self._start_while_draining(message)
-            self.answer = "started"
-            self._message = message
-        elif kind == "http.response.body" or kind in _FILES:
-            # Most responses leave `more_body` out, and a look is cheaper than a call of `get`.
+            return self._start_while_draining(message)
+        if kind in _BODIES:
             if message.get("more_body"):
                 return self._send_piece(message)
             return self._complete(message)
@@ -88,10 +129,8 @@ class HTTPExchange(Exchange):
     def _start_while_draining(self, message: Message) -> Awaitable[None]:
         if self.answered_for_app:
             return _send_nothing()
-        self.answer = "started"
-        self._message = message
         self.drainer.close_schedule.add(self)
-        if self._body is not None and self._body.events is not None and not self._is_passive:
+        if self._streamed_body().events is not None and not self._is_passive:
             # The app may have imported sse-starlette for this very response. sse-starlette looks at
             # `should_exit` for the first time after this message.
             keep_event_streams_open()
@@ -108,8 +147,7 @@ class HTTPExchange(Exchange):
     def _send_piece(self, message: Message) -> Awaitable[None]:
         if self.answered_for_app:
             return _send_nothing()
-        body = self._streamed_body()
-        body.size += len(message.get("body", b""))
+        body = self._streamed_body(self.before)
         if body.events is None:
             return self._send(message)
         return self._send_event(message, body, body.events)
@@ -117,17 +155,27 @@ class HTTPExchange(Exchange):
     async def _complete(self, message: Message) -> None:
         if self.closed or self.answered_for_app:
             return self._check_late(message)
-        self._message = message
-        await self._send(message)  # waits for a slow reader: cancelled here, the answer is cut
-        self.answer = "complete"
+        self.sending = sending = self._send(message)
+        try:
+            await sending  # waits for a slow reader
+        except BaseException:
+            self._answer = "started"  # the answer is cut
+            raise
+        self._answer = "complete"
         if self._body is not None:
             self._body.note_end()
 
     # An event stream, and its close
 
-    def _streamed_body(self) -> StreamedBody:
+    def _streamed_body(self, tail: bytes | None = None) -> StreamedBody:
+        """Return the body, as a drain sees it. *tail* is its end, where that is not `last`."""
+        number = self.drainer.state.number
         if self._body is None:
-            self._body = StreamedBody(self.scope, self._message or {})
+            start = self.last if _is_start(self.last) else self.start
+            self._body = StreamedBody(self.scope, start or {})
+        if self._body.drain != number:  # what was sent before this drain was only kept
+            end = self.before + bytes(_body_of(self.last)[-4:]) if tail is None else tail
+            self._body.look(number, end[-4:])
         return self._body
 
     @property
@@ -177,7 +225,9 @@ class HTTPExchange(Exchange):
     async def _close_between_events(self, when: CloseWhen) -> None:
         """Complete the body in the app's place, unless an event is half sent."""
         body = self._streamed_body()
-        if body.events is None or when == "never" or self.closed or not body.events.between_events:
+        if body.events is None or when == "never" or self.closed:
+            return
+        if self._is_sending or not body.events.between_events:
             return
         self.closed, body.closing = when, anyio.Event()
         close_after_answer(self._receive)
@@ -193,7 +243,7 @@ class HTTPExchange(Exchange):
             raise
         finally:
             body.closing.set()
-        self.answer = "complete"
+        self._answer = "complete"
         body.note_end()
         self.drainer.close_schedule.watch(self)
 
@@ -202,12 +252,15 @@ class HTTPExchange(Exchange):
             return await self.conclude()
         # The app ended its event stream because of the drain and returned without an end of the
         # body, as sse-starlette before 3.2 does. For an EventSource that is the end of the stream.
-        if self._body is None or (self.close_when == "never" and not self._body.is_closing):
+        is_closing = self._body is not None and self._body.is_closing
+        if self.close_when == "never" and not is_closing:
             return
         with anyio.CancelScope() as cancel_scope:
             if self.task is None:  # the cancel scope around the app has been left by now
                 self.cancel_with(cancel_scope)
-            if self._body.closing is not None:  # a slow reader: in flight until it got the end
+            if (
+                self._body is not None and self._body.closing is not None
+            ):  # a slow reader: in flight until it got the end
                 await self._body.closing.wait()
             await self._close_between_events("on drain")
 
@@ -222,7 +275,7 @@ class HTTPExchange(Exchange):
         start, body = unavailable()
         await self.send(start)
         await self.send(body)
-        self.answer = "refused"
+        self._answer = "refused"
 
     async def conclude(self) -> None:
         await self.close_now()
@@ -247,28 +300,34 @@ class HTTPExchange(Exchange):
             await self._send(body)
         except OSError as exc:
             log.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
-        self.answer = "complete"
+        self._answer = "complete"
 
 
 class StreamedBody:
     """A response's body that comes in pieces.
 
     Attributes:
-        size: bytes of the pieces so far, but for the last.
+        drain: the number of the last drain that has looked at the body.
         events: the events so far; None if it is not an event stream that may be closed.
         reconnects: True if the client connects again when the stream ends.
         closers: how many calls of `close` wait for the end of an event.
         closing: None until the drain completes the body; set when the server has taken the end.
     """
 
-    __slots__ = ("_ended", "closers", "closing", "events", "reconnects", "size")
+    __slots__ = ("_ended", "closers", "closing", "drain", "events", "reconnects")
 
     def __init__(self, scope: Scope, start: Message) -> None:
-        self.size = self.closers = 0
+        self.closers = self.drain = 0
         self.events = EventStream() if is_event_stream(start) else None
         self.reconnects = self.events is not None and reconnects(scope)
         self.closing: anyio.Event | None = None
         self._ended: anyio.Event | None = None
+
+    def look(self, drain: int, tail: bytes) -> None:
+        """Begin to follow the events. *tail* is the end of what was sent before."""
+        self.drain = drain
+        if self.events is not None:
+            self.events = EventStream(tail)
 
     @property
     def is_closing(self) -> bool:
@@ -285,6 +344,19 @@ class StreamedBody:
         """Note that the body is complete."""
         if self._ended is not None:
             self._ended.set()
+
+
+def _is_start(message: Message | None) -> bool:
+    return message is not None and message["type"] == "http.response.start"
+
+
+def _ends_body(message: Message | None) -> bool:
+    return message is not None and message["type"] in _LAST and not message.get("more_body")
+
+
+def _body_of(message: Message | None) -> bytes:
+    body: bytes = b"" if message is None else message.get("body", b"")
+    return body
 
 
 async def _send_nothing() -> None:

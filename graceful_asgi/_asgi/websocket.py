@@ -23,10 +23,10 @@ from .exchange import SERVING, Closing, Exchange, marked_as_coroutine_function, 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .._core.runner import DrainRunner
     from .._core.work import CloseWhen
     from ..report import Kind
-    from ..types import Message, Receive, Scope, Send
+    from ..types import Message
+    from .exchange import Answer
 
 SERVICE_RESTART: Final = 1012
 """The close code that means "connect again": 1012 in IANA's registry. uvicorn sends the same."""
@@ -74,12 +74,13 @@ class WebSocketExchange(Exchange):
         "_told_at",
         "_told_in",
         "_unanswered",
+        "answer",
     )
 
     kind: ClassVar[Kind] = "websocket"
 
-    def __init__(self, drainer: DrainRunner, scope: Scope, receive: Receive, send: Send) -> None:
-        Exchange.__init__(self, drainer, scope, receive, send)
+    def __init__(self) -> None:
+        self.answer: Answer = "not started"
         self._receiving = self._sending = 0
         """How many calls of `receive` wait for a message, and how many of `send` for the server."""
         self._given = self._unanswered = 0
@@ -124,36 +125,45 @@ class WebSocketExchange(Exchange):
 
     async def receive(self) -> Message:
         self._receiving += 1
-        self._note_change()
+        if self._changed is not None:
+            self._changed.set()
         try:
-            message = await self._next_message()
+            message = None
+            if self._reading is None and not self._mailbox:
+                message = await self._receive()
+            if message is None or self._holds_back or self.closed is not None:
+                message = await self._next_message(message)
         finally:
             self._receiving -= 1
         if message["type"] == "websocket.receive":
             self._given += 1
             self._unanswered += 1
-            self._given_at = self.drainer.now()
+            self._given_at = self.drainer.in_flight.clock()
         elif message["type"] == "websocket.disconnect":
             self.answer = "complete"
             self.aware = True
             self._note_change()
         return message
 
-    async def _next_message(self) -> Message:
+    async def _next_message(self, message: Message | None) -> Message:
+        """Return the next message for the handler: *message*, if it was received just now."""
         while True:
-            if self._reading is not None:
+            if message is None and self._reading is not None:
                 await self._reading.wait()
-            message = self._mailbox.popleft() if self._mailbox else await self._receive()
+            if message is None:
+                message = self._mailbox.popleft() if self._mailbox else await self._receive()
             if message["type"] != "websocket.receive":
                 return message if self.closed is None else _as_ours(message)
-            if self.closed is not None:
-                continue  # it has crossed the close: the client has to send it again
-            if not self._holds_back:
-                return message
-            self._mailbox.appendleft(message)
-            if self._let_go is None:
-                self._let_go = anyio.Event()
-            await self._let_go.wait()
+            if self.closed is None:
+                if not self._holds_back:
+                    return message
+                self._mailbox.appendleft(message)
+                if self._let_go is None:
+                    self._let_go = anyio.Event()
+                await self._let_go.wait()
+            message = (
+                None  # after a close: it has crossed that, and the client has to send it again
+            )
 
     @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
@@ -180,8 +190,9 @@ class WebSocketExchange(Exchange):
             self._unanswered -= 1
             self._replies = True
         if self._receiving:
-            self._sent_apart_at = self.drainer.now()
-        self._note_change()
+            self._sent_apart_at = self.drainer.in_flight.clock()
+        if self._changed is not None:
+            self._changed.set()
         # A handler that is always inside of `send` is between two sends only here.
         if self._closes_after_send and not self._receiving and not self._owes_for():
             await self._close()

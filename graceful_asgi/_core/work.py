@@ -7,19 +7,18 @@ the GIL: no lock.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
-from asyncio import current_task
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 import anyio
 
-from ..event_loop import SLICE, Clock, RunSoon, run_soon
+from ..event_loop import SLICE, Clock, RunSoon, current_task, run_soon
 
 if TYPE_CHECKING:
+    import asyncio
     from types import TracebackType
 
     from ..report import Kind, Outcome, StuckWork
@@ -62,10 +61,7 @@ class InFlight:
         work.began = self.clock()
         work.cancelled = work.answered_for_app = False
         work._cancel_scope = None
-        try:
-            work.task = current_task()
-        except RuntimeError:  # not on asyncio: trio, or a plain thread
-            work.task = None
+        work.task = current_task()
         self.works.add(work)
 
     def leave(self, work: Work) -> None:
@@ -111,6 +107,8 @@ class InFlight:
         for cancellable, works in sliced:
             # If the work has ended meanwhile, its task may be at something else: leave it alone.
             if not self.works.isdisjoint(works):
+                for work in works:
+                    work.before_cancel()
                 cancellable.cancel()
         if len(sliced) == SLICE:
             self._cancel_soon(soon, targets)
@@ -125,16 +123,19 @@ class Work:
         cancelled: True once it was cancelled by us.
         answered_for_app: True once its peer has got an answer in the place of the app, which has
             not unwound.
+
+    What only a drain sets has its default in the class. So an object that comes and goes while
+    serving has only what is in its slots: to fill in the rest would cost each request more.
     """
 
-    __slots__ = ("_cancel_scope", "answered_for_app", "began", "cancelled", "task")
+    __slots__ = ("__dict__", "began", "task")
 
     kind: ClassVar[Kind] = "task"
     began: float
     task: asyncio.Task[Any] | None
-    cancelled: bool
-    answered_for_app: bool
-    _cancel_scope: tuple[anyio.CancelScope, RunSoon] | None
+    cancelled: bool = False
+    answered_for_app: bool = False
+    _cancel_scope: tuple[anyio.CancelScope, RunSoon] | None = None
 
     @property
     def method(self) -> str:
@@ -207,6 +208,9 @@ class Work:
 
         Called at the end of the cancel period: the app has not unwound, and may never.
         """
+
+    def before_cancel(self) -> None:
+        """Note what cannot be seen any more once the work is cancelled. Called on its loop."""
 
     @property
     def outcome(self) -> Outcome:

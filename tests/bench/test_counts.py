@@ -1,0 +1,48 @@
+"""What the middleware costs while serving, held by counts: they are the same on any machine.
+
+A change that makes the path dearer fails here. Lower a number where a change makes it cheaper.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from support.server import PACKAGE_ROOT, TESTS
+
+OLD = sys.version_info < (3, 12)
+"""These versions find the current task in Python: two functions more."""
+
+MOST = {
+    # The app's two calls of `send`; a C function each for the object, the clock, the task and the
+    # registry.
+    "request": {"functions": 4 if OLD else 2, "builtins": 4, "codes": 215},
+    "request with a body": {"functions": 5 if OLD else 3, "builtins": 5, "codes": 240},
+    # One call of `send`, and not one more.
+    "streamed piece": {"functions": 1, "builtins": 2, "codes": 70},
+    "WebSocket message and answer": {"functions": 3, "builtins": 1, "codes": 160},
+}
+
+
+@pytest.fixture(scope="module")
+def counted() -> Any:
+    # In a process of its own: here a coverage tool or a debugger may trace.
+    path = os.pathsep.join((str(PACKAGE_ROOT), str(TESTS)))
+    command = [sys.executable, "-m", "bench.counts"]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("what", MOST)
+def test_no_more_runs_than_is_allowed(what: str, counted: Any) -> None:
+    over = {
+        name: f"{counted[what][name]}, allowed are {most}"
+        for name, most in MOST[what].items()
+        if counted[what][name] > most
+    }
+    assert not over

@@ -169,19 +169,21 @@ else:
         loop: asyncio.AbstractEventLoop | None = None
 
     _running = _Running()
+    _task_of = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined,unused-ignore]
 
     def running_task() -> asyncio.Task[Any] | None:
         """Return the asyncio task that the caller runs in; raise RuntimeError outside of a loop.
 
         To find the running loop, these versions of Python ask the system for the process id each
         time. So the last loop of each thread is kept. Once another loop runs in the thread, the
-        kept one runs no task.
+        kept one runs no task. `_current_tasks` is what `asyncio.current_task` looks into; these
+        versions get no changes any more but for security.
         """
-        loop = _running.loop
-        if loop is not None and (task := asyncio.current_task(loop)) is not None:
-            return task
-        _running.loop = asyncio.get_running_loop()
-        return asyncio.current_task(_running.loop)
+        task: asyncio.Task[Any] | None = _task_of(_running.loop)
+        if task is None:
+            _running.loop = asyncio.get_running_loop()
+            task = asyncio.current_task(_running.loop)
+        return task
 
 
 def current_task() -> asyncio.Task[Any] | None:

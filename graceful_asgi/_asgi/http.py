@@ -106,7 +106,7 @@ class HTTPExchange(Exchange):
             if (earlier := self.last) is not None:
                 body = earlier.get("body", b"")
                 self.size += len(body)
-                self.before = (self.before + bytes(body[-4:]))[-4:]
+                self.before = (self.before + body[-4:])[-4:]
                 if earlier["type"] == "http.response.start":  # another message came before it
                     self.start = earlier
             self.last = message

@@ -148,7 +148,7 @@ def added(app: ASGIApp, kind: str = "http") -> Counts:
             def run(middleware: ASGIApp = middleware) -> None:
                 # Nothing in the call waits, so one step runs it from its start to its end.
                 try:
-                    _call(middleware, kind).send(None)  # type: ignore[attr-defined]
+                    _call(middleware, kind).send(None)
                 except StopIteration:
                     return
                 raise RuntimeError("the call has waited")

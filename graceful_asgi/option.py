@@ -8,8 +8,8 @@ the keyword in code, `GRACEFUL_<NAME>` in the environment, `--name` on the comma
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final, get_args
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from .errors import PolicyError
 
@@ -23,8 +23,7 @@ _DECLARED: Final = "graceful_asgi.option"
 """The key in a field's metadata that holds the arguments of `option`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class Kind(NamedTuple):
     """The values that an option may have: how one is checked, and how one is read from text."""
 
     allowed: str
@@ -38,8 +37,7 @@ class Kind:
     """Return an accepted value as the type that the field has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(NamedTuple):
     """One option: its name, default and allowed values."""
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -142,8 +142,7 @@ class DrainStatistics:
     """The number of pieces of work in all drains, by outcome; these never decrease."""
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadStack:
+class ThreadStack(NamedTuple):
     """A thread, and the lines that it was running."""
 
     name: str
@@ -151,8 +150,7 @@ class ThreadStack:
     """From the outermost call to the innermost, the app's with their source."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockedLoop:
+class BlockedLoop(NamedTuple):
     """An event loop that is blocked."""
 
     seconds: float
@@ -166,8 +164,7 @@ class BlockedLoop:
         return f"event loop blocked for {more}{self.seconds:.1f} s at {where}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StuckReport:
+class StuckReport(NamedTuple):
     """The work, threads and event loop that keep a drain from its end."""
 
     moment: Moment
@@ -197,8 +194,8 @@ class StuckReport:
             "in_flight": self.in_flight,
             "stuck": [asdict(work) for work in self.works],
             "more": self.more,
-            "loop_blocked": None if self.blocked is None else asdict(self.blocked),
-            "threads": [asdict(thread) for thread in self.threads],
+            "loop_blocked": None if self.blocked is None else self.blocked._asdict(),
+            "threads": [thread._asdict() for thread in self.threads],
         }
 
     def lines(self) -> Iterator[str]:

@@ -10,8 +10,6 @@ import anyio
 
 from .. import log
 from .._core.server import PassiveAdapter
-from .._servers.connections import close_after_answer
-from .._servers.sse_starlette import keep_event_streams_open
 from ..errors import ClosedError, GracefulError
 from . import connection_header
 from .event_stream import EventStream, is_event_stream, reconnects
@@ -131,6 +129,8 @@ class HTTPExchange(Exchange):
             return _send_nothing()
         self.drainer.close_schedule.add(self)
         if self._streamed_body().events is not None and not self._is_passive:
+            from .._servers.sse_starlette import keep_event_streams_open  # loaded at the startup
+
             # The app may have imported sse-starlette for this very response. sse-starlette looks at
             # `should_exit` for the first time after this message.
             keep_event_streams_open()
@@ -229,6 +229,8 @@ class HTTPExchange(Exchange):
             return
         if self._is_sending or not body.events.between_events:
             return
+        from .._servers.connections import close_after_answer  # loaded at the startup
+
         self.closed, body.closing = when, anyio.Event()
         close_after_answer(self._receive)
         try:

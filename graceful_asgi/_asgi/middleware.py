@@ -14,7 +14,6 @@ from .._core.drainer import Drainer, as_drainer, runner_of
 from .._core.runner import DrainRunner
 from .._core.server import PassiveAdapter
 from .._core.work import SCOPE_KEY
-from .._servers import attach
 from ..errors import ControlError, GracefulError
 from ..event_loop import in_event_loop, running_task
 from ..phase import Phase
@@ -270,6 +269,10 @@ class GracefulMiddleware:
         self, record: ServerRecord, scope: Scope, settings: ServerSettings, *, anew: bool
     ) -> None:
         """Hook the server that *scope* comes from. An error here does not fail the app's start."""
+        # Half of this package is about servers. A program that only imports it (a test, a worker's
+        # parent, a migration) does not wait for that half, and a stop finds it loaded.
+        from .._servers import attach
+
         try:
             if anew:
                 record.drainer.use(settings.policy)

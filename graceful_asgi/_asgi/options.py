@@ -7,7 +7,7 @@ themselves are fields of `DrainPolicy` (`policy.py`) and `Endpoints` (`_asgi/hea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.drainer import Drainer
 from ..errors import GracefulError, MisuseError, PolicyError
@@ -40,8 +40,7 @@ class CommandLine:
         """True if the app has a middleware, which drains the server."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
+class ServerSettings(NamedTuple):
     """The settings of one server: how it drains, and which paths are answered. Immutable."""
 
     policy: DrainPolicy

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import MutableMapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .. import log
 
@@ -40,8 +39,7 @@ _PARAMETERS: Final = frozenset(("scope", "receive", "send"))
 _FRAMEWORKS: Final = ("starlette.applications", "fastapi.applications")
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(NamedTuple):
     """The apps outside of the middleware that may answer requests, from the inside out."""
 
     same_app: Sequence[str]

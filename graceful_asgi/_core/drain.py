@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..phase import Phase
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from ..policy import DrainPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """Somebody asked for a drain that does not end the process."""
 
     reason: str
@@ -30,8 +28,7 @@ class Begin:
     """Seconds after which this caller allows the drain to be undone. None: never."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """Somebody asked the process to end. Begins a drain where none is under way."""
 
     reason: str
@@ -39,8 +36,7 @@ class Stop:
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(NamedTuple):
     """The operator's policy takes the place of the app's, before any drain."""
 
     policy: DrainPolicy
@@ -72,8 +68,7 @@ Event = Begin | Stop | Adopt | Step
 _WAITING: Final = (Phase.LAME_DUCK, Phase.DRAINING)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
+class Drain(NamedTuple):
     """Everything that has happened to a drain so far.
 
     Instants are absolute, by the drainer's clock. An infinite instant has not been set.
@@ -179,8 +174,7 @@ def step(drain: Drain, event: Event, now: float) -> Drain:
     policy, phase = drain.policy, drain.phase
     match event:
         case Begin(reason, lame_duck, resume_after) if phase is Phase.SERVING:
-            return replace(
-                drain,
+            return drain._replace(
                 phase=Phase.LAME_DUCK,
                 number=drain.number + 1,
                 reason=reason,
@@ -191,28 +185,28 @@ def step(drain: Drain, event: Event, now: float) -> Drain:
         case Begin(resume_after=resume_after) if (
             drain.waiting and not drain.stopping and drain.undo_at < _after(now, resume_after)
         ):
-            return replace(drain, undo_at=_after(now, resume_after))
+            return drain._replace(undo_at=_after(now, resume_after))
         case Stop(reason, lame_duck, failed) if not drain.stopping:
             begun = step(drain, Begin(reason), now) if phase is Phase.SERVING else drain
-            stopped = replace(begun, stopped_by=reason, failed=failed, undo_at=math.inf)
+            stopped = begun._replace(stopped_by=reason, failed=failed, undo_at=math.inf)
             return stopped if lame_duck else step(stopped, Step.END_LAME_DUCK, now)
         case Adopt(policy) if not drain.waiting and policy is not drain.policy:
-            return replace(drain, policy=policy)
+            return drain._replace(policy=policy)
         case Step.RESUME if phase is Phase.LAME_DUCK and not drain.stopping:
             return Drain(policy=policy, number=drain.number)
         case Step.UNDO if now >= drain.undo_at:
             return step(drain, Step.RESUME, now)
         case Step.END_LAME_DUCK if phase is Phase.LAME_DUCK and not drain.hurried:
             deadline = min(now, drain.lame_duck_deadline)
-            return replace(drain, lame_duck_deadline=deadline, hurried=True)
+            return drain._replace(lame_duck_deadline=deadline, hurried=True)
         case Step.CLOSE if phase is Phase.LAME_DUCK:
-            return replace(drain, phase=Phase.DRAINING, deadline=now + policy.grace_period)
+            return drain._replace(phase=Phase.DRAINING, deadline=now + policy.grace_period)
         case Step.CANCEL if drain.waiting:
-            return replace(drain, phase=Phase.CANCELLING, deadline=now + policy.cancel_period)
+            return drain._replace(phase=Phase.CANCELLING, deadline=now + policy.cancel_period)
         case Step.CLEAN_UP if phase in (Phase.DRAINING, Phase.CANCELLING):
-            return replace(drain, phase=Phase.CLEANUP, deadline=now + policy.cleanup_period)
+            return drain._replace(phase=Phase.CLEANUP, deadline=now + policy.cleanup_period)
         case Step.FINISH if phase is Phase.CLEANUP:
-            return replace(drain, phase=Phase.STOPPED, ended=now)
+            return drain._replace(phase=Phase.STOPPED, ended=now)
         case Step.RESTART if phase not in (Phase.SERVING, Phase.LAME_DUCK):
             return Drain(policy=policy, number=drain.number)
     return drain
@@ -222,8 +216,7 @@ def _after(now: float, seconds: float | None) -> float:
     return math.inf if seconds is None else now + seconds
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HistoryEntry:
+class HistoryEntry(NamedTuple):
     """An event that has happened, and how much was in flight at that moment."""
 
     event: Event
@@ -231,8 +224,7 @@ class HistoryEntry:
     in_flight: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """An entry, with the drain before it and after it: the same object if it changed nothing."""
 
     entry: HistoryEntry

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ServerId:
+class ServerId(NamedTuple):
     """Identifies a server: the same in all of its processes, different for every other server."""
 
     pid: int
@@ -24,7 +23,7 @@ class ServerId:
         return f"{self.pid}@{self.token}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ServerContext:
     """The process that a drainer is in, as its server knows it."""
 

@@ -281,7 +281,7 @@ class TrackedWork(Work):
         return self._name
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class OutcomeCounts:
     """Counts the outcomes of the work in one drain."""
 

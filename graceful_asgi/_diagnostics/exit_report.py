@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..report import ThreadStack, printable
 from .stacks import innermost, thread_frames, thread_stacks
@@ -20,8 +19,7 @@ MOST = 20
 """How many names of each kind a report has. Nobody reads a thousand."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitReport:
+class ExitReport(NamedTuple):
     """The threads, tasks and processes that keep a process from its exit."""
 
     waits_for: tuple[str, ...]

@@ -15,9 +15,8 @@ import concurrent.futures
 import os
 import sys
 import threading
-from dataclasses import dataclass
 from types import CoroutineType, FunctionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .await_chain import await_chain
 from .stacks import innermost, is_library, stack_of, without_own
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 _ASYNCIO: Final = os.path.join(os.path.dirname(asyncio.__file__), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Trail:
+class Trail(NamedTuple):
     """The frames of a piece of work, through all the tasks and threads that it waits for."""
 
     frames: tuple[FrameType, ...] = ()

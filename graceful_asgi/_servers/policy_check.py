@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import log
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from ..policy import DrainPolicy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shortfall:
+class Shortfall(NamedTuple):
     """The limits that give less time than the policy needs, and the policy that would fit."""
 
     margin: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -110,7 +109,7 @@ def test_a_held_drain_has_no_end_of_its_own() -> None:
     assert HELD.time_left(NOW) == math.inf
 
 
-@pytest.mark.parametrize("who", [BEGIN, replace(BEGIN, resume_after=None)])
+@pytest.mark.parametrize("who", [BEGIN, BEGIN._replace(resume_after=None)])
 def test_whoever_begins_for_good_keeps_the_drain_for_good(who: Begin) -> None:
     drain = step(SERVING, Begin("endpoint", resume_after=1), NOW)
     assert step(step(drain, who, NOW), Step.UNDO, NOW + 1000).phase is Phase.LAME_DUCK

@@ -269,11 +269,11 @@ class GracefulMiddleware:
         self, record: ServerRecord, scope: Scope, settings: ServerSettings, *, anew: bool
     ) -> None:
         """Hook the server that *scope* comes from. An error here does not fail the app's start."""
-        # Half of this package is about servers. A program that only imports it (a test, a worker's
-        # parent, a migration) does not wait for that half, and a stop finds it loaded.
-        from .._servers import attach
-
         try:
+            # Half of this package is about servers. A program that only imports it (a test, a
+            # worker's parent, a migration) does not wait for that half; a stop finds it loaded.
+            from .._servers import attach
+
             if anew:
                 record.drainer.use(settings.policy)
             hook = await attach(

@@ -308,7 +308,11 @@ class HostProcess:
             return ()
         handlers = {signum: signal.getsignal(signum) for signum in reversed(self.captured)}
         handled = [signum for signum, handler in handlers.items() if handler is not signal.SIG_DFL]
-        if not all(is_pythons_own(handlers[signum]) for signum in handled):
+        # A shell script starts `command &` with SIGINT ignored: then nobody handles it either.
+        if not all(
+            handlers[signum] is signal.SIG_IGN or is_pythons_own(handlers[signum])
+            for signum in handled
+        ):
             if others:
                 return ()  # the last server to end raises it
             self._watchdog.close()  # the program decides how it ends

@@ -167,6 +167,27 @@ def test_a_forced_drain_ends_the_program_with_1_and_nothing_but_the_report(
             assert noise not in server.log
 
 
+@pytest.mark.parametrize(("path", "code"), [("/slow?s=0.5&name=old", 0), ("/slow?name=old", 1)])
+def test_a_program_that_was_started_with_sigint_ignored_has_the_same_exit_code(
+    tmp_path: Path, path: str, code: int
+) -> None:
+    """As the shell starts `command &` in a script."""
+    server = program(tmp_path, "serve", grace=1, cancel=0.5)
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *server.command]
+    with (
+        Server(
+            ignoring, tmp_path, port=server.port, env=server.env, ready="Uvicorn running on"
+        ) as server,
+        Client(server.port) as client,
+    ):
+        client.request(path)
+        server.wait_for("slow began old")
+        server.signal(signal.SIGINT)
+        assert client.response().status == (503 if code else 200)
+        assert server.wait(20) == code
+        assert ("after serve()" in server.log) == (code == 0)
+
+
 def test_after_ctrl_c_the_program_may_go_on_for_as_long_as_it_likes(tmp_path: Path) -> None:
     """Plain uvicorn lets it. What the hard deadline bounds is the end of the process."""
     with program(tmp_path, "serve_and_work", cleanup=0.2) as server:

@@ -164,11 +164,13 @@ class OutsideWork:
         if not self._has_warned:
             self._has_warned = True
             log.caution(
-                "requests such as %s %s do not pass through GracefulMiddleware: a drain waits for "
-                "them, but their responses have no `Connection: close`. Put the middleware around "
-                "the whole app: app = GracefulMiddleware(app)",
-                work.method or "WebSocket",
-                work.path,
+                "%s such as %s do not pass through GracefulMiddleware: %s. Put the middleware "
+                "around the whole app: app = GracefulMiddleware(app)",
+                "WebSockets" if is_session else "requests",
+                work.path if is_session else f"{work.method} {work.path}",
+                "a drain closes them with 1012, and sees no boundary to wait for"
+                if is_session
+                else "a drain waits for them, but their responses have no `Connection: close`",
             )
 
 

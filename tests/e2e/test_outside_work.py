@@ -78,6 +78,7 @@ def test_a_session_outside_gets_its_1012_as_the_drain_begins(tmp_path: Path, ws:
         server.terminate()
         assert close_code(opened, within=0.5 + ROOM) == SERVICE_RESTART
         server.wait_for("outside ended 1012")
+        server.wait_for("WebSockets such as /ws .* a drain closes them with 1012")
         assert server.wait(0.5 + ROOM) == 0
         assert "clean after" in server.log
 

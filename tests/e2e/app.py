@@ -281,6 +281,16 @@ async def ws_idle(websocket: WebSocket) -> None:
     await asyncio.sleep(3600)
 
 
+async def ws_push(websocket: WebSocket) -> None:
+    """Only send, every 50 ms or every `?s=`, and never look at what comes in."""
+    await websocket.accept()
+    say("push began")
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            await websocket.send_text("tick")
+            await asyncio.sleep(float(websocket.query_params.get("s", 0.05)))
+
+
 async def ws_flood(websocket: WebSocket) -> None:
     """Send more than the kernel takes, whether or not anybody reads."""
     await websocket.accept()
@@ -353,6 +363,7 @@ def make_bare_app() -> Starlette:
             WebSocketRoute("/ws/apart", ws_apart),
             WebSocketRoute("/ws/late", ws_late),
             WebSocketRoute("/ws/idle", ws_idle),
+            WebSocketRoute("/ws/push", ws_push),
             WebSocketRoute("/ws/flood", ws_flood),
         ],
         lifespan=lifespan,

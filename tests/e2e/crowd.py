@@ -108,18 +108,26 @@ def talks(path: str, *, pause: float = 0.05) -> Callable[[Crowd, int], Awaitable
     return client
 
 
-async def listens(crowd: Crowd, number: int) -> Ended:
-    """A WebSocket client that only waits."""
-    from websockets.asyncio.client import connect
-    from websockets.exceptions import ConnectionClosed
+def listens_to(path: str) -> Callable[[Crowd, int], Awaitable[Ended]]:
+    """Return a WebSocket client that only reads."""
 
-    url = f"ws://127.0.0.1:{crowd.server.port}/ws/echo"
-    async with connect(url, proxy=None, ping_interval=None, compression=None) as websocket:
-        crowd.arrived()
-        with contextlib.suppress(ConnectionClosed):
-            await websocket.recv()
-        code = 1006 if websocket.close_code is None else websocket.close_code
-        return Ended(str(code), crowd.now())
+    async def client(crowd: Crowd, number: int) -> Ended:
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import ConnectionClosed
+
+        url = f"ws://127.0.0.1:{crowd.server.port}{path}"
+        async with connect(url, proxy=None, ping_interval=None, compression=None) as websocket:
+            crowd.arrived()
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    await websocket.recv()
+            code = 1006 if websocket.close_code is None else websocket.close_code
+            return Ended(str(code), crowd.now())
+
+    return client
+
+
+listens = listens_to("/ws/echo")
 
 
 def reads(path: str, *, method: str = "GET") -> Callable[[Crowd, int], Awaitable[Ended]]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import struct
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from support.need import need
 from support.polling import wait_until
 from support.server import Server, uvicorn
 
-from .crowd import Crowd, talks
+from .crowd import Crowd, listens_to, talks
+from .reloading import change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,6 +207,60 @@ def test_every_message_that_a_handler_got_is_answered_and_the_closes_are_spread(
         return crowd
 
     assert is_spread(drained)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("ws", "path"),
+    [*((ws, "/ws/push") for ws in WS), (WS[0], "/ws/push?s=3600"), (WS[1], "/ws/idle")],
+)
+def test_sessions_that_only_push_are_closed_one_after_the_other(
+    tmp_path: Path, ws: str, path: str
+) -> None:
+    """Also where the handler waits for something else: it owes no reply either."""
+
+    def drained() -> Crowd:
+        with uvicorn(tmp_path, "--ws", ws, lame_duck=2, grace=20, cleanup=5) as server:
+            crowd = Crowd(server)
+            asyncio.run(crowd.run((40, listens_to(path))))
+            assert server.wait() == 0
+        assert crowd.how() == {"1012": 40}
+        assert "0 completed, 40 closed, 0 cancelled, 0 aborted" in server.log
+        assert "]: draining (" in server.log
+        return crowd
+
+    assert is_spread(drained)
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_session_that_only_pushes_does_not_hold_up_a_person_at_the_terminal(
+    tmp_path: Path, ws: str
+) -> None:
+    with uvicorn(tmp_path, "--ws", ws, lame_duck=60, grace=60) as server:
+        with websocket(server, "/ws/push") as pushed, websocket(server, "/ws/idle") as idle:
+            server.wait_for("push began")
+            server.signal(signal.SIGINT)
+            assert close_code(pushed, within=20) == SERVICE_RESTART
+            assert close_code(idle, within=20) == SERVICE_RESTART
+        assert server.wait(20) == 0
+    assert "0 completed, 2 closed" in server.log
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_session_that_only_pushes_does_not_hold_up_a_reload(tmp_path: Path, ws: str) -> None:
+    need("watchfiles")
+    options = ("--ws", ws, "--reload", "--reload-dir", str(tmp_path))
+    with uvicorn(tmp_path, *options, lame_duck=60, grace=60) as server:
+        server.wait_for("Application startup complete")
+        with websocket(server, "/ws/push") as pushed, websocket(server, "/ws/idle") as idle:
+            server.wait_for("push began")
+            change(server, tmp_path / "changed.py", "# saved\n")
+            assert close_code(pushed, within=20) == SERVICE_RESTART
+            assert close_code(idle, within=20) == SERVICE_RESTART
+        server.wait_for("Application startup complete", count=2)
+        server.signal(signal.SIGTERM)
+        assert server.wait(20) in (0, -signal.SIGTERM)  # the parent is uvicorn's own
+    assert "0 completed, 2 closed" in server.log
 
 
 def is_spread(drained: Callable[[], Crowd]) -> bool:

@@ -101,7 +101,9 @@ class Result:
     exit_code: int
     exited: float
     blocked: int
-    """Milliseconds."""
+    """Milliseconds of the loop's thread, without garbage collections."""
+    collected: int
+    """Milliseconds of the longest garbage collection."""
     memory: float
     """KiB of the server for each client."""
 
@@ -142,7 +144,7 @@ async def drain(kind: str, count: int, loop: str) -> Result:
             code = await asyncio.to_thread(server.wait, 60)
             exited = time.monotonic() - began
             await asyncio.wait(tasks, timeout=10)
-            found = re.search(r"longest block (\d+) ms", server.log)
+            found = re.search(r"block (\d+) ms, longest collection (\d+) ms", server.log)
     due = {"idle": (LAME_DUCK, LAME_DUCK), "hung": (LAME_DUCK + GRACE, LAME_DUCK + GRACE)}
     return Result(
         first=min(crowd.ends) - began,
@@ -152,6 +154,7 @@ async def drain(kind: str, count: int, loop: str) -> Result:
         exit_code=code,
         exited=exited,
         blocked=-1 if found is None else int(found[1]),
+        collected=-1 if found is None else int(found[2]),
         memory=memory,
     )
 
@@ -173,6 +176,7 @@ def row(kind: str, count: int, results: list[Result]) -> list[str]:
         f"{max(result.exit_code for result in results)}",
         f"{median([result.exited for result in results]):.1f} s",
         f"{median([result.blocked for result in results]):.0f} ms",
+        f"{median([result.collected for result in results]):.0f} ms",
         f"{median([result.memory for result in results]):.1f} KiB",
     ]
 
@@ -186,6 +190,7 @@ HEADINGS: Final = (
     "exit code",
     "exit",
     "longest block",
+    "longest garbage collection",
     "memory for each",
 )
 

@@ -131,53 +131,33 @@ def _targets(app: Sequence[str], server: Sequence[str] | None, compare: str | No
 
 def _settings(
     *,
+    number: int,
     rounds: int,
     until: int,
-    number: int,
     deadline: float,
     signal_after: float,
     start_period: float,
     skip: Sequence[str],
+    think_period: float,
+    right_statuses: Sequence[int],
     **options: Any,
 ) -> Settings:
+    """Return the settings. What remains in *options* are fields of the plan under their names."""
+    plan = LoadPlan(
+        single_after=max(0.0, signal_after - _POISE_PERIOD),
+        think_period=think_period / 1000,
+        right_statuses=frozenset(right_statuses),
+        **options,
+    )
     return Settings(
-        plan=_plan(single_after=max(0.0, signal_after - _POISE_PERIOD), **options),
+        plan=plan,
+        signal=number,
         rounds=rounds,
         until=until,
-        signal=number,
-        signal_after=signal_after,
         deadline=deadline,
+        signal_after=signal_after,
         start_period=start_period,
         skip=frozenset(skip),
-    )
-
-
-def _plan(
-    *,
-    keep_alive: int,
-    fresh: int,
-    think: float,
-    sse_path: str | None,
-    sse_post_path: str | None,
-    ws_path: str | None,
-    ws_message: str,
-    ws_push_path: str | None,
-    headers: Sequence[tuple[str, str]],
-    statuses: Sequence[int],
-    **options: Any,
-) -> LoadPlan:
-    return LoadPlan(
-        keep_alive_clients=keep_alive,
-        fresh_clients=fresh,
-        think_period=think / 1000,
-        event_stream_path=sse_path,
-        post_event_stream_path=sse_post_path,
-        websocket_path=ws_path,
-        websocket_message=ws_message,
-        websocket_push_path=ws_push_path,
-        headers=tuple(headers),
-        right_statuses=frozenset(statuses),
-        **options,
     )
 
 

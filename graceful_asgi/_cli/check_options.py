@@ -77,12 +77,14 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--keep-alive",
+        "keep_alive_clients",
         type=click.IntRange(0, 20_000),
         default=100,
         help="Clients that keep their connection.",
     ),
     click.option(
         "--fresh",
+        "fresh_clients",
         type=click.IntRange(0, 20_000),
         default=50,
         help="Clients that open a connection for each request.",
@@ -96,6 +98,7 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--think",
+        "think_period",
         type=MILLISECONDS,
         default=20.0,
         help="A client pauses for 0 to this many ms between two requests.",
@@ -113,22 +116,32 @@ _OPTIONS: Final = (
         "--post-path", type=TARGET, help="Path for POSTs with --body, on kept-alive connections."
     ),
     click.option(
-        "--sse-path", type=PATH, help="Path that answers a GET with an endless event stream."
+        "--sse-path",
+        "event_stream_path",
+        type=PATH,
+        help="Path that answers a GET with an endless event stream.",
     ),
     click.option(
         "--sse-post-path",
+        "post_event_stream_path",
         type=TARGET,
         help="Path that answers a POST with an event stream. It comes whole, or is cut visibly.",
     ),
-    click.option("--ws-path", type=PATH, help="Path of a WebSocket that stays open."),
+    click.option(
+        "--ws-path", "websocket_path", type=PATH, help="Path of a WebSocket that stays open."
+    ),
     click.option(
         "--ws-message",
+        "websocket_message",
         default="graceful-asgi-check",
         metavar="TEXT",
         help="Message that is sent on it. If the server replies, every reply must come.",
     ),
     click.option(
-        "--ws-push-path", type=PATH, help="Path of a WebSocket on which only the server sends."
+        "--ws-push-path",
+        "websocket_push_path",
+        type=PATH,
+        help="Path of a WebSocket on which only the server sends.",
     ),
     click.option(
         "--hang-path",
@@ -149,7 +162,7 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--expect-status",
-        "statuses",
+        "right_statuses",
         type=click.IntRange(200, 599),
         multiple=True,
         help="Status that is right besides 2xx; may be repeated.",

@@ -22,7 +22,6 @@ from support.ports import free_port, listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from types import TracebackType
 
     from graceful_asgi.types import Receive, Scope, Send
 
@@ -97,23 +96,13 @@ class Server(TargetProcess):
             self.kill()
             raise
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        super().__exit__(exc_type, exc, traceback)
-        self._show_log(exc_type)
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._show_log(error[0])
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await super().__aexit__(exc_type, exc, traceback)
-        self._show_log(exc_type)
+    async def __aexit__(self, *error: Any) -> None:
+        await super().__aexit__(*error)
+        self._show_log(error[0])
 
     def _show_log(self, error: type[BaseException] | None) -> None:
         if error is not None:

@@ -100,6 +100,26 @@ class Scenario(ABC):
         self.not_run("no connection before the signal")
         return None
 
+    async def read_to_end(self, run: Run, connection: HttpConnection) -> tuple[bytes, float | None]:
+        """Read until the server ends the connection. Return what came, and when (`since_signal`).
+
+        None instead of the time: it was open at the end of the run, or closed before the signal.
+        """
+        data = b""
+        self.in_position.set()
+        try:
+            with run.waiting(connection):
+                while more := await connection.read():
+                    data += more
+        except TimeoutError:
+            return data, None
+        except OSError:  # a reset is an end as well
+            pass
+        if not run.signalled.is_set():
+            self.not_run("closed before the signal")
+            return data, None
+        return data, since_signal(run)
+
 
 def since_signal(run: Run) -> float:
     """Return the seconds from the signal to now; negative before it is sent."""

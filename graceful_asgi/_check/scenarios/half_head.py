@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from ..load.scenario import Scenario, since_signal
+from ..load.scenario import Scenario
 from ..result.finding import Exit, Finding
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ class HalfHead(Scenario):
     """
 
     name = "half a request head"
-    _seconds: float | None = None
     _answer = b""
+    _seconds: float | None = None
 
     async def carry_out(self, run: Run) -> None:
         connection = await self.connect_in_time(run)
@@ -28,19 +28,9 @@ class HalfHead(Scenario):
             return
         with closing(connection):
             head = run.request(self.plan.load).data
-            try:
+            with suppress(OSError):  # closed already: that is read below
                 await connection.write(head[: head.index(b"\r\n") + 10])
-                self.in_position.set()
-                with run.waiting(connection):
-                    while data := await connection.read():
-                        self._answer += data
-            except TimeoutError:  # still open at the end of the run
-                return
-            except OSError:  # a reset is an end as well
-                pass
-            if not run.signalled.is_set():
-                return self.not_run("closed before the signal")
-            self._seconds = since_signal(run)
+            self._answer, self._seconds = await self.read_to_end(run, connection)
 
     def judge(self, end: Exit) -> Finding:
         if self._seconds is None:

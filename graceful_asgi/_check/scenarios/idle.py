@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..load.scenario import Scenario, since_signal
+from ..load.scenario import Scenario
 from ..result.counts import Complete
 from ..result.finding import Exit, Finding
 
@@ -37,18 +37,7 @@ class Idle(Scenario):
             outcome = await run.exchange(self.counter, connection, request)
             if not (isinstance(outcome, Complete) and outcome.reusable):
                 return self.not_run("the server keeps no connection alive")
-            self.in_position.set()
-            try:
-                with run.waiting(connection):
-                    while await connection.read():
-                        pass
-            except TimeoutError:  # still open at the end of the run
-                return
-            except OSError:  # a reset is an end as well
-                pass
-            if not run.signalled.is_set():
-                return self.not_run("closed before the signal")
-            self._seconds = since_signal(run)
+            _, self._seconds = await self.read_to_end(run, connection)
 
     def judge(self, end: Exit) -> Finding:
         load = self.counter.result()

@@ -57,9 +57,9 @@ def in_event_loop() -> bool:
     """Return True if the caller runs in an event loop, asyncio's or trio's."""
     if running_asyncio_loop() is not None:
         return True
-    trio = sys.modules.get("trio")
+    trio: Any = sys.modules.get("trio")
     with contextlib.suppress(RuntimeError, AttributeError):  # not in a trio run either
-        trio.lowlevel.current_clock()  # type: ignore[union-attr]
+        trio.lowlevel.current_clock()
         return True
     return False
 
@@ -112,9 +112,9 @@ def spawn(run: Callable[[], Awaitable[Any]]) -> object:
     loop = running_asyncio_loop()
     if loop is not None:
         return asyncio.ensure_future(run(), loop=loop)
-    trio = sys.modules.get("trio")
+    trio: Any = sys.modules.get("trio")
     with contextlib.suppress(RuntimeError, AttributeError):  # not in a trio run either
-        task: object = trio.lowlevel.spawn_system_task(run)  # type: ignore[union-attr]
+        task: object = trio.lowlevel.spawn_system_task(run)
         return task
     return None
 
@@ -125,7 +125,7 @@ def running_clock() -> Clock:
     asyncio and uvloop count monotonic time as well. trio's clock has an offset of its own, and
     may be a mock that runs a 30 s drain in milliseconds. Callable from any thread.
     """
-    trio = sys.modules.get("trio")
+    trio: Any = sys.modules.get("trio")
     if running_asyncio_loop() is None and trio is not None:
         with contextlib.suppress(RuntimeError):  # not in a trio run either
             clock: Clock = trio.lowlevel.current_clock().current_time

@@ -13,7 +13,7 @@ import math
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .log_writer import Escaped, Writer, escaped, note_failure, plain, traceback_of
 from .phase import Phase, PhaseChange
@@ -150,28 +150,22 @@ def held(outcome: DrainOutcome, statistics: DrainStatistics) -> None:
 
 def finished(report: DrainReport) -> None:
     """Log the result of the drain, in one line."""
+    names = ("completed", "closed", "cancelled", "aborted", "rejected")
+    counts = {name: getattr(report, name) for name in names}
     _drain(
         logging.WARNING if report.exit_code else logging.INFO,
         "%s after %.1f s (%s): %d completed, %d closed, %d cancelled, %d aborted, %d rejected",
         "clean" if report.clean else "forced",
         report.elapsed,
         _cause(report.reason, report.stopped_by),
-        report.completed,
-        report.closed,
-        report.cancelled,
-        report.aborted,
-        report.rejected,
+        *counts.values(),
         event="report",
         clean=report.clean,
         reason=report.reason,
         stopped_by=report.stopped_by,
-        completed=report.completed,
-        closed=report.closed,
-        cancelled=report.cancelled,
-        aborted=report.aborted,
-        rejected=report.rejected,
         elapsed=report.elapsed,
         exit_code=report.exit_code,
+        **counts,
     )
 
 
@@ -212,9 +206,8 @@ def stuck_report(report: StuckReport) -> None:
     else:
         level, event = logging.WARNING, "stuck_report"
         head = f"{report.time_left:.1f} s until work is cancelled ({printable(report.reason)})"
-    lines = [f"{head}, {report.in_flight} still in flight", *report.lines()]
-    # The lines are escaped one by one: the line breaks between them are ours.
-    _drain(level, "%s", Escaped("\n".join(lines)), event=event, **report.figures())
+    head += f", {report.in_flight} still in flight"
+    _drain_lines(level, head, report.lines(), event=event, **report.figures())
 
 
 def lingering(waits_for: str, stacks: Iterable[str], *, seconds: float, left: float) -> None:
@@ -223,15 +216,8 @@ def lingering(waits_for: str, stacks: Iterable[str], *, seconds: float, left: fl
         f"the drain is over, and {seconds:.1f} s later the process still waits for {waits_for}; "
         f"it will be ended in {left:.1f} s"
     )
-    _drain(
-        logging.WARNING,
-        "%s",
-        Escaped("\n".join([head, *stacks])),
-        event="lingering",
-        waits_for=waits_for,
-        seconds=seconds,
-        time_left=left,
-    )
+    figures = {"waits_for": waits_for, "seconds": seconds, "time_left": left}
+    _drain_lines(logging.WARNING, head, stacks, event="lingering", **figures)
 
 
 def exit_overdue(waits_for: str, stacks: Iterable[str], *, seconds: float) -> None:
@@ -240,14 +226,8 @@ def exit_overdue(waits_for: str, stacks: Iterable[str], *, seconds: float) -> No
         f"hard deadline: {seconds:.1f} s after its drain the process ends now; it still waits for "
         f"{waits_for}"
     )
-    _drain(
-        logging.ERROR,
-        "%s",
-        Escaped("\n".join([head, *stacks])),
-        event="hard_deadline",
-        waits_for=waits_for,
-        seconds=seconds,
-    )
+    figures = {"waits_for": waits_for, "seconds": seconds}
+    _drain_lines(logging.ERROR, head, stacks, event="hard_deadline", **figures)
 
 
 def hooked(what: str, policy: DrainPolicy, origins: Sequence[str] = ()) -> None:
@@ -337,6 +317,13 @@ def detail(message: str, *args: object) -> None:
 def supervision(event: str, message: str, *args: object, level: int = logging.INFO) -> None:
     """Log what the parent of the workers does, or what has happened to a worker."""
     _write("supervisor", level, message, *args, event=event)
+
+
+def _drain_lines(
+    level: int, head: str, lines: Iterable[str], *, event: str, **figures: Any
+) -> None:
+    # The lines are escaped one by one: the line breaks between them are ours.
+    _drain(level, "%s", Escaped("\n".join([head, *lines])), event=event, **figures)
 
 
 def _cause(reason: str, stopped_by: str) -> str:

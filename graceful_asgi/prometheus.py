@@ -125,7 +125,7 @@ def forget_process(pid: int) -> None:
     For the parent of workers. Does nothing where processes do not share a scrape.
     """
     if processes_share_a_scrape():
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no types here
 
 
 class DrainCollector(Collector):

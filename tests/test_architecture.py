@@ -6,6 +6,7 @@ An import for types only counts as any other: a type that makes a circle is in t
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,8 @@ ROOMS = [
 ]
 """From the top to the ground. A room imports from those below it, and from itself; rooms of one
 line know nothing of each other, but for those of the first and of the last."""
+
+SUPPRESSION = re.compile(r"# (type: ignore|noqa|pragma: no)[^#]*(?P<reason># \w.+)?$")
 
 ENTRY_POINTS = {"command"}
 """What each module of a room has to have, so that another room finds it there."""
@@ -150,6 +153,19 @@ def test_no_file_is_too_long_for_one_idea() -> None:
         if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST
     }
     assert long == set()
+
+
+def test_each_suppression_has_its_reason() -> None:
+    """Behind it, or in the comment above."""
+    without = set()
+    for path in PACKAGE.rglob("*.py"):
+        above = ""
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            found = SUPPRESSION.search(line)
+            if found and not (found["reason"] or above.strip().startswith("#")):
+                without.add(f"{path.relative_to(PACKAGE)}:{number}")
+            above = line
+    assert without == set()
 
 
 def test_one_name_means_one_thing() -> None:

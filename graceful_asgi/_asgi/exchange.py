@@ -173,6 +173,8 @@ def marked_as_coroutine_function(function: AnyCallable) -> AnyCallable:
     """
     mark = getattr(inspect, "markcoroutinefunction", None)
     if mark is not None:  # Python 3.12 and newer
-        return mark(function)  # type: ignore[no-any-return]
+        marked: AnyCallable = mark(function)
+        return marked
+    # The mark of `asyncio.iscoroutinefunction`, which no type knows.
     function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
     return function

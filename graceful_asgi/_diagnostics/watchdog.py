@@ -135,6 +135,7 @@ class _Backstop:
         seconds = max(0.001, deadline - time.monotonic())
         self._deadline, _Backstop._owner = deadline, None
         with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
+            # No stream at all (None) is one of the errors that are suppressed.
             faulthandler.dump_traceback_later(seconds, exit=True, file=file)  # type: ignore[arg-type]
             _Backstop._owner = self
             threads.add_participant(self)

@@ -219,9 +219,9 @@ def close_after_answer(receive: object) -> None:
     come back to the server that drains. Does nothing for a *receive* that is not uvicorn's own, and
     for HTTP/2, whose connections have other streams. (Starlette puts a `send` of its own between.)
     """
-    cycle = getattr(receive, "__self__", None)
+    cycle: Any = getattr(receive, "__self__", None)
     if getattr(cycle, "keep_alive", None) is True:
-        cycle.keep_alive = False  # type: ignore[union-attr]
+        cycle.keep_alive = False
 
 
 def _is_flushed(connection: Connection) -> bool:

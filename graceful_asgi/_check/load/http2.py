@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hpack import Decoder, Encoder, HPACKError
 from hyperframe.exceptions import HyperframeError
@@ -192,10 +192,10 @@ class Http2Client:
         self.speaks_http2 = True
         self.is_ready.set()
 
-    def _headers(self, stream: _Stream | None, fields: object) -> None:
+    def _headers(self, stream: _Stream | None, fields: Any) -> None:
         if stream is None:
             return
-        found = {bytes(name): bytes(value) for name, value in fields}  # type: ignore[attr-defined]
+        found = {bytes(name): bytes(value) for name, value in fields}
         status = int(found.get(b":status", b"0") or 0)
         if status >= 200:  # not an interim answer, and not the trailers, which have no status
             stream.head = answer(status, True, found.items())

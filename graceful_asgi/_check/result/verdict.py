@@ -90,11 +90,6 @@ class Verdict:
         return self.total.lost_on_reuse
 
     @property
-    def lost_on_fresh(self) -> int:
-        """Return how many of the lost were on a connection's first request."""
-        return self.lost_total - self.lost_on_reuse
-
-    @property
     def wrong_total(self) -> int:
         """Return how many were answered in full, but not with the right answer."""
         return self.total.wrong_total

@@ -6,10 +6,10 @@ import http.client
 import socket
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that was free on `host` a moment ago; another process may take it first."""
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that was free a moment ago; another process may take it first."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
+        probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 

@@ -49,7 +49,6 @@ class TargetProcess:
         *,
         port: int,
         log_path: Path,
-        host: str = "127.0.0.1",
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         ready_path: str | None = "/",
@@ -57,7 +56,7 @@ class TargetProcess:
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.command: Final = tuple(command)
-        self.host: Final = host
+        self.host: Final = "127.0.0.1"
         self.port: Final = port
         self.log_path: Final = log_path
         self._env = env
@@ -189,10 +188,10 @@ class TargetProcess:
             return None
         return self._exited_at - self._signalled_at
 
-    def log_tail(self, lines: int = _TAIL_LINES) -> str:
+    def log_tail(self) -> str:
         """Return the last lines of the server's output."""
         with contextlib.suppress(FileNotFoundError):
-            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
         return ""
 
     # -- inside ---------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_losses_on_all_sides_of_the_signal_add_up() -> None:
         ]
     )
     assert verdict.total.lost == {"cut body": 3, "empty reply": 3, "timeout": 1}
-    assert (verdict.lost_on_reuse, verdict.lost_on_fresh) == (2, 5)
+    assert (verdict.lost_on_reuse, verdict.lost_total) == (2, 7)
     assert verdict.sent == 8
 
 

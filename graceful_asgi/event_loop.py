@@ -169,6 +169,7 @@ else:
         loop: asyncio.AbstractEventLoop | None = None
 
     _running = _Running()
+    # The dictionary that `asyncio.current_task` looks in: no type stub names it.
     _task_of = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined,unused-ignore]
 
     def running_task() -> asyncio.Task[Any] | None:

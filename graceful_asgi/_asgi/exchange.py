@@ -67,7 +67,7 @@ class Exchange(Work):
 
         @property
         def answer(self) -> Answer:
-            """How far the response has come, or the handshake and the close."""
+            """The progress of the response, or of the handshake and the close."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Exchange:
         """Return the exchange itself: apps make deep copies of the scope that holds it."""

@@ -24,7 +24,7 @@ LONG = 1000.0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 
 PRELUDE = """
-import logging, os, re, sys, threading, time
+import logging, os, re, signal, sys, threading, time
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 
 def count():
@@ -45,6 +45,7 @@ from graceful_asgi._diagnostics.watchdog import Watchdog
 def fork(in_child=lambda: 0):
     child = os.fork()
     if not child:
+        signal.alarm(60)  # a child that hangs does not outlive its test for long
         code = 99
         try:
             code = in_child()

@@ -269,7 +269,7 @@ def test_a_uvicorn_before_0_29_has_the_exit_code_and_the_hard_deadline_too(
     tmp_path: Path, path: str, number: signal.Signals, code: int
 ) -> None:
     with program(tmp_path, "old", lame_duck=0.2, grace=2) as server, Client(server.port) as client:
-        server.wait_for("graceful_asgi needs 0.29")
+        server.wait_for("that needs uvicorn 0.29")
         client.request(path)
         server.wait_for("began")
         server.signal(number)

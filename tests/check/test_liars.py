@@ -25,6 +25,7 @@ PATHS = ["--sse-path", "/events", "--ws-path", "/ws"]
         ("another type", "another type"),
         ("cut gzip", "damaged body"),
         ("cut without length", "shorter body"),
+        ("head without length", "empty body"),
         ("503 without Retry-After", "status 503"),
         ("503 with Retry-After", "rejected"),
     ],

@@ -95,7 +95,10 @@ def test_the_standard_library_server_loses_what_is_in_flight() -> None:
     total = ended.server["requests"]["total"]
     assert total["lost"] > 0, "the slow one at least"
     assert total["served"] > 0
-    assert total["sent"] == total["served"] + total["lost"] + total["retryable"]
+    outcomes = ("served", "rejected", "wrong", "lost", "retryable")
+    assert total["sent"] == sum(total[each] for each in outcomes)
+    # HTTP/1.0 without Content-Length: after a kill between head and body the answer looks complete.
+    assert total["wrong_by_kind"].keys() <= {"empty body"}
     assert ended.scenario("idle connection")["result"] == "not run"  # HTTP/1.0
 
 

@@ -58,7 +58,7 @@ def honest() -> bytes:
     """The right answer."""
     if lie == "cut gzip":
         return zipped()
-    return unframed(BODY) if lie == "cut without length" else response()
+    return unframed(BODY) if lie.endswith(" without length") else response()
 
 
 LIES: Final[dict[str, Callable[[], bytes]]] = {
@@ -72,6 +72,7 @@ LIES: Final[dict[str, Callable[[], bytes]]] = {
     "cut gzip": lambda: zipped(cut=9),
     "cut chunked": lambda: chunked(BODY, last=b""),
     "cut without length": lambda: unframed(BODY[:20]),
+    "head without length": lambda: unframed(b""),
     "503 without Retry-After": lambda: response(b"no", status=b"503 Service Unavailable"),
     "503 with Retry-After": lambda: response(b"no", b"Retry-After: 1", status=b"503 No"),
     "nothing": lambda: b"",
@@ -100,7 +101,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 return writer.write(LIES[lie]())
             else:
                 writer.write(honest())
-                if lying.is_set() or lie == "cut without length":
+                if lying.is_set() or lie.endswith(" without length"):
                     return
     except (asyncio.IncompleteReadError, ConnectionError):
         pass

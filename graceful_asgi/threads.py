@@ -107,6 +107,8 @@ class BareThread:
 
     def _main(self, life: _Life) -> None:
         life.native_id = threading.get_native_id()
+        if (trace := threading.gettrace()) is not None:  # a debugger's, or coverage's
+            sys.settrace(trace)
         has_paused = False
         try:
             has_paused = self._run()
@@ -132,7 +134,7 @@ class BareThread:
         """
         if self._is_stuck or not self._has_to_resume:
             return True
-        return self._life.has_returned and not _exists(self._life.native_id)
+        return self._life.has_returned and not exists(self._life.native_id)
 
     def resume(self) -> None:
         """Start the thread again, or let it go on if it has not paused in time."""
@@ -162,7 +164,7 @@ def _pop(tokens: list[bool]) -> bool:
         return False
 
 
-def _exists(native_id: int) -> bool:
+def exists(native_id: int) -> bool:
     """Return True while the kernel has this thread, a moment longer than Python has.
 
     Only Linux shows that. `sched_getaffinity` asks the kernel for one thread, and reads no file:

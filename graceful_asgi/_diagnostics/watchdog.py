@@ -118,7 +118,8 @@ class _Backstop:
 
     def __init__(self) -> None:
         self._deadline = math.inf
-        self._threads_before = 0
+        self._native_id = 0
+        """The kernel's number of the timer's thread; 0 if that does not show."""
 
     @property
     def is_set(self) -> bool:
@@ -151,7 +152,6 @@ class _Backstop:
 
     def pause(self) -> None:
         """Stop the timer."""
-        self._threads_before = _count_threads()
         faulthandler.cancel_dump_traceback_later()
 
     def cannot_wait(self) -> bool:
@@ -159,8 +159,8 @@ class _Backstop:
         return True
 
     def has_paused(self) -> bool:
-        """Return True once the kernel has a thread less."""
-        return _count_threads() < self._threads_before or not self._threads_before
+        """Return True once the kernel has no such thread any more."""
+        return not self._native_id or not threads.exists(self._native_id)
 
     def resume(self) -> None:
         """Set the timer again."""
@@ -172,12 +172,12 @@ class _Backstop:
         _Backstop._owner = None
 
 
-def _count_threads() -> int:
-    """Return how many threads this process has; 0 if that does not show, as outside of Linux."""
+def _native_ids() -> set[int]:
+    """Return the kernel's numbers of this process's threads; none outside of Linux."""
     try:
-        return len(os.listdir("/proc/self/task"))
+        return {int(name) for name in os.listdir("/proc/self/task")}
     except Exception:  # BlockBuster forbids it on an event loop
-        return 0
+        return set()
 
 
 class _Threads:

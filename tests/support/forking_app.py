@@ -13,7 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from graceful_asgi import GracefulMiddleware
-from support.forks_seen import at_fork
+from support.forks_seen import at_fork, count_threads
 
 if TYPE_CHECKING:
     from graceful_asgi.types import Receive, Scope, Send
@@ -41,9 +41,12 @@ async def fork_in_every_way() -> None:
     process.start()
     process.join()
     subprocess.run(["true"], preexec_fn=nothing, check=True)  # noqa: ASYNC221  # on the loop
+    threads = count_threads()
     child = await asyncio.create_subprocess_exec("true", preexec_fn=nothing)
     await child.wait()
-    await asyncio.sleep(0)
+    # Before Python 3.12 a thread of asyncio waits for the child.
+    while count_threads() > threads:  # noqa: ASYNC110  # the kernel tells nobody that it has ended
+        await asyncio.sleep(0.01)
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=forking) as pool:
         await asyncio.get_running_loop().run_in_executor(pool, nothing)
 

@@ -8,8 +8,13 @@ at_fork: list[int] = []
 """How many threads each fork has seen."""
 
 
+def count_threads() -> int:
+    """Return how many threads the kernel has of this process."""
+    return len(os.listdir("/proc/self/task"))
+
+
 def _count() -> None:
-    at_fork.append(len(os.listdir("/proc/self/task")))
+    at_fork.append(count_threads())
 
 
 # What is registered first is called last: whatever is paused for a fork has paused by then.

@@ -107,8 +107,6 @@ class BareThread:
 
     def _main(self, life: _Life) -> None:
         life.native_id = threading.get_native_id()
-        if (trace := threading.gettrace()) is not None:  # a debugger's, or coverage's
-            sys.settrace(trace)
         has_paused = False
         try:
             has_paused = self._run()

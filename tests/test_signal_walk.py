@@ -17,7 +17,7 @@ from graceful_asgi import GracefulMiddleware
 
 stacks = []
 
-def profile(frame, event, argument):
+def trace(frame, event, argument):
     if event == "call" and frame.f_code.co_name == "arm" and not stacks:
         stack = []
         while frame is not None and frame.f_code.co_name != "handle_exit":
@@ -35,9 +35,11 @@ async def app(scope, receive, send):
         else:
             return
 
-sys.setprofile(profile)
+# Not `setprofile`: that is called for `os.kill` as well, and on Python 3.10 the signal's handler
+# then runs in the middle of the call, unseen.
+sys.settrace(trace)
 uvicorn.run(GracefulMiddleware(app, lame_duck_period=0), port=0, log_level="critical")
-sys.setprofile(None)
+sys.settrace(None)
 print(json.dumps(stacks[0]))
 """
 

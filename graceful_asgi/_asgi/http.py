@@ -260,9 +260,8 @@ class HTTPExchange(Exchange):
         with anyio.CancelScope() as cancel_scope:
             if self.task is None:  # the cancel scope around the app has been left by now
                 self.cancel_with(cancel_scope)
-            if (
-                self._body is not None and self._body.closing is not None
-            ):  # a slow reader: in flight until it got the end
+            # With a slow reader the request is in flight until that has got the end.
+            if self._body is not None and self._body.closing is not None:
                 await self._body.closing.wait()
             await self._close_between_events("on drain")
 

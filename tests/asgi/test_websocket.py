@@ -405,20 +405,23 @@ async def test_a_reply_in_several_parts_goes_out_whole() -> None:
     assert session.sent[-1] == CLOSE
 
 
+async def ticker(scope: Any, receive: Receive, send: Send) -> None:
+    """Once spoken to, send in a task of its own until the client has gone."""
+
+    async def write() -> None:
+        while True:
+            await send(reply("tick"))
+            await anyio.sleep(0.07)
+
+    assert await receive() == CONNECT
+    await send(ACCEPT)
+    async with anyio.create_task_group() as tasks:
+        while (await receive())["type"] == "websocket.receive":
+            tasks.start_soon(write)
+        tasks.cancel_scope.cancel()
+
+
 async def test_one_that_always_sends_and_is_seldom_spoken_to_is_closed_at_once() -> None:
-    async def ticker(scope: Any, receive: Receive, send: Send) -> None:
-        async def write() -> None:
-            while True:
-                await send(reply("tick"))
-                await anyio.sleep(0.07)
-
-        assert await receive() == CONNECT
-        await send(ACCEPT)
-        async with anyio.create_task_group() as tasks:
-            while (await receive())["type"] == "websocket.receive":
-                tasks.start_soon(write)
-            tasks.cancel_scope.cancel()
-
     async with anyio.create_task_group() as tasks:
         session = Session(ticker, tasks, SHORT)
         session.say(text("subscribe"))
@@ -648,22 +651,8 @@ async def test_the_closes_of_such_handlers_are_spread_over_the_lame_duck(
 
 async def test_so_are_those_of_handlers_that_send_in_one_task_and_were_asked_to_just_now() -> None:
     """What they send may be the reply. Each is waited for as long as the others."""
-
-    async def subscribed(scope: Any, receive: Receive, send: Send) -> None:
-        async def write() -> None:
-            while True:
-                await send(reply("tick"))
-                await anyio.sleep(0.07)
-
-        assert await receive() == CONNECT
-        await send(ACCEPT)
-        async with anyio.create_task_group() as tasks:
-            while (await receive())["type"] == "websocket.receive":
-                tasks.start_soon(write)
-            tasks.cancel_scope.cancel()
-
     policy = DrainPolicy(lame_duck_period=2, grace_period=10)
-    closed = await drained_together(subscribed, 40, "subscribe", policy=policy)
+    closed = await drained_together(ticker, 40, "subscribe", policy=policy)
     assert 5 < closed[0] < closed[-1] < 7.1
     windows = [sum(begin <= at < begin + 0.1 for at in closed) for begin in closed]
     assert max(windows) <= 8

@@ -91,17 +91,23 @@ def echoes(count: int) -> ASGIApp:
     return session
 
 
-async def _call(app: ASGIApp, kind: str) -> None:
-    sent = {"type": "http.request", "body": b"", "more_body": False}
+def idle_server(kind: str) -> tuple[Receive, Send]:
+    """Return the `receive` and the `send` of a server that does nothing."""
+    received = {"type": "http.request", "body": b"", "more_body": False}
     if kind == "websocket":
-        sent = {"type": "websocket.receive", "text": "ok"}
+        received = {"type": "websocket.receive", "text": "ok"}
 
     async def receive() -> Message:
-        return sent
+        return received
 
     async def send(message: Message) -> None:
         pass
 
+    return receive, send
+
+
+async def _call(app: ASGIApp, kind: str) -> None:
+    receive, send = idle_server(kind)
     scope = {"type": kind, "http_version": "1.1", "method": "GET", "path": "/", "headers": []}
     await app({**scope, "state": {}}, receive, send)
 

@@ -37,14 +37,14 @@ from graceful_asgi import DrainPolicy, GracefulMiddleware
 from graceful_asgi._check.server.process import TargetProcess
 
 from . import counts
-from .counts import PassThrough
+from .counts import PassThrough, idle_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from starlette.requests import Request
 
-    from graceful_asgi.types import ASGIApp, Message, Scope
+    from graceful_asgi.types import ASGIApp, Scope
 
 
 def _starlette(middleware: type[PassThrough] | type[GracefulMiddleware]) -> Starlette:
@@ -61,16 +61,7 @@ graceful_app = _starlette(GracefulMiddleware)
 
 
 async def _time_calls(middleware: ASGIApp, kind: str, calls: int) -> float:
-    received = {"type": "http.request", "body": b"", "more_body": False}
-    if kind == "websocket":
-        received = {"type": "websocket.receive", "text": "ok"}
-
-    async def receive() -> Message:
-        return received
-
-    async def send(message: Message) -> None:
-        pass
-
+    receive, send = idle_server(kind)
     scopes = [_scope(kind) for _ in range(calls)]
     start = time.perf_counter_ns()
     for scope in scopes:

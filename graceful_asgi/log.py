@@ -152,19 +152,22 @@ def finished(report: DrainReport) -> None:
     """Log the result of the drain, in one line."""
     names = ("completed", "closed", "cancelled", "aborted", "rejected")
     counts = {name: getattr(report, name) for name in names}
+    errors = report.server_errors
     _drain(
         logging.WARNING if report.exit_code else logging.INFO,
-        "%s after %.1f s (%s): %d completed, %d closed, %d cancelled, %d aborted, %d rejected",
+        "%s after %.1f s (%s): %d completed, %d closed, %d cancelled, %d aborted, %d rejected%s",
         "clean" if report.clean else "forced",
         report.elapsed,
         _cause(report.reason, report.stopped_by),
         *counts.values(),
+        f"; {errors} of the completed with a server error" if errors else "",
         event="report",
         clean=report.clean,
         reason=report.reason,
         stopped_by=report.stopped_by,
         elapsed=report.elapsed,
         exit_code=report.exit_code,
+        server_errors=errors,
         **counts,
     )
 

@@ -83,6 +83,10 @@ DRAINS: Final = _Figure("graceful_asgi_drains_total", "Drains begun, those calle
 WORK: Final = _Figure(
     "graceful_asgi_drain_work_total", "Work that ended during a drain, by its outcome", "outcome"
 )
+SERVER_ERRORS: Final = _Figure(
+    "graceful_asgi_drain_server_errors_total",
+    "Requests that completed during a drain with a server error of the app",
+)
 ELAPSED: Final = _Figure(
     "graceful_asgi_drain_elapsed_seconds",
     "Time since the drain began; 0 while serving",
@@ -93,7 +97,7 @@ TIME_LEFT: Final = _Figure(
     "Time until work in flight is cancelled; +Inf where no stop has come",
     mode="livemin",
 )
-FIGURES: Final = (PHASE, IN_FLIGHT, OLDEST, DRAINS, WORK, ELAPSED, TIME_LEFT)
+FIGURES: Final = (PHASE, IN_FLIGHT, OLDEST, DRAINS, WORK, SERVER_ERRORS, ELAPSED, TIME_LEFT)
 
 Value = tuple[_Figure, str, float]
 """A metric, the value of its label, and its own value."""
@@ -109,6 +113,7 @@ def _values(now: DrainStatistics) -> Iterator[Value]:
     yield DRAINS, "", now.drains
     for outcome in get_args(Outcome):
         yield WORK, outcome, now.totals.get(outcome, 0)
+    yield SERVER_ERRORS, "", now.total_server_errors
     yield ELAPSED, "", now.elapsed
     yield TIME_LEFT, "", now.time_left
 

@@ -101,6 +101,10 @@ class DrainReport:
     stopped_by: str = ""
     """The stop that ended the drain: `SIGTERM`, ... It differs from `reason` where the drain had
     been begun without a stop. Empty before a stop."""
+    server_errors: int = 0
+    """The HTTP requests among `completed` that the app answered with a status of 500 or more, or
+    did not answer in full because it raised. They do not make a drain forced: the app may answer
+    so while serving as well."""
 
     @property
     def clean(self) -> bool:
@@ -140,6 +144,11 @@ class DrainStatistics:
     """The number of drains that have begun, those called off included."""
     totals: Mapping[Outcome, int] = field(default_factory=dict)
     """The number of pieces of work in all drains, by outcome; these never decrease."""
+    server_errors: int = 0
+    """The HTTP requests among `completed` that the app answered with a status of 500 or more, or
+    did not answer in full because it raised."""
+    total_server_errors: int = 0
+    """The same in all drains; it never decreases."""
 
 
 class ThreadStack(NamedTuple):

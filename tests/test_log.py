@@ -179,6 +179,17 @@ def test_a_clean_drain_is_information(captured: pytest.LogCaptureFixture) -> Non
     assert "clean" in record.getMessage()
 
 
+def test_server_errors_of_the_app_are_named_if_there_are_any(
+    captured: pytest.LogCaptureFixture,
+) -> None:
+    log.finished(report())
+    log.finished(report(server_errors=2))
+    without, with_some = captured.messages
+    assert without.endswith("1 rejected")
+    assert with_some.endswith("1 rejected; 2 of the completed with a server error")
+    assert [extras(record)["server_errors"] for record in captured.records] == [0, 2]
+
+
 @pytest.mark.parametrize("what", ["cancelled", "aborted"])
 def test_a_drain_that_was_forced_is_a_warning(
     captured: pytest.LogCaptureFixture, what: str

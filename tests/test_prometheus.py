@@ -116,6 +116,24 @@ async def test_counters_add_up_over_drains_that_were_called_off() -> None:
         assert scraped.works()["completed"] == number
 
 
+@pytest.mark.anyio
+async def test_server_errors_of_the_app_are_counted_over_all_drains() -> None:
+    scraped = Scraped()
+
+    async def raising(scope: Any, receive: Receive, send: Send) -> None:
+        raise ZeroDivisionError
+
+    middleware = GracefulMiddleware(with_lifespan(raising), drainer=as_drainer(scraped.drainer))
+    async with serving(middleware) as server:
+        await server.get()
+        assert scraped.value("drain_server_errors_total") == 0
+        for number in (1, 2):
+            scraped.drainer.begin("test")
+            await server.get()
+            scraped.drainer.resume()
+            assert scraped.value("drain_server_errors_total") == number
+
+
 async def scrape(scraped: Scraped, *, in_a_thread: bool) -> str:
     """Have an app behind the middleware scraped by a request; return what it says of requests."""
     said: list[bytes] = []
@@ -169,6 +187,7 @@ def test_the_names_are_prometheus_own_kind_of_names() -> None:
         ["graceful_asgi_oldest_in_flight_age_seconds", "gauge"],
         ["graceful_asgi_drains_total", "counter"],
         ["graceful_asgi_drain_work_total", "counter"],
+        ["graceful_asgi_drain_server_errors_total", "counter"],
         ["graceful_asgi_drain_elapsed_seconds", "gauge"],
         ["graceful_asgi_drain_time_left_seconds", "gauge"],
     ]

@@ -207,6 +207,7 @@ def test_a_report_is_read_as_it_was_logged(caplog: pytest.LogCaptureFixture, cle
         cancelled=0 if clean else 1,
         aborted=0 if clean else 2,
         rejected=3,
+        server_errors=0 if clean else 2,
         elapsed=7.3,
         stuck=() if clean else stuck,
     )

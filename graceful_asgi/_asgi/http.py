@@ -70,6 +70,15 @@ class HTTPExchange(Exchange):
         sending = self.sending
         return inspect.iscoroutine(sending) and inspect.getcoroutinestate(sending) != CORO_CLOSED
 
+    @property
+    def is_server_error(self) -> bool:
+        start = self.last if _is_start(self.last) else self.start
+        if start is not None and start.get("status", 200) >= 500:
+            return True
+        # The app raised, or returned early: the server answers 500 in its place, or cuts the
+        # answer. If the client went first and the app knows, nobody was to be answered.
+        return self.answer in ("not started", "started") and not self.aware
+
     def before_cancel(self) -> None:
         if self.answer == "started":  # a coroutine that was cancelled looks like one that has ended
             self._answer = "started"

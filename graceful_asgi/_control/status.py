@@ -38,6 +38,7 @@ def process_status(drainer: DrainRunner) -> dict[str, Any]:
         "cancelled": statistics.cancelled,
         "aborted": statistics.aborted,
         "rejected": statistics.rejected,
+        "server_errors": statistics.server_errors,
         "elapsed": statistics.elapsed,
         "time_left": statistics.time_left,
         "lame_duck_left": drainer.state.lame_duck_left(drainer.now()) if is_lame_duck else None,

@@ -106,6 +106,7 @@ class DrainRecord:
         works = tuple(self._in_flight)
         if leave_out is not None:
             works = tuple(w for w in works if w.task is not leave_out or w.kind != "http")
+        all_counts = tuple(self._counts.values())
         oldest = min(works, key=lambda work: work.began, default=None)
         return DrainStatistics(
             phase=drain.phase,
@@ -118,7 +119,9 @@ class DrainRecord:
             kinds=Counter(work.kind for work in works),
             tracked=Counter(work.path for work in works if work.kind == "task"),
             drains=drain.number,
-            totals=OutcomeCounts.total(tuple(self._counts.values())),
+            totals=OutcomeCounts.total(all_counts),
+            server_errors=self.of(drain).server_errors,
+            total_server_errors=sum(counts.server_errors for counts in all_counts),
         )
 
     def report(self, drain: Drain, now: float) -> DrainReport:
@@ -131,4 +134,5 @@ class DrainRecord:
             stuck=tuple(counts.stuck.values()),
             failed=drain.failed,
             stopped_by=drain.stopped_by or "",
+            server_errors=counts.server_errors,
         )

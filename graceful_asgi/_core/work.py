@@ -187,6 +187,11 @@ class Work:
         """True if the drain has closed the work, and the app cannot know that yet."""
         return False
 
+    @property
+    def is_server_error(self) -> bool:
+        """True if the work ends by itself at this moment with an error for its client."""
+        return False
+
     async def close(self, patience_end: float, *, hurried: bool = False) -> None:
         """Close the work at its next boundary: give it an end that its peer takes for one.
 
@@ -290,12 +295,17 @@ class OutcomeCounts:
     cancelled: int = 0
     aborted: int = 0
     rejected: int = 0
+    server_errors: int = 0
+    """How many of the completed ones were errors of the app."""
     stuck: dict[object, StuckWork] = field(default_factory=dict)
     """The work that was still in flight at its deadline."""
 
     def count(self, work: Work) -> None:
         """Count *work*, which has just ended."""
-        setattr(self, work.outcome, getattr(self, work.outcome) + 1)
+        outcome = work.outcome
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        if outcome == "completed" and work.is_server_error:
+            self.server_errors += 1
 
     def by_name(self) -> dict[Outcome, int]:
         """Return the counts by name, as `DrainReport` and `DrainStatistics` take them."""

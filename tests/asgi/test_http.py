@@ -30,7 +30,7 @@ from graceful_asgi import DrainPolicy
 from graceful_asgi._core.drainer import runner_of
 
 if TYPE_CHECKING:
-    from support.asgi import Call, Headers, Message, Receive, Send
+    from support.asgi import App, Call, Headers, Message, Receive, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -216,6 +216,66 @@ async def test_a_request_that_was_there_first_is_not_refused() -> None:
         assert second.status == 503
         assert not first.over.is_set()
         assert middleware.drainer.statistics().in_flight == 1
+
+
+# Server errors of the app
+
+A_PART: Message = {"type": "http.response.body", "body": b"a part", "more_body": True}
+GONE: Message = {"type": "http.disconnect"}
+
+
+def raising_after(*messages: Message, read: int = 0) -> App:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await app_with(*messages, read=read)(scope, receive, send)
+        raise ZeroDivisionError
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("app", "received", "errors"),
+    [
+        pytest.param(answer, [], 0, id="200"),
+        pytest.param(app_with(started(status=499), END), [], 0, id="499"),
+        pytest.param(app_with(started(status=500), END), [], 1, id="500"),
+        pytest.param(app_with(started(status=503), END), [], 1, id="its own 503"),
+        pytest.param(app_with(started(status=103), started(status=500), END), [], 1, id="103, 500"),
+        pytest.param(raising_after(), [], 1, id="raises"),
+        pytest.param(raising_after(started(), A_PART), [], 1, id="raises in its answer"),
+        pytest.param(raising_after(started(), END), [], 0, id="raises after its answer"),
+        pytest.param(raising_after(started(status=500), END), [], 1, id="500, and raises"),
+        pytest.param(app_with(), [], 1, id="returns without an answer"),
+        pytest.param(raising_after(started(), A_PART, read=1), [GONE], 0, id="the client has gone"),
+    ],
+)
+async def test_a_server_error_of_the_app_is_counted_while_draining(
+    app: App, received: list[Message], errors: int
+) -> None:
+    """It is an answer, so the drain is clean. But a drain may be the cause of it."""
+    middleware = graceful(app)
+    async with serving(middleware) as server:
+        await server.call(http_scope(), *received).run()
+        middleware.drainer.begin("test")
+        await server.call(http_scope(), *received).run()
+        report, now = middleware.drainer.report(), middleware.drainer.statistics()
+        assert (report.completed, report.server_errors, report.clean) == (1, errors, True)
+        assert (now.server_errors, now.total_server_errors) == (errors, errors)
+        middleware.drainer.resume()
+        middleware.drainer.begin("test again")
+        now = middleware.drainer.statistics()
+        assert (now.server_errors, now.total_server_errors) == (0, errors)
+
+
+async def test_our_own_503_is_no_server_error_of_the_app() -> None:
+    _, drainer = await shut_down(hangs_after(), http_scope())
+    assert (drainer.report().cancelled, drainer.report().server_errors) == (1, 0)
+    middleware = graceful(answer, DrainPolicy(new_requests="reject"))
+    async with serving(middleware) as server:
+        await refused(server, runner_of(middleware.drainer), http_scope())
+    assert (middleware.drainer.report().rejected, middleware.drainer.report().server_errors) == (
+        1,
+        0,
+    )
 
 
 # Cancelled at the end of the grace period

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -125,4 +126,18 @@ def test_a_signal_for_the_whole_group_lets_a_forked_pool_finish_its_job(
         assert answer.result().body == b"job done"
         assert server.wait() == 0
         assert "clean after" in server.log
+        assert "server error" not in server.log
         assert "Traceback" not in server.log
+
+
+def test_a_job_that_a_signal_for_the_whole_group_has_ended_is_named_in_the_report(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    """A spawned child has no handler: the signal ends it, on plain uvicorn as well."""
+    with uvicorn(tmp_path, app=APP, lame_duck=0.1, grace=10, cleanup=10) as server:
+        answer = beside.submit(get, server.port, "/job?s=30&context=spawn")
+        server.wait_for("job began")
+        os.killpg(server.pid, signal.SIGTERM)
+        assert answer.result().status == 500
+        assert server.wait() == 0
+        assert re.search(r"clean after .*1 completed, .*; 1 of the completed with a", server.log)

@@ -158,6 +158,7 @@ def reads_a_report(report: DrainReport) -> None:
     assert_type(report.cancelled, int)
     assert_type(report.aborted, int)
     assert_type(report.rejected, int)
+    assert_type(report.server_errors, int)
     assert_type(report.elapsed, float)
     for work in report.stuck:
         assert_type(work, StuckWork)

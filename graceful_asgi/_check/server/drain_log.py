@@ -17,6 +17,7 @@ _REPORT: Final = re.compile(
     r"drain \[\d+\]: (?:clean|forced) after (?P<elapsed>[\d.]+) s \((?P<reason>.*?)\): "
     r"(?P<completed>\d+) completed, (?P<closed>\d+) closed, "
     r"(?P<cancelled>\d+) cancelled, (?P<aborted>\d+) aborted, (?P<rejected>\d+) rejected"
+    r"(?:; (?P<server_errors>\d+) of the completed)?"
 )
 _STUCK: Final = re.compile(
     r"drain \[\d+\]: stuck: (?P<kind>http|websocket|task|lifespan) (?:(?P<method>[A-Z]+) )?"
@@ -73,6 +74,7 @@ def read_report(log: str) -> DrainReport | None:
         aborted=int(reports[-1]["aborted"]),
         rejected=int(reports[-1]["rejected"]),
         elapsed=float(reports[-1]["elapsed"]),
+        server_errors=int(reports[-1]["server_errors"] or 0),
         stuck=tuple(_stuck(log)),
     )
 

@@ -27,7 +27,7 @@ PATIENCE: Final[dict[State, float]] = {
     "idle": 0.2,
     # A client whose connection is closed during its upload may lose the answer it has been sent.
     "uploading": 1.0,
-    # HTTP/2 with open streams: from then on it is closed as soon as it has none.
+    # HTTP/2 that is in use: from then on it is closed as soon as it has no open stream.
     "streams": 1.0,
     # A peer that does not answer the close would hold the connection: TLS 30 s, a WebSocket 10 s.
     "closing": 1.0,
@@ -52,6 +52,11 @@ SWEEP_COST: Final = 0.00005
 """Seconds between two sweeps for each connection above 500: a look at it takes some 3 us. Ten
 thousand are looked at twice a second, and leave the loop to the work in flight."""
 
+LONGEST_GAP: Final = 0.2
+"""Seconds between two sweeps that count as patience, at the most. They are 0.1 s apart. If more has
+passed, the loop was blocked, or the process or its machine stood still. A request that came in that
+time may not be in the kernel yet, and a client on the same machine has stood still as well."""
+
 MEASURED: Final = 1000
 """Connections that are looked at for the longest round trip. Each look is a system call."""
 
@@ -69,8 +74,13 @@ class Connections:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._since: dict[Connection, tuple[object, float]] = {}
+        self._in_use_since: dict[Connection, float] = {}
+        """For HTTP/2: when a sweep first found the connection."""
         self._told_to_go_away: set[Connection] = set()
-        self._sweep_at = 0.0
+        self._time = 0.0
+        """Seconds that the sweeps have listened for, as `LONGEST_GAP` has it."""
+        self._swept_at = 0.0
+        self._pause = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._server.server_state.connections)
@@ -86,13 +96,15 @@ class Connections:
         Connections that appear late (TLS handshakes, upgrades) are closed here as well.
         *time_left* is the number of seconds until the grace period ends.
         """
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if now < self._sweep_at:
+        gap = asyncio.get_running_loop().time() - self._swept_at
+        if gap < self._pause:
             return
+        self._swept_at += gap
+        self._time += min(gap, self._pause + LONGEST_GAP)
+        now = self._time
         before, self._since = self._since, {}
         connections = tuple(self._server.server_state.connections)
-        self._sweep_at = now + (len(connections) - LOOKS) * SWEEP_COST
+        self._pause = max(0, len(connections) - LOOKS) * SWEEP_COST
         async for connection in in_slices(connections, CLOSES):
             state, mark = self._look(connection)
             if state == "busy":
@@ -107,15 +119,13 @@ class Connections:
                     state == "idle" and idle_for(connection.transport) < PAUSE + round_trips
                 ):
                     self._close(connection, state)
-            if state == "streams" and time_left <= GO_AWAY_PERIOD:
-                self._tell_to_go_away(connection)
+            if state != "closing" and hasattr(connection, "cycles"):
+                self._end_streams(connection, now, time_left)
 
     def _close(self, connection: Connection, state: State) -> None:
         if state == "closing":
             connection.transport.abort()
-        elif state == "streams":
-            _close_when_idle(connection)
-        elif not has_unread_bytes(connection.transport):
+        elif state != "streams" and not has_unread_bytes(connection.transport):
             _shut_down(connection)
 
     def _look(self, connection: Connection) -> tuple[State, object]:
@@ -140,6 +150,19 @@ class Connections:
         # uvicorn stops the keep-alive timer as bytes come in: a request head is on its way.
         waiting = getattr(connection, "timeout_keep_alive_task", connection) is not None
         return ("idle" if waiting else "new"), cycle
+
+    def _end_streams(self, connection: Any, now: float, time_left: float) -> None:
+        """Close an HTTP/2 connection that is in use, or have its client leave it.
+
+        In use is also one that has no stream in the instant of a sweep. If its client pauses for
+        some ms after each answer, most sweeps find it so.
+        """
+        since = self._in_use_since.setdefault(connection, now)
+        round_trips = ROUND_TRIPS * round_trip_time(connection.transport)
+        if now - since >= PATIENCE["streams"] + round_trips:
+            _close_when_idle(connection)
+        if time_left <= GO_AWAY_PERIOD and not connection.transport.is_closing():
+            self._tell_to_go_away(connection)
 
     def _tell_to_go_away(self, connection: Any) -> None:
         """Send a GOAWAY that ends no stream: every stream that is open, or on its way, is served.
@@ -198,18 +221,23 @@ def _close_when_idle(connection: Any) -> None:
     """Close an HTTP/2 connection in the first instant in which it has no stream. Idempotent.
 
     A look every 0.1 s may never find that instant. uvicorn's own `shutdown()` would find it, but
-    from then on answers each new stream with 503 until it has come.
+    from then on answers each new stream with 503 until it has come. A request that the kernel has
+    already counts as a stream: a close would answer it with a reset.
     """
-    if "on_stream_closed" in vars(connection):
-        return
-    uvicorns = connection.on_stream_closed
+    if "on_stream_closed" not in vars(connection):
+        uvicorns = connection.on_stream_closed
 
-    def on_stream_closed() -> None:
-        uvicorns()
-        if _is_idle(connection):
-            _shut_down(connection)
+        def on_stream_closed() -> None:
+            uvicorns()
+            _close_if_idle(connection)
 
-    connection.on_stream_closed = on_stream_closed
+        connection.on_stream_closed = on_stream_closed
+    _close_if_idle(connection)
+
+
+def _close_if_idle(connection: Http2Connection) -> None:
+    if _is_idle(connection) and not has_unread_bytes(connection.transport):
+        _shut_down(connection)
 
 
 def close_after_answer(receive: object) -> None:

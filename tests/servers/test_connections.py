@@ -88,6 +88,23 @@ async def test_a_new_connection_is_closed_when_its_period_has_passed(
         writer.close()
 
 
+async def test_time_in_which_the_loop_was_blocked_is_no_patience(
+    patience: dict[module.State, float],
+) -> None:
+    """So a machine that has stood still goes on as its clients do."""
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await eventually(lambda: server.server_state.connections)
+        patience["new"] = module.LONGEST_GAP + 0.1
+        swept = Connections(server)  # type: ignore[arg-type]
+        await swept.sweep(FAR)
+        time.sleep(patience["new"] + 0.1)  # noqa: ASYNC251 (it is to block)
+        await swept.sweep(FAR)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await answered(reader)
+        writer.close()
+
+
 @pytest.mark.parametrize("http", HTTP)
 async def test_an_idle_connection_is_closed_when_its_period_has_passed(
     http: str, patience: dict[module.State, float]
@@ -401,6 +418,52 @@ async def test_an_idle_http_2_connection_is_closed_with_a_goaway(
             patience["idle"] = 0.05
             await client.closed()
         assert client.go_away == [1]
+
+
+async def test_an_http_2_connection_whose_client_pauses_is_closed_in_a_pause(
+    patience: dict[module.State, float],
+) -> None:
+    """Each sweep finds it idle, and each time anew."""
+    async with http2_in_loop(RecordingApp()) as (server, port):
+        client = await Http2Client.connect(port)
+        patience["streams"] = 0.3
+        swept = Connections(server)
+        streams = 0
+        while not client.go_away and streams < 100:
+            assert await client.answer(client.get("/")) == "200"
+            streams += 1
+            await swept.sweep(FAR)
+            await asyncio.sleep(0.02)
+        assert 1 < streams < 100
+        await client.closed()
+        assert client.go_away == [2 * streams - 1], "every stream has been served"
+
+
+async def test_a_client_in_a_pause_is_told_to_go_elsewhere_as_well(
+    patience: dict[module.State, float],
+) -> None:
+    async with http2_in_loop(RecordingApp()) as (server, port):
+        client = await Http2Client.connect(port)
+        assert await client.answer(client.get("/")) == "200"
+        await Connections(server).sweep(module.GO_AWAY_PERIOD)
+        await eventually(lambda: client.go_away == [2**31 - 1])
+        (connection,) = server.server_state.connections
+        assert not connection.transport.is_closing()
+        client._writer.close()
+
+
+async def test_a_request_that_the_kernel_has_keeps_an_http_2_connection_open(
+    patience: dict[module.State, float],
+) -> None:
+    async with http2_in_loop(RecordingApp()) as (server, port):
+        client = await Http2Client.connect(port)
+        assert await client.answer(client.get("/")) == "200"
+        patience["streams"] = NONE
+        next_one = client.get("/")
+        await Connections(server).sweep(FAR)
+        assert await client.answer(next_one) == "200"
+        await client.closed()
+        assert client.go_away == [next_one]
 
 
 async def test_clients_are_told_to_go_elsewhere_before_the_grace_period_ends(

@@ -275,6 +275,21 @@ async def ws_late(websocket: WebSocket) -> None:
         await websocket.receive_text()
 
 
+async def ws_busy(websocket: WebSocket) -> None:
+    """Look at what comes in only after `?s=`; with `?reply=1`, reply to it."""
+    await websocket.accept()
+    say("busy began")
+    await asyncio.sleep(float(websocket.query_params["s"]))
+    try:
+        while True:
+            said = await websocket.receive_text()
+            say(f"received {said}")
+            if "reply" in websocket.query_params:
+                await websocket.send_text(said)
+    except WebSocketDisconnect as gone:
+        say(f"ws disconnected {gone.code} {gone.reason}")
+
+
 async def ws_idle(websocket: WebSocket) -> None:
     """Never look at what comes in."""
     await websocket.accept()
@@ -362,6 +377,7 @@ def make_bare_app() -> Starlette:
             WebSocketRoute("/ws/work", ws_work),
             WebSocketRoute("/ws/apart", ws_apart),
             WebSocketRoute("/ws/late", ws_late),
+            WebSocketRoute("/ws/busy", ws_busy),
             WebSocketRoute("/ws/idle", ws_idle),
             WebSocketRoute("/ws/push", ws_push),
             WebSocketRoute("/ws/flood", ws_flood),

@@ -68,6 +68,19 @@ def make() -> FastAPI:
 
         return StreamingResponse(parts(), background=BackgroundTask(after))
 
+    @app.api_route("/events", methods=["GET", "POST"])
+    async def events(count: int = 1_000_000) -> StreamingResponse:
+        async def ticks() -> AsyncIterator[str]:
+            """Send each event in two pieces: half of the time one is half sent."""
+            say("events began")
+            for _ in range(count):
+                yield "data: "
+                await anyio.sleep(0.05)
+                yield "tick\n\n"
+                await anyio.sleep(0.05)
+
+        return StreamingResponse(ticks(), media_type="text/event-stream")
+
     @app.get("/endless")
     async def endless(request: Request) -> StreamingResponse:
         async def parts() -> AsyncIterator[str]:

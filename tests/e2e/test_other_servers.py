@@ -41,16 +41,17 @@ SERVERS: Mapping[str, tuple[str, ...]] = {
     "daphne": ("daphne", "-b", "127.0.0.1", "-p", "{port}", "{app}"),
     "gunicorn asgi": ("gunicorn", "{app}", "-k", "asgi", "-b", "127.0.0.1:{port}"),
 }
+EVENT = b"data: tick\n\n"
 PASSIVE = "passive, no uvicorn server found here"
 
 
-def server(name: str, app: str, directory: Path) -> Server:
+def server(name: str, app: str, directory: Path, *, env: dict[str, str] | None = None) -> Server:
     program, *arguments = SERVERS[name]
     need("fastapi", program)
     port = free_port()
     filled = [each.format(app=f"e2e.passive_app:{app}", port=port) for each in arguments]
     command = [sys.executable, "-m", program, *filled]
-    return Server(command, directory, port=port, ready_path="/", measured=False)
+    return Server(command, directory, port=port, env=env, ready_path="/", measured=False)
 
 
 def observe(running: Server) -> dict[str, Any]:
@@ -64,9 +65,12 @@ def observe(running: Server) -> dict[str, Any]:
         seen["websocket"] = conversation(running)
         seen["sees that a client has gone"] = leave(running)
         slow = pool.submit(answer, running, "/slow")
+        events = [pool.submit(events_of, running, method, count=10) for method in ("GET", "POST")]
         running.wait_for("slow began")
+        running.wait_for("events began", count=2)
         running.signal(signal.SIGTERM)
         seen["in flight at the stop"] = slow.result()
+        seen["event streams in flight at the stop"] = [each.result() for each in events]
         seen["exit code"] = running.wait(15)
     texts = ("background task ran", "commit", "rollback: ValueError", "app started", "app stopped")
     seen["the app"] = {text: running.count(text) for text in texts}
@@ -83,6 +87,29 @@ def answer(running: Server, path: str, body: bytes | None = None) -> tuple[int, 
         except (CutError, ValueError):  # in the middle of a chunk's size, too
             return "cut"
         return response.status, response.body
+
+
+def events_of(running: Server, method: str = "GET", *, count: int) -> bytes | str:
+    """Return the whole body of an event stream."""
+    with Client(running.port) as client:
+        client.send(
+            f"{method} /events?count={count} HTTP/1.1\r\nHost: localhost\r\n"
+            "Content-Length: 0\r\nAccept: text/event-stream\r\n\r\n".encode()
+        )
+        try:
+            return client.response().body
+        except (CutError, ValueError):
+            return "cut"
+
+
+def close_code(running: Server) -> int:
+    """Open a WebSocket, and return the code that it is closed with."""
+    with connect(f"ws://127.0.0.1:{running.port}/ws") as opened:
+        try:
+            while True:
+                opened.recv(timeout=20)
+        except ConnectionClosed as closed:
+            return 1006 if closed.rcvd is None else closed.rcvd.code
 
 
 def conversation(running: Server) -> list[str]:
@@ -125,9 +152,48 @@ def test_nothing_changes_for_clients_and_app(tmp_path: Path, name: str) -> None:
     assert seen["app"] == seen["plain"]
     assert seen["app"]["streams"] == {(200, b"ab"): 5}
     assert seen["app"]["upload"] == (200, b"200000")
+    if not name.startswith("daphne"):  # which waits for nothing
+        assert seen["app"]["event streams in flight at the stop"] == [EVENT * 10] * 2
     assert seen["app"]["websocket"][:2] == ["still there?", "echo one"]
     assert seen["app"]["the app"]["background task ran"] == 5
     assert seen["app"]["rollbacks"] == 1, "that of the error of the app itself"
+
+
+@pytest.mark.parametrize("name", ["granian", "granian uvloop", "hypercorn", "hypercorn trio"])
+def test_a_drain_that_is_begun_there_closes_event_streams_and_websockets(
+    tmp_path: Path, name: str
+) -> None:
+    """A stop of these servers is not seen. A drain by the endpoint comes before it, in a preStop.
+
+    Without it, granian waits for endless streams for as long as their clients stay.
+    """
+    token = "a token of the tests"
+    env = {
+        "GRACEFUL_DRAIN_PATH": "/drain",
+        "GRACEFUL_DRAIN_TOKEN": token,
+        "GRACEFUL_GRACE_PERIOD": "20",
+    }
+    with server(name, "app", tmp_path, env=env) as running, ThreadPoolExecutor(8) as pool:
+        streams = [pool.submit(events_of, running, count=1_000_000) for _ in range(5)]
+        post = pool.submit(events_of, running, "POST", count=30)
+        session = pool.submit(close_code, running)
+        running.wait_for("events began", count=6)
+        with Client(running.port) as client:
+            client.send(
+                "POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
+                f"Authorization: Bearer {token}\r\n\r\n".encode()
+            )
+            assert client.response().status == 200, "all of them have ended"
+        for stream in streams:
+            body = stream.result()
+            assert isinstance(body, bytes)
+            assert body
+            assert body == EVENT * (len(body) // len(EVENT))
+        assert session.result() == 1012
+        assert post.result() == EVENT * 30, "nobody asks for it again"
+        running.signal(signal.SIGTERM)
+        assert running.wait(15) == 0
+    assert "Traceback (" not in running.log
 
 
 def test_a_function_on_mangum_answers_any_number_of_events() -> None:

@@ -70,10 +70,18 @@ def upgrade(path: str) -> bytes:
     ).encode()
 
 
-def close_frame(code: int) -> bytes:
-    mask, payload = os.urandom(4), struct.pack("!H", code)
+def close_frame(code: int, reason: str = "") -> bytes:
+    return frame(0x88, struct.pack("!H", code) + reason.encode())
+
+
+def text_frame(text: str) -> bytes:
+    return frame(0x81, text.encode())
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    mask = os.urandom(4)
     masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
-    return bytes((0x88, 0x80 | len(payload))) + mask + masked
+    return bytes((first, 0x80 | len(payload))) + mask + masked
 
 
 @pytest.mark.parametrize(
@@ -297,3 +305,52 @@ def test_a_reply_and_a_handshake_that_take_longer_than_the_lame_duck_come_before
         server.wait_for(r"\]: draining \(")
         assert close_code(busy, within=5) == SERVICE_RESTART
         assert server.wait(8) == 0
+
+
+# What the server has read already
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_a_busy_handler_gets_what_it_would_get_of_plain_uvicorn_that_serves_on(
+    tmp_path: Path, ws: str
+) -> None:
+    """Its client's messages and close came before the drain would have closed the session."""
+    heard = {}
+    for app in ("bare", "app"):
+        with (
+            uvicorn(tmp_path, "--ws", ws, app=f"e2e.app:{app}", lame_duck=0.3, grace=20) as server,
+            raw_websocket(server, "/ws/busy?s=2") as peer,
+        ):
+            server.wait_for("busy began")
+            peer.send(b"".join(text_frame(f"{number}") for number in range(10)))
+            peer.send(close_frame(1000, "bye"))
+            wait_until(lambda: unread_by_server(peer) == 0, "the server has read all of it")
+            if app == "app":
+                server.terminate()
+                server.wait_for(r"\]: draining \(")
+            server.wait_for("ws disconnected")
+            heard[app] = re.findall(r"received \d+|ws disconnected .*", server.log)
+            if app == "app":
+                assert server.wait() == 0
+                assert "1 completed, 0 closed, 0 cancelled, 0 aborted" in server.log
+    assert heard["app"] == heard["bare"]
+    assert heard["bare"] == [*(f"received {n}" for n in range(10)), "ws disconnected 1000 bye"]
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_what_a_busy_handler_is_given_late_is_answered_before_the_close(
+    tmp_path: Path, ws: str
+) -> None:
+    with (
+        uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=20) as server,
+        websocket(server, "/ws/busy?s=2&reply=1") as opened,
+    ):
+        server.wait_for("busy began")
+        for number in range(10):
+            opened.send(f"{number}")
+        server.terminate()
+        server.wait_for(r"\]: draining \(")
+        assert [opened.recv(timeout=10) for _ in range(10)] == [f"{n}" for n in range(10)]
+        assert close_code(opened, within=10) == SERVICE_RESTART
+        assert server.wait() == 0
+    assert "0 completed, 1 closed, 0 cancelled, 0 aborted" in server.log

@@ -7,7 +7,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
-.PHONY: demo test lint types check clients versions bench network rollout exhausted inits suites docs docs-serve proxies package clean
+.PHONY: demo test integration lint types check clients versions bench network rollout exhausted inits suites docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.
 demo: $(VENV)/demo
@@ -16,29 +16,38 @@ demo: $(VENV)/demo
 		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws \
 		--sse-path /events --deadline 10
 
-# Most tests wait for a server more than they compute: more of them at once than there are cores. What runs in bare
-# threads (the watchdog, the control socket, the report of the exit) is tested, and cannot be measured; nor can a process
-# that is killed, now and then one of the tests' own. 93 is usual, and 90 was seen: hence 88.
+# Most tests wait for a server more than they compute: more of them at once than there are cores.
+PYTEST := $(BIN)/python -m pytest
+
+# What this package does by itself: every folder of tests/ but tests/integration. A few minutes.
 test: $(VENV)/dev
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal -m "not alone"
-	$(BIN)/coverage run -m pytest -m alone
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=88
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "not alone" --ignore tests/integration
+	$(PYTEST) -m alone --ignore tests/integration
+
+# What it does with programs of others: frameworks, clients, proxies, servers. `make proxies` brings some that are large.
+integration: $(VENV)/integration
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "not alone" tests/integration
+	$(PYTEST) -m alone tests/integration
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check --output-format concise $(SOURCES)
 
-types: $(VENV)/dev
+types: $(VENV)/integration
 	$(BIN)/mypy
 
-check: lint types test
+# Everything. Bare threads (the watchdog, the control socket, the report of the exit) are tested, and cannot be measured;
+# nor can a process that a test kills.
+check: lint types
+	$(BIN)/coverage erase
+	$(MAKE) test integration PYTEST='$(BIN)/coverage run -m pytest'
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=88
 
 # Each drain under official clients (OpenAI, MCP, event streams, WebSockets) ROUNDS times, on both event loops. With 20
 # rounds it takes an hour; not part of CI, which runs each drain once.
-clients: $(VENV)/dev
-	ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -n $(JOBS) tests/clients
+clients: $(VENV)/integration
+	ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -n $(JOBS) tests/integration/clients
 
 # With the oldest releases that pyproject.toml allows on the oldest Python, the newest elsewhere.
 versions:
@@ -68,7 +77,7 @@ exhausted: $(VENV)/dev
 
 # `systemctl stop` under a systemd of its own, and `podman stop` with and without an init. As root; skips what is missing.
 inits: $(VENV)/dev
-	INITS=1 $(BIN)/python -m pytest -rs tests/e2e/test_inits.py
+	INITS=1 $(BIN)/python -m pytest -rs tests/integration/test_inits.py
 
 # The tests of uvicorn, Starlette, FastAPI, sse-starlette and asgi-lifespan, plain and with the middleware around every
 # app: what differs, and is not meant. They come from PyPI. A quarter of an hour, not part of CI.
@@ -76,12 +85,12 @@ suites: $(VENV)/dev
 	$(BIN)/python -m tests.suites
 
 # The parts of the pages that the code knows best, and the site in site/. No network is used.
-docs: $(VENV)/dev
+docs: $(VENV)/integration
 	$(BIN)/python docs/generate.py
 	rm -rf site
 	$(BIN)/zensical build --strict
 
-docs-serve: $(VENV)/dev
+docs-serve: $(VENV)/integration
 	$(BIN)/zensical serve
 
 # Caddy, Envoy and Traefik, Helm, Compose and hadolint, for the tests that are skipped without them.
@@ -121,6 +130,10 @@ $(VENV)/package: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev --group docs --group clients --group frameworks --group manifests --group servers
+	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev
+	@touch $@
+
+$(VENV)/integration: pyproject.toml | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --group docs --group clients --group frameworks --group manifests --group servers
 	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/mcp-1 --no-deps 'mcp<2' pydantic-settings
 	@touch $@

@@ -23,7 +23,7 @@ RUN_ELSEWHERE = (
     *("first-rollout.md", "frameworks.md", "mcp.md"),
     *("opentelemetry.md", "read-the-log.md", "socketio.md"),
 )
-"""Their examples are for processes of their own, in which `e2e/` runs each."""
+"""Their examples are for processes of their own, in which `integration/` runs each."""
 
 
 def all_examples() -> list[Any]:

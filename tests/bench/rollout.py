@@ -30,7 +30,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from e2e.pods import Deployment, replace_pods
-from e2e.proxies import PROXIES, WITHOUT_CHECKS
+from integration.proxies import PROXIES, WITHOUT_CHECKS
 from support.client import CutError, get, is_refused
 from support.network import network
 from support.polling import wait_until
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from e2e.pods import Hook
-    from e2e.proxies import Ports
+    from integration.proxies import Ports
 
 App = Literal["e2e.app:app", "e2e.app:bare"]
 

@@ -32,7 +32,7 @@ class Program:
         return self.app.replace("_app:app", "").replace("_app:", " ")
 
     def command(self, port: int) -> list[str]:
-        module = f"frameworks.programs.{self.app}"
+        module = f"integration.frameworks.programs.{self.app}"
         if ":" not in self.app:
             return [sys.executable, "-m", module, str(port)]
         server = [sys.executable, "-m", "uvicorn", module, "--no-access-log"]

@@ -42,7 +42,7 @@ def serving(directory: Path, kind: str, loop: str, *, lame_duck: float, grace: f
     sdk = "fastmcp" if kind == "fastmcp" else "mcp"
     # Version 1 logs with rich, which breaks lines at the width of a terminal.
     env = {"APP_SDK": sdk, "PYTHONPATH": search_path(kind), "COLUMNS": "400"}
-    app = "clients.programs.mcp_app:app"
+    app = "integration.clients.programs.mcp_app:app"
     return uvicorn(
         directory,
         app=app,
@@ -58,7 +58,7 @@ def serving(directory: Path, kind: str, loop: str, *, lame_duck: float, grace: f
 
 def client_of(server: Server, kind: str, seconds: float, patience: float) -> subprocess.Popen[str]:
     url = f"http://127.0.0.1:{server.port}/mcp"
-    program = [sys.executable, "-m", "clients.programs.mcp_client"]
+    program = [sys.executable, "-m", "integration.clients.programs.mcp_client"]
     return subprocess.Popen(
         [*program, url, kind, str(SESSIONS), str(seconds), str(patience)],
         env={**os.environ, "PYTHONPATH": search_path(kind)},

@@ -49,7 +49,7 @@ def server(name: str, app: str, directory: Path, *, env: dict[str, str] | None =
     program, *arguments = SERVERS[name]
     need("fastapi", program)
     port = free_port()
-    filled = [each.format(app=f"e2e.passive_app:{app}", port=port) for each in arguments]
+    filled = [each.format(app=f"integration.passive_app:{app}", port=port) for each in arguments]
     command = [sys.executable, "-m", program, *filled]
     return Server(command, directory, port=port, env=env, ready_path="/", measured=False)
 
@@ -206,7 +206,7 @@ def test_a_function_on_mangum_answers_any_number_of_events() -> None:
         warnings.simplefilter("error")
         logging.basicConfig()
         from mangum import Mangum
-        from e2e import passive_app
+        from integration import passive_app
 
         class Context:
             aws_request_id = "1"

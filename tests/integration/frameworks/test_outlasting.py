@@ -22,7 +22,7 @@ def serving(directory: Path, app: str, http: str, loop: str, *, cancel: float) -
     return uvicorn(
         directory,
         *factory,
-        app=f"frameworks.programs.outlasting_app:{app}",
+        app=f"integration.frameworks.programs.outlasting_app:{app}",
         http=http,
         loop=loop,
         lame_duck=0.3,

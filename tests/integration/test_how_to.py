@@ -9,14 +9,13 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from e2e.crowd import Crowd, reads
+from e2e.test_websocket import SERVICE_RESTART, close_code, websocket
 from support.client import Client
 from support.docs import how_to
 from support.need import need
 from support.polling import eventually, wait_until
 from support.server import Server, uvicorn
-
-from .crowd import Crowd, reads
-from .test_websocket import SERVICE_RESTART, close_code, websocket
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,7 @@
 """A server as vLLM starts it: its own handler of SIGTERM in the loop, which cancels `serve()`.
 
-`python -m frameworks.programs.vllm_like PORT`. Tokens are streamed to a POST; an engine lives in a
-task beside the server.
+`python -m integration.frameworks.programs.vllm_like PORT`. Tokens are streamed to a POST; an engine
+lives in a task beside the server.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A proxy as litellm's: `uvicorn.run` in a program, jobs in the lifespan, streams of an upstream.
 
-`python -m frameworks.programs.litellm_like PORT`. The upstream is in the same process, for tests.
+`python -m integration.frameworks.programs.litellm_like PORT`. The upstream is in the same process,
+for tests.
 """
 
 from __future__ import annotations

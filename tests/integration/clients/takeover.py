@@ -46,7 +46,7 @@ async def takeover(directory: Path, *args: str, loop: str) -> AsyncIterator[Take
                 "--fd",
                 str(fd),
                 *args,
-                app="clients.programs.live_app:app",
+                app="integration.clients.programs.live_app:app",
                 loop=loop,
                 ready="Uvicorn running on|Application startup complete",
                 pass_fds=(fd,),

@@ -96,7 +96,12 @@ async def test_answers_that_fit_into_the_grace_period_are_whole(
     """Those in flight at the stop, and those that are asked for in the lame duck."""
     need("openai", "sse_starlette", "fastapi.sse")
     async with uvicorn(
-        tmp_path, app="clients.programs.chat_app:app", loop=loop, lame_duck=3, grace=30, cleanup=5
+        tmp_path,
+        app="integration.clients.programs.chat_app:app",
+        loop=loop,
+        lame_duck=3,
+        grace=30,
+        cleanup=5,
     ) as server:
         client = Client(server.port, framework)
         async with anyio.create_task_group() as tasks:
@@ -125,7 +130,12 @@ async def test_an_answer_that_takes_longer_raises_after_its_part_or_is_a_503(
 ) -> None:
     need("openai", "sse_starlette", "fastapi.sse")
     async with uvicorn(
-        tmp_path, app="clients.programs.chat_app:app", loop=loop, lame_duck=0.5, grace=2, cleanup=5
+        tmp_path,
+        app="integration.clients.programs.chat_app:app",
+        loop=loop,
+        lame_duck=0.5,
+        grace=2,
+        cleanup=5,
     ) as server:
         client = Client(server.port, framework)
         async with anyio.create_task_group() as tasks:

@@ -23,12 +23,12 @@ import socket
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from .gunicorn import shares_sockets_with_siblings_only, worker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from .listener import Others
     from .touchpoints import Server
@@ -42,6 +42,10 @@ Later it counts as some other child of the parent, which has only inherited the 
 
 LOOK_PERIOD: Final = 0.05
 """Seconds between two looks at the siblings."""
+
+TURN: Final = 0.005
+"""Seconds that one call may look. A sibling with thousands of descriptors takes longer, as does a
+parent with hundreds of other children. The next call goes on; the event loop runs in between."""
 
 Marker = Literal["stopping", "closed"]
 MARKERS: Final[tuple[Marker, ...]] = ("stopping", "closed")
@@ -103,34 +107,55 @@ class SharedSockets:
     Args:
         sockets: the listening sockets.
         parent: the pid of the siblings' parent, by default that of this process's parent.
+        turn: how many seconds one call of `others` may take.
     """
 
-    def __init__(self, sockets: Iterable[socket.socket], *, parent: int | None = None) -> None:
+    def __init__(
+        self, sockets: Iterable[socket.socket], *, parent: int | None = None, turn: float = TURN
+    ) -> None:
         self._parent = os.getppid() if parent is None else parent
         self._inodes = frozenset(os.fstat(each.fileno()).st_ino for each in sockets)
         self._known: dict[int, Process] = {}
+        self._turn = turn
         self._look_at = -1.0
+        self._looking: Look | None = None
+        """A look that is under way: it is too long for one turn."""
         self._others: Others = "undecided"
 
     def others(self) -> Others:
         """Return what the siblings do with the sockets now."""
         now = time.monotonic()
         if self._others == "undecided" and now >= self._look_at:
-            self._look_at = now + LOOK_PERIOD
+            if self._looking is None:
+                self._looking = self._look()
             try:
-                self._others = self._look()
+                next(self._looking)
+                while time.monotonic() < now + self._turn:
+                    next(self._looking)
+            except StopIteration as end:
+                self._others, self._looking = end.value, None
+                self._look_at = now + LOOK_PERIOD
             except OSError:  # /proc does not show the siblings
-                self._others = "serve"
+                self._others, self._looking = "serve", None
         return self._others
 
-    def _look(self) -> Others:
-        siblings = set(_children(self._parent)) - {os.getpid()}
-        answers = {
-            self._known.setdefault(pid, Process(pid)).use_of(self._inodes) for pid in siblings
-        }
-        if "serve" in answers:
-            return "serve"
-        return "undecided" if "undecided" in answers else "none"
+    def _look(self) -> Look:
+        siblings = self._siblings()
+        decided = True
+        for pid in siblings:
+            answer = yield from self._known.setdefault(pid, Process(pid)).use_of(self._inodes)
+            if answer == "serve":
+                return answer
+            decided = decided and answer == "none"
+        # A worker that has started since then is looked at the next time.
+        return "none" if decided and self._siblings() <= siblings else "undecided"
+
+    def _siblings(self) -> set[int]:
+        return set(_children(self._parent)) - {os.getpid()}
+
+
+Look: TypeAlias = "Generator[None, None, Others]"
+"""A look in small steps, which returns what was found."""
 
 
 class Process:
@@ -145,13 +170,14 @@ class Process:
         """Return the abstract name of *marker*. A later process of the same pid has another."""
         return b"\0graceful_asgi.%s.%d.%d" % (marker.encode(), self._pid, self._started)
 
-    def use_of(self, inodes: frozenset[int]) -> Others:
-        """Return what the process does with the sockets that have these inodes."""
+    def use_of(self, inodes: frozenset[int]) -> Look:
+        """Find out what the process does with the sockets that have these inodes."""
+        yield
         if self._has_set("closed"):
             return "none"
         stops = self._has_set("stopping")
         try:
-            holds, waits = self._look_at_descriptors(inodes)
+            holds, waits = yield from self._look_at_descriptors(inodes, look_for_epoll=not stops)
         except PermissionError:  # it has changed its user, as gunicorn's workers may
             return "undecided" if stops else "serve"
         except (FileNotFoundError, ProcessLookupError):  # it has ended
@@ -181,22 +207,27 @@ class Process:
             )
             return bool(pid == self._pid and uid == os.geteuid())
 
-    def _look_at_descriptors(self, inodes: frozenset[int]) -> tuple[bool, bool]:
-        """Return whether the process has one of the sockets, and whether it accepts."""
-        holds = waits = False
+    def _look_at_descriptors(
+        self, inodes: frozenset[int], *, look_for_epoll: bool
+    ) -> Generator[None, None, tuple[bool, bool]]:
+        """Find out whether the process has one of the sockets, and whether it accepts."""
+        holds, waits = False, not look_for_epoll
         links = {f"socket:[{inode}]" for inode in inodes}
-        # A loop has its epoll before its connections, so the low numbers are looked at first.
-        for descriptor in sorted(map(int, os.listdir(f"/proc/{self._pid}/fd"))):
-            with contextlib.suppress(FileNotFoundError):
-                link = os.readlink(f"/proc/{self._pid}/fd/{descriptor}")
-                holds = holds or link in links
-                if link == "anon_inode:[eventpoll]":
-                    waits = waits or not inodes.isdisjoint(self._registered(descriptor))
-            if holds and waits:
-                break
+        # In the order of their numbers (fs/proc/fd.c, `proc_readfd_common`). A server has its
+        # listener and its epoll before its connections, so they are found soon.
+        with os.scandir(f"/proc/{self._pid}/fd") as descriptors:
+            for descriptor in descriptors:
+                with contextlib.suppress(FileNotFoundError):
+                    link = os.readlink(descriptor.path)
+                    holds = holds or link in links
+                    if link == "anon_inode:[eventpoll]":
+                        waits = waits or not inodes.isdisjoint(self._registered(descriptor.name))
+                if holds and waits:
+                    break
+                yield
         return holds, waits
 
-    def _registered(self, epoll: int) -> Iterator[int]:
+    def _registered(self, epoll: str) -> Iterator[int]:
         """Yield the inodes of what is registered in one of its epolls."""
         with open(f"/proc/{self._pid}/fdinfo/{epoll}", "rb") as file:
             for line in file:

@@ -39,6 +39,8 @@ for order in sys.stdin:
         epoll.register(held[0], select.EPOLLIN)
     elif verb == "close":
         held.pop().close()
+    elif verb == "open":
+        held += [os.open(os.devnull, os.O_RDONLY) for _ in range(int(arguments[0]))]
     elif verb == "set":
         markers.set(arguments[0])
     elif verb == "forge":
@@ -95,7 +97,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 def seen(listener: socket.socket) -> str:
-    return SharedSockets([listener], parent=os.getpid()).others()
+    return SharedSockets([listener], parent=os.getpid(), turn=60).others()
 
 
 def test_a_sibling_that_waits_for_connections_serves(listener: socket.socket) -> None:
@@ -144,12 +146,51 @@ def test_a_child_of_the_parent_that_never_accepts_is_no_worker_that_starts(
 
 def test_an_answer_is_looked_for_until_it_is_decided(listener: socket.socket) -> None:
     with Worker(listener) as one:
-        shared = SharedSockets([listener], parent=os.getpid())
+        shared = SharedSockets([listener], parent=os.getpid(), turn=60)
         assert shared.others() == "undecided"
         one.does("accept")
         wait_until(lambda: shared.others() == "serve", "the worker that has started")
         one.does("set closed")
         assert shared.others() == "serve", "who has been told that somebody serves has left"
+
+
+def calls_until_decided(shared: SharedSockets) -> tuple[int, str]:
+    calls = 1
+    while (others := shared.others()) == "undecided":
+        calls += 1
+    return calls, others
+
+
+def test_a_long_look_goes_on_at_the_next_call(listener: socket.socket) -> None:
+    """The event loop must not wait for a sibling with thousands of descriptors."""
+    with Worker(None) as child:
+        child.does("open 500")
+        shared = SharedSockets([listener], parent=os.getpid(), turn=0)
+        calls, others = calls_until_decided(shared)
+        assert others == "none"
+        assert calls > 500, "one call looks at one descriptor"
+
+
+def test_a_sibling_that_serves_is_found_before_its_connections_are_looked_at(
+    listener: socket.socket,
+) -> None:
+    with Worker(listener) as serving:
+        serving.does("accept").does("open 500")
+        shared = SharedSockets([listener], parent=os.getpid(), turn=0)
+        calls, others = calls_until_decided(shared)
+        assert others == "serve"
+        assert calls < 100
+
+
+def test_a_worker_that_starts_during_a_long_look_is_looked_at(listener: socket.socket) -> None:
+    """It lifts the limits of a worker that stops. They must not be set after that."""
+    with Worker(None) as child:
+        child.does("open 500")
+        shared = SharedSockets([listener], parent=os.getpid(), turn=0)
+        assert shared.others() == "undecided"
+        with Worker(listener) as starting:
+            starting.does("accept")
+            assert calls_until_decided(shared)[1] == "serve"
 
 
 @pytest.mark.parametrize("marker", ["stopping", "closed"])
@@ -198,11 +239,11 @@ if sibling == 0:
         markers.set({b"s": "stopping", b"c": "closed"}[order])
         os.write(answers[1], b".")
     os._exit(0)
-print(SharedSockets([listener], parent=os.getpid()).others())
+print(SharedSockets([listener], parent=os.getpid(), turn=60).others())
 for order in b"sc":
     os.write(orders[1], bytes([order]))
     os.read(answers[0], 1)
-    print(SharedSockets([listener], parent=os.getpid()).others())
+    print(SharedSockets([listener], parent=os.getpid(), turn=60).others())
 """
 
 
@@ -238,7 +279,7 @@ def test_no_privilege_is_needed(listener: socket.socket) -> None:
         pytest.skip("has none to give up")
     program = (
         "import socket, sys; from graceful_asgi._servers.shared_sockets import SharedSockets; "
-        "print(SharedSockets([socket.socket(fileno=int(sys.argv[1]))]).others())"
+        "print(SharedSockets([socket.socket(fileno=int(sys.argv[1]))], turn=60).others())"
     )
     with Worker(listener) as one:
         one.does("accept")

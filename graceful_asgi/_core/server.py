@@ -52,7 +52,10 @@ class ServerAdapter(Protocol):
         """Stop accepting, without losing a connection."""
 
     def is_idle(self) -> bool:
-        """Return True if nothing is open or running that the registry does not count."""
+        """Return True if nothing is open or running that the registry does not count.
+
+        After False the adapter wakes the drain (`Notifier.wake`) when that may have changed.
+        """
 
     def cut_answers(self) -> int:
         """Abort each response that is sent in part, so that it cannot look complete.

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import log
 from .connections import Connections
 from .descriptors import SpareDescriptors
+from .idle_watch import IdleWatch
 from .listener import AcceptQueue, accept_again, close_listeners
 from .shared_sockets import Markers, SharedSockets, may_have_siblings
 from .socket_file import SocketFile, take_over_removal
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from .listener import Others
     from .touchpoints import Server
@@ -29,10 +31,17 @@ SPARE_DESCRIPTORS: Final = 4
 
 
 class UvicornAdapter:
-    """The `ServerAdapter` of one uvicorn server."""
+    """The `ServerAdapter` of one uvicorn server.
 
-    def __init__(self, server: Server) -> None:
+    Args:
+        server: the server.
+        wake: is called when `is_idle` may have become True. It has to be idempotent.
+    """
+
+    def __init__(self, server: Server, wake: Callable[[], object]) -> None:
         self._server = server
+        self._wake = wake
+        self._idle_watch = IdleWatch(server, wake)
         self._connections = Connections(server)
         self._spare = SpareDescriptors()
         self._markers: Markers | None = None
@@ -104,6 +113,7 @@ class UvicornAdapter:
     async def close_listener(self) -> None:
         """Begin to close every listener. Until that is done `is_idle` returns False."""
         self._closing = asyncio.ensure_future(self._close_listener())
+        self._closing.add_done_callback(lambda task: self._wake())
         await asyncio.sleep(0)
 
     async def _close_listener(self) -> None:
@@ -111,7 +121,9 @@ class UvicornAdapter:
             round_trip_time = self._connections.longest_round_trip()
             if self._server.config.ssl is not None:
                 period = HANDSHAKE_PERIOD + HANDSHAKE_ROUND_TRIPS * round_trip_time
-                self._settled_at = asyncio.get_running_loop().time() + period
+                loop = asyncio.get_running_loop()
+                self._settled_at = loop.time() + period
+                loop.call_at(self._settled_at, self._wake)
             async for connection in close_listeners(
                 self._server.servers,
                 self._spare,
@@ -121,7 +133,7 @@ class UvicornAdapter:
             ):
                 task = asyncio.ensure_future(self._take(connection, round_trip_time))
                 self._taking.add(task)
-                task.add_done_callback(self._taking.discard)
+                task.add_done_callback(self._taken)
         except OSError as exc:
             log.caution(
                 "the listener is closed, and its accept queue could not be emptied: %s", exc
@@ -133,6 +145,10 @@ class UvicornAdapter:
                 server.close()
             if self.socket_file is not None and take_over_removal(self._server.config):
                 self.socket_file.remove()
+
+    def _taken(self, task: asyncio.Task[Any]) -> None:
+        self._taking.discard(task)
+        self._wake()
 
     async def _take(self, connection: socket.socket, round_trip_time: float) -> None:
         server, config = self._server, self._server.config
@@ -162,10 +178,14 @@ class UvicornAdapter:
         await self._connections.sweep(time_left)
 
     def is_idle(self) -> bool:
-        """Return True if no connection is open or under way, and no ASGI call is running."""
+        """Return True if no connection is open or under way, and no ASGI call is running.
+
+        After False the drain is woken when that may have changed.
+        """
         if self._closing is not None and not self._closing.done():
             return False
         if self._connections or self._taking or self._server.server_state.tasks:
+            self._idle_watch.watch_what_is_left()
             return False
         return asyncio.get_running_loop().time() >= self._settled_at
 

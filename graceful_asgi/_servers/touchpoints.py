@@ -43,11 +43,14 @@ class Http1Cycle(Cycle, Protocol):
 
 
 class Connection(Protocol):
-    """A protocol object in `server_state.connections`. HTTP/1 has `cycle`, HTTP/2 `cycles`."""
+    """A protocol object in `server_state.connections`. HTTP/1 has `cycle`, HTTP/2 `cycles`.
+
+    `connection_lost` is wrapped on the instance."""
 
     transport: Transport
 
     def shutdown(self) -> None: ...
+    def connection_lost(self, exc: Exception | None, /) -> None: ...
 
 
 class Http2Codec(Protocol):

@@ -56,7 +56,7 @@ class UvicornHook:
         self.in_main_thread = threading.current_thread() is threading.main_thread()
         self.finished = False
         self._process = HostProcess.of_server()
-        self._adapter = UvicornAdapter(server)
+        self._adapter = UvicornAdapter(server, drainer.notifier.wake)
         self._signal_watch = SignalWatch(
             server,
             in_main_thread=self.in_main_thread,
@@ -343,6 +343,8 @@ class UvicornHook:
                 await self._adapter.sweep(drainer.time_left())
             if drainer.loop_monitor is not None:
                 drainer.loop_monitor.beat()
+            # For what gives no event, as an upgrade to a WebSocket that uvicorn refuses by itself:
+            # another connection has taken the place of the one that is watched.
             drainer.notifier.wake()
             await asyncio.sleep(TICK_PERIOD)
 

@@ -9,10 +9,12 @@ import asyncio
 import importlib
 import inspect
 import signal
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
+from support.certificate import certificate_options
 from support.client import open_request
 from support.polling import PATIENCE, eventually
 from support.server import RecordingApp, uvicorn_config, uvicorn_in_loop
@@ -22,6 +24,7 @@ from graceful_asgi._servers import touchpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -314,6 +317,38 @@ async def test_a_connection_closes_after_an_answer_whose_cycle_is_not_to_be_kept
         answer = await asyncio.wait_for(reader.read(), PATIENCE)
         assert answer.endswith(b"0\r\n\r\n")
         writer.close()
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools", "zttp"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_a_transport_calls_connection_lost_where_we_put_it(
+    http: str, tls: bool, tmp_path: Path
+) -> None:
+    """On the instance, in the middle of its life. By then the class's own has emptied the set."""
+    options: dict[str, Any] = certificate_options(tmp_path) if tls else {}
+    async with uvicorn_in_loop(RecordingApp(), http=http, **options) as (server, port):
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting if tls else None)
+        connections: set[Any] = server.server_state.connections
+        await eventually(lambda: connections)
+        (connection,) = connections
+        uvicorns, left = connection.connection_lost, []
+
+        def connection_lost(exc: Exception | None) -> None:
+            uvicorns(exc)
+            left.append(len(connections))
+
+        connection.connection_lost = connection_lost
+        writer.close()
+        await eventually(lambda: left)
+        assert left == [0]
+
+
+@pytest.mark.parametrize("name", WEBSOCKETS)
+async def test_a_websocket_protocol_calls_connection_lost_where_we_put_it(name: str) -> None:
+    connection = await make(name, "websockets")
+    connection.connection_lost = print  # slots would refuse it
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools", "zttp"])

@@ -22,14 +22,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from e2e.networked import Case, Stopped, stop_under_traffic
+from integration.networked import Case, Stopped, stop_under_traffic
 from support.network import network
 from support.traffic import Counted, TrafficPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from e2e.networked import Program, Stop
+    from integration.networked import Program, Stop
     from support.network import Network
 
 DELAYS: Final = (0.0, 0.005, 0.02, 0.08)

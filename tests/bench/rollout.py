@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import anyio
 import anyio.to_thread
 import pytest
-from e2e.pods import Deployment, replace_pods
+from integration.pods import Deployment, replace_pods
 from integration.proxies import PROXIES, WITHOUT_CHECKS
 from support.client import CutError, get, is_refused
 from support.network import network
@@ -41,7 +41,7 @@ from support.traffic import Counted, Traffic, TrafficPlan
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from e2e.pods import Hook
+    from integration.pods import Hook
     from integration.proxies import Ports
 
 App = Literal["e2e.app:app", "e2e.app:bare"]

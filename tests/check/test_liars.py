@@ -126,14 +126,13 @@ def test_a_rejection_may_be_allowed() -> None:
     assert ended.server["requests"]["before"]["rejected"] == 0
 
 
-@pytest.mark.parametrize("time", range(2))
-def test_an_honest_server_passes_every_time(time: int) -> None:
-    """Ten times in all. A listener that is simply closed loses a request now and then."""
+def test_an_honest_server_passes_every_time() -> None:
+    """A listener that is simply closed loses a request now and then."""
     app = "check.server.programs.app:graceful"
     periods = {"GRACEFUL_LAME_DUCK_PERIOD": "0.3", "GRACEFUL_CLEANUP_PERIOD": "1"}
-    ended = run("check", app, *SHORT, *PATHS, "--json", "--rounds", "5", env=periods)
+    ended = run("check", app, *SHORT, *PATHS, "--json", "--rounds", "4", env=periods)
     assert ended.code == 0, ended.out + ended.err
-    assert ended.server["runs"] == 5
+    assert ended.server["runs"] == 4
     assert ended.server["faults"] == []
     for name in ("keep-alive", "event stream", "WebSocket", "WebSocket replies"):
         assert ended.scenario(name)["result"] == "passed"

@@ -44,9 +44,9 @@ def test_what_is_in_flight_finishes_as_on_plain_uvicorn(
     tmp_path: Path, loop: str, beside: ThreadPoolExecutor
 ) -> None:
     (tmp_path / "strange_app.py").write_text(STRANGE_APP)
-    with uvicorn(tmp_path, app="strange_app:app", loop=loop, lame_duck=0.2, grace=8) as server:
+    with uvicorn(tmp_path, app="strange_app:app", loop=loop, lame_duck=0.2, grace=4) as server:
         assert get(server.port, "/strange").status == 200
-        slow = beside.submit(get, server.port, "/slow?s=2")
+        slow = beside.submit(get, server.port, "/slow?s=1")
         server.wait_for("slow began")
         server.signal(signal.SIGTERM)
         server.wait_for("the drain failed; uvicorn shuts down by itself")

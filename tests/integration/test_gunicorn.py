@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from e2e.loaded import PLAN, loaded, logged
 from support.client import Client, get, is_refused
 from support.need import need
 from support.polling import wait_until
@@ -19,8 +20,6 @@ from support.server import ROOM, Server
 from graceful_asgi._check.result.verdict import Trial, judge
 from graceful_asgi._check.scenarios.load import Load
 from graceful_asgi._check.trial import run_trial
-
-from .loaded import PLAN, loaded, logged
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

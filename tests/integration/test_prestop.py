@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import anyio.to_thread
 import pytest
+from e2e.endpoint import TOKEN
 from support.client import Client
 from support.ports import free_port
 from support.server import Server
 
 from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.scenarios.load import Load
-
-from .endpoint import TOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 import anyio.to_thread
+from e2e.endpoint import TOKEN
 from support.network import SERVER
 from support.server import Server
 from support.traffic import Counted, Traffic, TrafficPlan
 
 from graceful_asgi._check.load.client import connect
 from graceful_asgi._check.load.request import Request
-
-from .endpoint import TOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""What all test modules share: the event loops, an environment without a policy, threads."""
+"""What all test modules share: event loops, an environment without a policy, threads, networks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import coverage
 import pytest
 from hypothesis import HealthCheck, settings
+from support.network import DELAYS, make_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from support.network import Network
 
 # A busy machine is slow, and that is no failure.
 settings.register_profile(
@@ -31,6 +34,16 @@ def _no_policy_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in tuple(os.environ):
         if variable.startswith("GRACEFUL_"):
             monkeypatch.delenv(variable)
+
+
+@pytest.fixture(scope="module", params=DELAYS, ids=lambda delay: f"{delay * 1000:g} ms")
+def network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    """A network with a delay, one after the other; `@over(0.02)` names the delay of a test.
+
+    Tests of a module share it, so a server has to be gone at the end of its test.
+    """
+    with make_network(request.param) as made:
+        yield made
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from integration.networked import Case, Stopped, stop_under_traffic
-from support.network import network
+from support.network import make_network
 from support.traffic import Counted, TrafficPlan
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ def _counted(line: dict[str, Any]) -> Counted:
 def stop_once(job: Job, network: Network, tally: Tally) -> None:
     """Start the job's server, stop it in the midst of traffic, and count."""
     case = job.next_case()
-    with tempfile.TemporaryDirectory() as directory:
-        stopped = stop_under_traffic(case, network, Path(directory))
+    stopped = stop_under_traffic(case, network)
     tally.write(job, case, stopped)
     job.add(stopped.counted, stopped.exit_code)
     counted = stopped.counted
@@ -195,7 +194,7 @@ def count(all_jobs: list[Job], tally: Tally, at_once: int) -> None:
     with ExitStack() as stack:
         for job in all_jobs:
             if not job.is_done:
-                waiting.put((job, stack.enter_context(network(job.delay))))
+                waiting.put((job, stack.enter_context(make_network(job.delay))))
         with ThreadPoolExecutor(at_once) as pool:
             for each in [pool.submit(work) for _ in range(at_once)]:
                 each.result()

@@ -32,7 +32,7 @@ import pytest
 from integration.pods import Deployment, replace_pods
 from integration.proxies import PROXIES, WITHOUT_CHECKS
 from support.client import CutError, get, is_refused
-from support.network import network
+from support.network import make_network
 from support.polling import wait_until
 from support.ports import free_port
 from support.server import Server, uvicorn
@@ -228,7 +228,7 @@ def worse(ours: RollOut, plain: RollOut) -> Iterator[str]:
 def replace_all_pods(times: int) -> Iterator[str]:
     """Replace pods with every hook; yield what went wrong."""
     for hook, workers in itertools.product(HOOKS, (1, 2)):
-        with tempfile.TemporaryDirectory() as directory, network(LATENCY) as made:
+        with tempfile.TemporaryDirectory() as directory, make_network(LATENCY) as made:
             deployment = Deployment(hook=hook, workers=workers)
             replaced = replace_pods(deployment, made, Path(directory), times=times)
         line = (

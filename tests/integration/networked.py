@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
+import tempfile
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import anyio
-from support.network import SERVER, SERVER_IPV6, UNPRIVILEGED
+from support.network import SERVER, SERVER_IPV6, UNPRIVILEGED, USER, need_unprivileged
 from support.polling import PATIENCE
 from support.server import Server
 from support.traffic import Counted, Traffic, TrafficPlan
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.network import Network
 
 PORT = 8000
@@ -49,6 +50,11 @@ class Case:
         rest += [] if self.privileged else ["unprivileged"]
         return f"{named}{workers}, {', '.join(rest)}"
 
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What makes a command run as the user of the server."""
+        return () if self.privileged else UNPRIVILEGED
+
     def server(self, directory: Path) -> Server:
         """Return the server, not started."""
         program = ["graceful_asgi", "run"] if self.program == "run" else ["uvicorn"]
@@ -56,7 +62,7 @@ class Case:
         workers = ["--workers", str(self.workers)] if self.workers > 1 else []
         return Server(
             [
-                *(() if self.privileged else UNPRIVILEGED),
+                *self.prefix,
                 *(sys.executable, "-m", *program, app, *workers, "--no-access-log"),
                 *("--host", self.host, "--port", str(PORT), "--loop", self.loop),
             ],
@@ -82,9 +88,17 @@ class Stopped:
     seconds: float
 
 
-def stop_under_traffic(case: Case, network: Network, directory: Path) -> Stopped:
+def stop_under_traffic(case: Case, network: Network) -> Stopped:
     """Start the server, stop it in the midst of traffic, and count."""
-    server = case.server(directory)
+    # Not a directory of pytest, which is open to its owner alone.
+    with tempfile.TemporaryDirectory() as directory:
+        if not case.privileged:
+            need_unprivileged()
+            os.chown(directory, USER, USER)
+        return _stop_one(case, network, case.server(Path(directory)))
+
+
+def _stop_one(case: Case, network: Network, server: Server) -> Stopped:
     with network.on_server(), server:
         server.wait_for("Application startup complete", count=case.workers)
         with network.on_client():
@@ -102,7 +116,15 @@ async def _stop(case: Case, server: Server, delay: float) -> Counted:
         traffic.mark()
         if case.stop == "drain, SIGTERM":
             await anyio.run_process(
-                [sys.executable, "-m", "graceful_asgi", "drain", "--resume-after", "30"],
+                [
+                    *case.prefix,
+                    sys.executable,
+                    "-m",
+                    "graceful_asgi",
+                    "drain",
+                    "--resume-after",
+                    "30",
+                ],
                 env=server.env,
             )
         server.signal(signal.SIGINT if case.stop == "SIGINT" else signal.SIGTERM)

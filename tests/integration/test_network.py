@@ -8,15 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.network import network
+from support.network import over
 
 from .networked import Case, stop_under_traffic
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from support.network import Network
+
+    from .networked import Stopped
 
 CASES = [
-    (0.0, Case()),
     (0.02, Case(loop="uvloop", ipv6=True, privileged=False)),
     (0.15, Case(lame_duck=0.5)),
     (0.15, Case(stop="SIGINT", privileged=False)),
@@ -29,25 +30,31 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("delay", "case"), CASES, ids=lambda value: str(value))
-def test_no_request_is_lost(delay: float, case: Case, tmp_path: Path) -> None:
-    with network(delay) as made:
-        stopped = stop_under_traffic(case, made, tmp_path)
+def test_no_request_is_lost_at_any_distance(network: Network) -> None:
+    assert_nothing_lost(stop_under_traffic(Case(), network))
+
+
+@pytest.mark.parametrize(("network", "case"), CASES, indirect=["network"], ids=str)
+def test_no_request_is_lost(network: Network, case: Case) -> None:
+    assert_nothing_lost(stop_under_traffic(case, network))
+
+
+def assert_nothing_lost(stopped: Stopped) -> None:
     assert stopped.counted.lost == {}, stopped.counted
     assert stopped.counted.failed == {}
     assert stopped.counted.answered > 50
     assert stopped.exit_code == 0
 
 
+@over(0.02)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_plain_uvicorn_loses_some_in_the_same_traffic(workers: int, tmp_path: Path) -> None:
-    with network(0.02) as made:
-        case = Case(program="plain uvicorn", workers=workers)
-        assert stop_under_traffic(case, made, tmp_path).counted.lost.total() > 0
+def test_plain_uvicorn_loses_some_in_the_same_traffic(workers: int, network: Network) -> None:
+    case = Case(program="plain uvicorn", workers=workers)
+    assert stop_under_traffic(case, network).counted.lost.total() > 0
 
 
-def test_a_stop_takes_no_longer_than_the_network(tmp_path: Path) -> None:
+@over(0.0)
+def test_a_stop_takes_no_longer_than_the_network(network: Network) -> None:
     """Without a delay nobody is dropped, who would try again after a second."""
-    with network(0.0) as made:
-        stopped = stop_under_traffic(Case(), made, tmp_path)
+    stopped = stop_under_traffic(Case(), network)
     assert stopped.counted.slower_than(0.5) == 0, stopped.counted

@@ -8,21 +8,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.network import network
+from support.network import over
 
 from .pods import Deployment, Hook, replace_pods
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from support.network import Network
+
+pytestmark = over(0.005)
+
 
 @pytest.mark.parametrize(
     ("hook", "workers"), [("exec", 2), ("httpGet", 1), ("none", 1), ("none", 2)]
 )
-def test_no_request_is_lost_or_refused(hook: Hook, workers: int, tmp_path: Path) -> None:
+def test_no_request_is_lost_or_refused(
+    hook: Hook, workers: int, network: Network, tmp_path: Path
+) -> None:
     deployment = Deployment(hook=hook, workers=workers, lame_duck=1.5, longest_lag=0.5)
-    with network(0.005) as made:
-        replaced = replace_pods(deployment, made, tmp_path, times=1)
+    replaced = replace_pods(deployment, network, tmp_path, times=1)
     assert replaced.exit_codes == [0]
     assert replaced.counted.lost == {}, replaced.counted
     assert replaced.counted.failed == {}
@@ -30,10 +35,9 @@ def test_no_request_is_lost_or_refused(hook: Hook, workers: int, tmp_path: Path)
     assert replaced.counted.answered > 100
 
 
-def test_without_a_lame_duck_the_clients_are_refused(tmp_path: Path) -> None:
+def test_without_a_lame_duck_the_clients_are_refused(network: Network, tmp_path: Path) -> None:
     """Some are: the lame duck is what covers the lag."""
     deployment = Deployment(hook="none", lame_duck=0.0, longest_lag=3.0)
-    with network(0.005) as made:
-        replaced = replace_pods(deployment, made, tmp_path, times=3)
+    replaced = replace_pods(deployment, network, tmp_path, times=3)
     assert replaced.counted.lost == {}, replaced.counted
     assert replaced.counted.refused > 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.need import need_program
-from support.network import UNPRIVILEGED
+from support.network import WITHOUT_CAPABILITIES
 from support.polling import PATIENCE, wait_until
 
 from graceful_asgi._servers import shared_sockets as module
@@ -284,7 +284,7 @@ def test_no_privilege_is_needed(listener: socket.socket) -> None:
     with Worker(listener) as one:
         one.does("accept")
         ran = subprocess.run(
-            [*UNPRIVILEGED, sys.executable, "-c", program, str(listener.fileno())],
+            [*WITHOUT_CAPABILITIES, sys.executable, "-c", program, str(listener.fileno())],
             pass_fds=[listener.fileno()],
             capture_output=True,
             text=True,

@@ -12,8 +12,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.need import need_program
-from support.network import CLIENT, SERVER, SERVER_IPV6, UNPRIVILEGED, Network, network
+from support.network import (
+    CLIENT,
+    SERVER,
+    SERVER_IPV6,
+    UNPRIVILEGED,
+    WITHOUT_CAPABILITIES,
+    Network,
+    need_unprivileged,
+    over,
+)
 from support.polling import PATIENCE
 
 from graceful_asgi._servers.handshakes import HandshakeTable
@@ -31,18 +39,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other kernel can")
 
-DELAY = 0.1
+slow = over(0.08)
 
 
 def transport(sock: socket.socket) -> Any:
     """Return what has the one method of a transport that is used here."""
     return SimpleNamespace(get_extra_info=lambda name: sock)
-
-
-@pytest.fixture(scope="module")
-def slow() -> Iterator[Network]:
-    with network(DELAY) as made:
-        yield made
 
 
 def listening(host: str) -> socket.socket:
@@ -58,15 +60,16 @@ def connecting(net: Network, listener: socket.socket) -> Iterator[socket.socket]
     with net.on_client(), socket.socket(listener.family) as client:
         client.setblocking(False)
         client.connect_ex(listener.getsockname()[:2])
-        time.sleep(1.5 * DELAY)
+        time.sleep(1.5 * net.delay)
         yield client
 
 
+@slow
 @pytest.mark.parametrize("host", [SERVER, SERVER_IPV6])
 def test_a_handshake_under_way_survives_the_refusal_and_a_new_one_does_not_begin(
-    slow: Network, host: str
+    network: Network, host: str
 ) -> None:
-    with slow.on_server(), listening(host) as listener, connecting(slow, listener) as client:
+    with network.on_server(), listening(host) as listener, connecting(network, listener) as client:
         assert refuse_new_connections(listener)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(listener.getsockname()[:2], 5)
@@ -77,15 +80,16 @@ def test_a_handshake_under_way_survives_the_refusal_and_a_new_one_does_not_begin
         accepted.close()
 
 
+@slow
 @pytest.mark.parametrize("host", [SERVER, SERVER_IPV6])
 def test_a_connection_made_from_a_listener_that_drops_packets_has_its_limit_lifted(
-    slow: Network, host: str
+    network: Network, host: str
 ) -> None:
-    with slow.on_server(), listening(host) as listener, connecting(slow, listener) as client:
+    with network.on_server(), listening(host) as listener, connecting(network, listener) as client:
         assert drop_new_connections(listener)
         accepted, _ = listener.accept()
         client.send(b"repeated until somebody hears it")
-        accepted.settimeout(2 * DELAY)
+        accepted.settimeout(2 * network.delay)
         with pytest.raises(TimeoutError):
             accepted.recv(100)
         lift_limits(accepted)
@@ -94,16 +98,17 @@ def test_a_connection_made_from_a_listener_that_drops_packets_has_its_limit_lift
         accepted.close()
 
 
+@slow
 @pytest.mark.parametrize("host", [SERVER, SERVER_IPV6])
-def test_a_handshake_is_in_the_kernels_table_until_it_is_over(slow: Network, host: str) -> None:
+def test_a_handshake_is_in_the_kernels_table_until_it_is_over(network: Network, host: str) -> None:
     with (
-        slow.on_server(),
+        network.on_server(),
         listening(host) as listener,
         listening(host) as other,
         HandshakeTable() as table,
     ):
         assert not table.any_under_way(listener, for_at_least=0)
-        with connecting(slow, listener):
+        with connecting(network, listener):
             assert table.any_under_way(listener, for_at_least=0)
             assert not table.any_under_way(listener, for_at_least=0.5), "it has just begun"
             assert not table.any_under_way(other, for_at_least=0)
@@ -111,10 +116,11 @@ def test_a_handshake_is_in_the_kernels_table_until_it_is_over(slow: Network, hos
             assert not table.any_under_way(listener, for_at_least=0)
 
 
-def test_the_round_trip_is_that_of_the_network(slow: Network) -> None:
-    with slow.on_server(), listening(SERVER) as listener, connecting(slow, listener):
+@slow
+def test_the_round_trip_is_that_of_the_network(network: Network) -> None:
+    with network.on_server(), listening(SERVER) as listener, connecting(network, listener):
         accepted, _ = listener.accept()
-        assert 2 * DELAY <= round_trip_time(transport(accepted)) < 4 * DELAY
+        assert 2 * network.delay <= round_trip_time(transport(accepted)) < 4 * network.delay
         assert accepted.getpeername()[0] == CLIENT
         accepted.close()
 
@@ -160,12 +166,11 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 """
 
 
-def test_without_a_privilege_a_refusal_is_for_good() -> None:
-    need_program("setpriv")
-    if os.geteuid() != 0:
-        pytest.skip("has none to give up")
+@pytest.mark.parametrize("command", [WITHOUT_CAPABILITIES, UNPRIVILEGED], ids=["root", "nobody"])
+def test_without_a_privilege_a_refusal_is_for_good(command: tuple[str, ...]) -> None:
+    need_unprivileged()
     ran = subprocess.run(
-        [*UNPRIVILEGED, sys.executable, "-c", WITHOUT_PRIVILEGE],
+        [*command, sys.executable, "-c", WITHOUT_PRIVILEGE],
         capture_output=True,
         text=True,
         check=True,

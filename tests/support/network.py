@@ -16,6 +16,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from support.need import missing, need_program
 
 if TYPE_CHECKING:
@@ -28,16 +30,37 @@ CLIENT: Final = "10.99.0.1"
 SERVER: Final = "10.99.0.2"
 SERVER_IPV6: Final = "fd99::2"
 
-UNPRIVILEGED: Final = (
+WITHOUT_CAPABILITIES: Final = (
     "setpriv",
     "--no-new-privs",
     "--bounding-set=-all",
     "--inh-caps=-all",
     "--ambient-caps=-all",
 )
-"""Runs a command without a capability, as a container of a careful operator does."""
+"""Runs a command without a capability."""
+
+USER: Final = 65534
+"""`nobody`: a user that has no files."""
+
+_READ: Final = "-all,+dac_read_search"
+
+UNPRIVILEGED: Final = (
+    "setpriv",
+    "--no-new-privs",
+    *(f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+    *(f"--bounding-set={_READ}", f"--inh-caps={_READ}", f"--ambient-caps={_READ}"),
+)
+"""Runs a command as another user, as a careful operator's container does. The one capability that
+is left lets it read what only root may: Python itself may be there. Ask `need_unprivileged`."""
 
 _numbers = itertools.count()
+
+
+def over(delay: float) -> pytest.MarkDecorator:
+    """Run a test once, with a `network` of this delay in the place of all `DELAYS`."""
+    return pytest.mark.parametrize(
+        "network", [delay], indirect=True, scope="module", ids=[f"{delay * 1000:g} ms"]
+    )
 
 
 class Network:
@@ -91,11 +114,17 @@ class Network:
         return _entered(self._server)
 
 
+def need_unprivileged() -> None:
+    """Skip the test where nobody is root, who could give up a privilege."""
+    need_program("setpriv")
+    if os.geteuid() != 0:
+        pytest.skip("has no privilege to give up")
+
+
 @contextlib.contextmanager
-def network(delay: float) -> Iterator[Network]:
+def make_network(delay: float) -> Iterator[Network]:
     """Set up a network whose packets take *delay* seconds one way. Skip the test without root."""
     need_program("ip")
-    need_program("setpriv")
     if os.geteuid() != 0:
         missing("network namespaces need root")
     if not os.path.exists("/dev/net/tun"):

@@ -27,6 +27,7 @@ from . import old_uvicorn
 from .adapter import UvicornAdapter
 from .lifespan import HookedLifespan
 from .outside_work import OutsideWork
+from .pause import end_pause
 from .signal_handlers import handles
 from .signal_watch import SignalWatch
 from .signals import CapturedSignals, HostProcess
@@ -167,6 +168,9 @@ class UvicornHook:
 
     def _end_main_loop(self) -> None:
         self.server.should_exit = True
+        # The watchdog calls this from its thread if the loop is stuck.
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(end_pause, self._serve_task)
         if self._process.lacks_deadline:
             log.caution(
                 "no thread could be started for the hard deadline: the drain goes on without it"
@@ -357,6 +361,8 @@ class UvicornHook:
         kept = server.servers, state.connections, state.tasks
         server.servers, state.connections, state.tasks = [], set(), set()
         server.force_exit = False  # else uvicorn skips lifespan.shutdown
+        # It sleeps for its connections to close, and they are closed.
+        self._loop.call_soon(end_pause, asyncio.current_task())
         try:
             await self._shut_down_plainly(sockets)
         finally:

@@ -21,6 +21,7 @@ from support.server import RecordingApp, uvicorn_config, uvicorn_in_loop
 from uvicorn.server import ServerState
 
 from graceful_asgi._servers import touchpoints
+from graceful_asgi._servers.pause import end_pause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +123,30 @@ async def test_on_tick_takes_a_counter_and_says_whether_to_exit(server: uvicorn.
     assert await server.on_tick(1) is False
     server.should_exit = True
     assert await server.on_tick(1) is True
+
+
+async def test_a_pause_of_the_main_loop_can_be_ended() -> None:
+    """uvicorn looks at its flags once more then, and goes on."""
+    ticks: list[int] = []
+
+    class Watched(uvicorn.Server):
+        async def on_tick(self, counter: int) -> bool:
+            ticks.append(counter)
+            return await super().on_tick(counter)
+
+    server = Watched(uvicorn_config(RecordingApp(), port=0))
+    task = asyncio.ensure_future(server.serve())
+    await eventually(lambda: ticks)
+    began = asyncio.get_running_loop().time()
+    for _ in range(50):
+        end_pause(task)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    by_time = (asyncio.get_running_loop().time() - began) / 0.1
+    assert len(ticks) > 40 + by_time
+    server.should_exit = True
+    end_pause(task)
+    await task
 
 
 async def test_main_loop_takes_nothing(server: uvicorn.Server) -> None:

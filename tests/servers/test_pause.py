@@ -1,0 +1,73 @@
+"""The pauses of uvicorn between two looks at its flags are ended by a stop, and no other sleep."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn.server
+from support.client import get_in_loop
+from support.polling import eventually
+from support.server import RecordingApp, uvicorn_in_loop
+
+from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.runner import DrainRunner
+from graceful_asgi._servers.pause import end_pause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+pytestmark = pytest.mark.anyio
+
+NOW = DrainPolicy(lame_duck_period=0, grace_period=3600)
+HOUR = 3600.0
+
+
+class Endless:
+    """`asyncio` as uvicorn's server sees it: each of its pauses lasts an hour."""
+
+    sleep: Callable[[float], Coroutine[Any, Any, None]] = staticmethod(
+        lambda _: asyncio.sleep(HOUR)
+    )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+
+async def test_a_stop_waits_for_no_pause_of_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for that of the main loop nor for that of `shutdown`."""
+    monkeypatch.setattr(uvicorn.server, "asyncio", Endless())
+    runner, app = DrainRunner(NOW), RecordingApp()
+    middleware = GracefulMiddleware(app, drainer=as_drainer(runner))
+    async with uvicorn_in_loop(middleware) as (_, port):
+        await get_in_loop(port)
+        assert runner.server is not None
+        runner.server.stop("test")
+        await eventually(lambda: runner.phase is Phase.STOPPED)
+    assert [kind for kind, _ in app.seen] == ["lifespan", "http"]
+
+
+class OwnLoop(uvicorn.Server):
+    """A server whose main loop waits in its own way."""
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # noqa: ASYNC110  # as uvicorn's own does
+            await asyncio.sleep(HOUR)
+
+
+@pytest.mark.parametrize("what", ["another task", "a loop of a subclass", "no task", "an end"])
+async def test_another_sleep_is_not_ended(what: str) -> None:
+    if what == "no task":
+        end_pause(None)
+        return
+    if what == "a loop of a subclass":
+        task = asyncio.ensure_future(OwnLoop(uvicorn.Config(RecordingApp())).main_loop())
+    else:
+        task = asyncio.ensure_future(asyncio.sleep(0 if what == "an end" else HOUR))
+    for _ in range(5):
+        await asyncio.sleep(0)
+        end_pause(task)
+    assert task.done() is (what == "an end")
+    task.cancel()

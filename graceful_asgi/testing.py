@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import uvicorn
     from typing_extensions import Self
 
+    from ._check.client.plan import LoadPlan
     from ._check.errors import CheckError
-    from ._check.load.plan import LoadPlan
     from ._check.result.verdict import Verdict
     from .report import DrainReport
 
@@ -41,7 +41,7 @@ _STOP_PERIOD: Final = 0.3
 _GIVE_UP_PERIOD: Final = 5.0
 _MODULES: Final = {
     "CheckError": "_check.errors",
-    "LoadPlan": "_check.load.plan",
+    "LoadPlan": "_check.client.plan",
     "Verdict": "_check.result.verdict",
 }
 
@@ -201,7 +201,7 @@ class ServerProcess:
         """
         import anyio
 
-        from ._check.load.plan import LoadPlan
+        from ._check.client.plan import LoadPlan
         from ._check.result.verdict import judge
         from ._check.scenarios import together
         from ._check.trial import stop_under_load

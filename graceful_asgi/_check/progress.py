@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from .load.run import LoadStatistics
+    from .client.run import LoadStatistics
     from .result.target import Target
     from .server.command import Command
     from .trial import Step, Watch

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import CheckError
+from .load import Load
 from .result.finding import Finding
 from .result.text import signal_name
 from .scenarios import LEFT_OUT, Hung, background, repeated, together
-from .scenarios.load import Load
 from .server.port import free_port
 from .server.process import TargetProcess
 from .trial import run_trial
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from .load.expectation import Expectation
-    from .load.plan import Endpoint, LoadPlan
-    from .load.scenario import Scenario
+    from .client.expectation import Expectation
+    from .client.plan import Endpoint, LoadPlan
     from .result.target import Target
     from .result.verdict import Trial
+    from .scenarios.base import Scenario
     from .server.command import Command
     from .trial import Watch
 

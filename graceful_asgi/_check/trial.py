@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
+from .client.run import LoadStatistics
 from .errors import CheckError, PathError
-from .load.run import LoadStatistics
+from .load import Load
 from .result.finding import Exit
 from .result.verdict import ClientUse, Trial
 from .scenarios import background
-from .scenarios.load import Load
 from .server.drain_log import PhaseWatch
 from .server.port import connects
 
 if TYPE_CHECKING:
-    from .load.expectation import Expectation
-    from .load.plan import Endpoint, LoadPlan
-    from .load.scenario import Scenario
+    from .client.expectation import Expectation
+    from .client.plan import Endpoint, LoadPlan
     from .result.counts import LoadResult
+    from .scenarios.base import Scenario
     from .server.process import TargetProcess
 
 _WATCH_INTERVAL: Final = 0.1

@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from .._check.client.limits import allow_connections
+from .._check.client.plan import LoadPlan
 from .._check.errors import CheckError, CommandError
-from .._check.load.limits import allow_connections
-from .._check.load.plan import LoadPlan
 from .._check.progress import ConsoleProgress
 from .._check.result.junit import junit, junit_of_error
 from .._check.result.report import report

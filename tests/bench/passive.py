@@ -22,7 +22,7 @@ import anyio.to_thread
 from rich.console import Console
 
 from graceful_asgi._check.errors import CheckError
-from graceful_asgi._check.scenarios.load import Load
+from graceful_asgi._check.load import Load
 from graceful_asgi._check.server.port import free_port
 from graceful_asgi._check.server.process import TargetProcess
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import anyio
 from rich.console import Console
 
+from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.errors import CheckError
-from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.progress import ConsoleProgress
 from graceful_asgi._check.result.target import Target
 from graceful_asgi._check.result.text import exit_code

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from check.server.test_process import is_gone, server
+from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.errors import ServerExitedError
-from graceful_asgi._check.load.plan import LoadPlan
 from graceful_asgi._check.trial import run_trial
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graceful_asgi._check.load.run import LoadStatistics
+    from graceful_asgi._check.client.run import LoadStatistics
     from graceful_asgi._check.trial import Step
 
 pytestmark = pytest.mark.anyio

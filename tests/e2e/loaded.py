@@ -9,7 +9,7 @@ from support.polling import eventually
 from support.ports import free_port
 from support.server import Server
 
-from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.client.plan import LoadPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

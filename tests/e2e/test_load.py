@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.result.verdict import Trial, judge
 from graceful_asgi._check.trial import run_trial
 

@@ -22,8 +22,8 @@ from support.polling import wait_until
 from support.ports import free_port
 from support.server import ROOM, Server, uvicorn
 
+from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.verdict import Trial, judge
-from graceful_asgi._check.scenarios.load import Load
 from graceful_asgi._check.trial import run_trial
 
 from .loaded import LIGHT, PLAN, loaded, logged

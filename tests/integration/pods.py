@@ -21,8 +21,8 @@ from support.network import SERVER
 from support.server import Server
 from support.traffic import Counted, Traffic, TrafficPlan
 
-from graceful_asgi._check.load.client import connect
-from graceful_asgi._check.load.request import Request
+from graceful_asgi._check.client.http1 import connect
+from graceful_asgi._check.client.request import Request
 
 if TYPE_CHECKING:
     from pathlib import Path

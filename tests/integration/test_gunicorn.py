@@ -17,8 +17,8 @@ from support.polling import wait_until
 from support.ports import free_port
 from support.server import ROOM, Server
 
+from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.verdict import Trial, judge
-from graceful_asgi._check.scenarios.load import Load
 from graceful_asgi._check.trial import run_trial
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from support.client import Client
 from support.ports import free_port
 from support.server import Server
 
-from graceful_asgi._check.load.plan import LoadPlan
-from graceful_asgi._check.scenarios.load import Load
+from graceful_asgi._check.client.plan import LoadPlan
+from graceful_asgi._check.load import Load
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,8 +19,8 @@ from support.polling import wait_until
 from support.ports import free_port
 from support.server import uvicorn
 
-from graceful_asgi._check.load.plan import LoadPlan
-from graceful_asgi._check.scenarios.load import Load
+from graceful_asgi._check.client.plan import LoadPlan
+from graceful_asgi._check.load import Load
 
 from .proxies import PROXIES
 

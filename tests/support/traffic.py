@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from graceful_asgi._check.load.client import HttpConnection, connect
-from graceful_asgi._check.load.request import Request
+from graceful_asgi._check.client.http1 import HttpConnection, connect
+from graceful_asgi._check.client.request import Request
 from graceful_asgi._check.result.counts import Lost
 
 if TYPE_CHECKING:

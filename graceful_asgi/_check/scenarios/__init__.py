@@ -26,8 +26,8 @@ __all__ = ["LEFT_OUT", "NAMES", "Hung", "background", "together"]
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ..load.plan import LoadPlan
-    from ..load.scenario import Scenario
+    from ..client.plan import LoadPlan
+    from .base import Scenario
 
 
 _TOGETHER: Final[tuple[type[Scenario], ...]] = (

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..load.scenario import Scenario
 from ..result.finding import Exit, Finding, is_faultless
+from .base import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..load.plan import Endpoint
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.plan import Endpoint
+    from ..client.request import Request
+    from ..client.run import Run
 
 
 class Clients(Scenario):

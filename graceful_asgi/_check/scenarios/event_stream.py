@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Final
 
 import h11
 
+from ..client.expectation import shown
+from ..client.http1 import connect, head_of
 from ..errors import PathError
-from ..load.client import connect, head_of
-from ..load.expectation import shown
-from ..load.scenario import since_signal
 from ..result.counts import Answered, Complete, Lost, Unsent, Wrong
 from ..result.finding import Exit, Finding
+from .base import since_signal
 from .single import Single
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..load.answer import HttpAnswer
-    from ..load.client import HttpConnection
-    from ..load.plan import Endpoint
-    from ..load.run import Run
+    from ..client.answer import HttpAnswer
+    from ..client.http1 import HttpConnection
+    from ..client.plan import Endpoint
+    from ..client.run import Run
 
 _FIRST_EVENT_PERIOD: Final = 5.0
 # A blank line ends an event (WHATWG HTML, 9.2.5); these are the ways to end a line twice.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.request import Request
+    from ..client.run import Run
 
 
 class Fresh(Clients):

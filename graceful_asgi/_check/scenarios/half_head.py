@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from ..load.scenario import Scenario
 from ..result.finding import Exit, Finding
+from .base import Scenario
 
 if TYPE_CHECKING:
-    from ..load.run import Run
+    from ..client.run import Run
 
 
 class HalfHead(Scenario):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ..load.client import authority, connect
-from ..load.http2 import Http2Client, speaks_http2
+from ..client.http1 import authority, connect
+from ..client.http2 import Http2Client, speaks_http2
 from ..result.counts import Answered, AnyOutcome, Lost, Retryable, Unsent
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.request import Request
+    from ..client.run import Run
 
 _CONNECTIONS: Final = 3
 _STREAMS: Final = 4

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..load.expectation import shown
-from ..load.scenario import Scenario
+from ..client.expectation import shown
 from ..result.counts import Lost
 from ..result.finding import Exit, Finding, Result, outcome_text
+from .base import Scenario
 
 if TYPE_CHECKING:
-    from ..load.run import Run
+    from ..client.run import Run
 
 
 class Hung(Scenario):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..load.scenario import Scenario
 from ..result.counts import Complete
 from ..result.finding import Exit, Finding
+from .base import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..load.plan import Endpoint
-    from ..load.run import Run
+    from ..client.plan import Endpoint
+    from ..client.run import Run
 
 
 class Idle(Scenario):

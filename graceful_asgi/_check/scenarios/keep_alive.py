@@ -9,9 +9,9 @@ from ..result.counts import Complete
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..load.client import HttpConnection
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.http1 import HttpConnection
+    from ..client.request import Request
+    from ..client.run import Run
     from ..result.counts import Outcome
 
 

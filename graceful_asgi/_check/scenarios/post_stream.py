@@ -11,9 +11,9 @@ from ..result.counts import Answered, Lost, Unsent
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..load.plan import Endpoint
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.plan import Endpoint
+    from ..client.request import Request
+    from ..client.run import Run
 
 _CLIENTS: Final = 2
 

@@ -10,10 +10,10 @@ from ..result.counts import Outcome, Unsent
 from .keep_alive import KeepAlive
 
 if TYPE_CHECKING:
-    from ..load.client import HttpConnection
-    from ..load.plan import Endpoint, LoadPlan
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.http1 import HttpConnection
+    from ..client.plan import Endpoint, LoadPlan
+    from ..client.request import Request
+    from ..client.run import Run
 
 _MOST: Final = 20
 _PAUSE: Final = 0.005

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..load.scenario import Scenario
 from ..result.counts import Answered, Complete, Lost, Outcome, Rejected, Unsent
 from ..result.finding import Exit, Finding, is_faultless, load_text, outcome_text
+from .base import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..load.client import HttpConnection
-    from ..load.plan import Endpoint
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.http1 import HttpConnection
+    from ..client.plan import Endpoint
+    from ..client.request import Request
+    from ..client.run import Run
 
 
 class Single(Scenario):

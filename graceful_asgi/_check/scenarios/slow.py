@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..load.client import HttpConnection
-    from ..load.plan import Endpoint
-    from ..load.run import Run
+    from ..client.http1 import HttpConnection
+    from ..client.plan import Endpoint
+    from ..client.run import Run
     from ..result.counts import Complete, Lost
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..load.plan import LoadPlan
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.plan import LoadPlan
+    from ..client.request import Request
+    from ..client.run import Run
 
 _CLIENTS: Final = 20
 _MOST: Final = 8_000

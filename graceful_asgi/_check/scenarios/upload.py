@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..load.client import HttpConnection
-    from ..load.plan import Endpoint
-    from ..load.request import Request
-    from ..load.run import Run
+    from ..client.http1 import HttpConnection
+    from ..client.plan import Endpoint
+    from ..client.request import Request
+    from ..client.run import Run
     from ..result.counts import Complete, Lost
 
 _PIECES: Final = 8

@@ -8,17 +8,17 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from ..client.http1 import connect
+from ..client.websocket import CUT, WebSocketSession, open_session
 from ..errors import PathError
-from ..load.client import connect
-from ..load.scenario import Scenario, since_signal
-from ..load.websocket import CUT, WebSocketSession, open_session
 from ..result.counts import Answered, Complete, Lost, Unsent, Wrong
 from ..result.finding import Exit, Finding
+from .base import Scenario, since_signal
 
 if TYPE_CHECKING:
-    from ..load.client import HttpConnection
-    from ..load.plan import LoadPlan
-    from ..load.run import Run
+    from ..client.http1 import HttpConnection
+    from ..client.plan import LoadPlan
+    from ..client.run import Run
 
 _RIGHT: Final = frozenset({1000, 1001, 1012, 1013})
 """Normal; going away; service restart; try again later (RFC 6455, 7.4; IANA's registry)."""

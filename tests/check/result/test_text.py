@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from check.result.test_verdict import CUT, trial
-from graceful_asgi._check.load.run import LoadStatistics
+from graceful_asgi._check.client.run import LoadStatistics
 from graceful_asgi._check.progress import ConsoleProgress
 from graceful_asgi._check.result.counts import Counts
 from graceful_asgi._check.result.finding import Finding

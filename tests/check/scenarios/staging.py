@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from support.polling import eventually
 
-from check.load.adversary import reset
-from graceful_asgi._check.load.plan import LoadPlan
+from check.client.adversary import reset
+from graceful_asgi._check.client.plan import LoadPlan
+from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.finding import Exit, Finding
-from graceful_asgi._check.scenarios.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from graceful_asgi._check.load.expectation import Expectation
-    from graceful_asgi._check.load.plan import Endpoint
-    from graceful_asgi._check.load.scenario import Scenario
+    from graceful_asgi._check.client.expectation import Expectation
+    from graceful_asgi._check.client.plan import Endpoint
     from graceful_asgi._check.result.counts import LoadResult
+    from graceful_asgi._check.scenarios.base import Scenario
 
 EXIT = Exit(code=0, seconds=1.0, late=False)
 

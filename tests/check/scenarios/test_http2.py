@@ -12,11 +12,11 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived
 from support.polling import eventually
 
-from check.load.loading import plan
-from graceful_asgi._check.load.run import Run
+from check.client.loading import plan
+from graceful_asgi._check.client.run import Run
+from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.finding import Exit, Finding
 from graceful_asgi._check.scenarios.http2 import Http2
-from graceful_asgi._check.scenarios.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable

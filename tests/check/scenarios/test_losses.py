@@ -8,7 +8,7 @@ import anyio
 import pytest
 from support.polling import eventually
 
-from check.load.adversary import (
+from check.client.adversary import (
     CUT_CHUNKED,
     CUT_HEAD,
     CUT_LENGTH,
@@ -17,13 +17,13 @@ from check.load.adversary import (
     Request,
     first,
 )
-from check.load.loading import measure, plan
-from graceful_asgi._check.scenarios.load import Load
+from check.client.loading import measure, plan
+from graceful_asgi._check.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from graceful_asgi._check.load.plan import LoadPlan
+    from graceful_asgi._check.client.plan import LoadPlan
     from graceful_asgi._check.result.counts import LoadResult
 
 pytestmark = pytest.mark.anyio

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from check.load.adversary import OK, OK_AND_CLOSE
+from check.client.adversary import OK, OK_AND_CLOSE
 from check.scenarios.staging import Scene, plan, play
-from graceful_asgi._check.load.answer import HttpAnswer
-from graceful_asgi._check.load.expectation import Expectation, expect
+from graceful_asgi._check.client.answer import HttpAnswer
+from graceful_asgi._check.client.expectation import Expectation, expect
 from graceful_asgi._check.scenarios.post_stream import PostEventStream
 from graceful_asgi._check.scenarios.posts import Posts
 

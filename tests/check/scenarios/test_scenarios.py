@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from check.load.adversary import OK, OK_AND_CLOSE, status
+from check.client.adversary import OK, OK_AND_CLOSE, status
 from check.scenarios.staging import EXIT, Scene, plan, play
 from graceful_asgi._check.result.counts import Counts, LoadResult
 from graceful_asgi._check.result.finding import Exit
@@ -23,7 +23,7 @@ from graceful_asgi._check.scenarios.upload import Upload
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from graceful_asgi._check.load.scenario import Scenario
+    from graceful_asgi._check.scenarios.base import Scenario
 
 pytestmark = pytest.mark.anyio
 

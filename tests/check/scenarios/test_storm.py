@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support.polling import eventually
 
-from check.load.adversary import OK, Adversary, Request, first
-from check.load.loading import plan
+from check.client.adversary import OK, Adversary, Request, first
+from check.client.loading import plan
+from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.finding import Exit, Finding
-from graceful_asgi._check.scenarios.load import Load
 from graceful_asgi._check.scenarios.storm import Storm
 
 if TYPE_CHECKING:

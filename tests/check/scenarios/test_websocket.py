@@ -9,7 +9,7 @@ from websockets.frames import Close
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from check.load.adversary import status
+from check.client.adversary import status
 from check.scenarios.staging import Scene, plan, play
 from graceful_asgi._check.result.counts import Counts, LoadResult
 from graceful_asgi._check.scenarios.websocket import WebSocket

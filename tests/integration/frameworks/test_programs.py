@@ -8,7 +8,7 @@ import anyio
 import pytest
 from support.need import need
 
-from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.result.verdict import judge
 from graceful_asgi._check.trial import run_trial
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from graceful_asgi._check.client import run
+from graceful_asgi._check.client.plan import LoadPlan
+from graceful_asgi._check.client.request import Request
 from graceful_asgi._check.errors import CheckError, SetupError
-from graceful_asgi._check.load import run
-from graceful_asgi._check.load.plan import LoadPlan
-from graceful_asgi._check.load.request import Request
-from graceful_asgi._check.scenarios.load import Load
+from graceful_asgi._check.load import Load
 
 if TYPE_CHECKING:
-    from graceful_asgi._check.load.client import HttpConnection
+    from graceful_asgi._check.client.http1 import HttpConnection
 
 pytestmark = pytest.mark.anyio
 

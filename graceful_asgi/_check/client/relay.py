@@ -20,7 +20,7 @@ from typing import Final
 
 import anyio
 
-from .client import HttpConnection, connected_socket
+from .http1 import HttpConnection, connected_socket
 
 _READ_SIZE: Final = 65_536
 _MOST_ON_THE_WAY: Final = 4 << 20

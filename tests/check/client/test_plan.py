@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.client.plan import LoadPlan
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graceful_asgi._check.load.plan import LoadPlan
-from graceful_asgi._check.scenarios.load import Load
+from graceful_asgi._check.client.plan import LoadPlan
+from graceful_asgi._check.load import Load
 
 if TYPE_CHECKING:
-    from check.load.adversary import Adversary
+    from check.client.adversary import Adversary
     from graceful_asgi._check.result.counts import LoadResult
 
 

@@ -15,8 +15,8 @@ import h11
 
 from ..errors import PathError
 from ..result.counts import Lost, Unsent
-from .client import connect, head_of
 from .expectation import Expectation, as_text, decoded, expect, shown
+from .http1 import connect, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

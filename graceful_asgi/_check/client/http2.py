@@ -30,7 +30,7 @@ from .answer import Body, HttpAnswer, answer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .client import HttpConnection
+    from .http1 import HttpConnection
     from .plan import Endpoint, Header
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -6,9 +6,9 @@ import resource
 
 import pytest
 
+from graceful_asgi._check.client.limits import allow_connections
+from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.errors import CheckError
-from graceful_asgi._check.load.limits import allow_connections
-from graceful_asgi._check.load.plan import LoadPlan
 
 PLAN = LoadPlan(keep_alive_clients=500, fresh_clients=372)  # 1000 files, with the other 128
 

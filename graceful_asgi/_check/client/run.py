@@ -28,8 +28,8 @@ from ..result.counts import (
     Wrong,
 )
 from ..result.timeline import Timeline
-from .client import authority, connect
 from .expectation import shown
+from .http1 import authority, connect
 from .relay import Relay
 from .request import Request
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from .answer import HttpAnswer
-    from .client import HttpConnection, Watch
     from .expectation import Expectation
+    from .http1 import HttpConnection, Watch
     from .plan import Endpoint, Header, LoadPlan
 
 # Of these the server is innocent: a request that could not be made for them is not "refused".

@@ -1,4 +1,4 @@
-"""One run's clients: scenarios that use a server until it has gone, and what they found.
+"""The load on a server in one run: scenarios that use it until it has gone, and what they found.
 
 Knows no process and no signal: `Load.mark_signalled` says when, `until` says that it is over.
 """
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ..load.learning import learn_all
-from ..load.run import Run
-from ..result.counts import LoadResult, total
-from . import background
+from .client.learning import learn_all
+from .client.run import Run
+from .result.counts import LoadResult, total
+from .scenarios import background
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
-    from ..load.expectation import Expectation
-    from ..load.plan import Endpoint, LoadPlan
-    from ..load.run import LoadStatistics
-    from ..load.scenario import Scenario
-    from ..result.finding import Exit, Finding
-    from ..result.timeline import Timeline
+    from .client.expectation import Expectation
+    from .client.plan import Endpoint, LoadPlan
+    from .client.run import LoadStatistics
+    from .result.finding import Exit, Finding
+    from .result.timeline import Timeline
+    from .scenarios.base import Scenario
 
 # What the server sent before it exited is in our kernel's buffers by then; this is for reading it.
 _READ_OUT_PERIOD: Final = 0.5

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from check.load.adversary import (
+from check.client.adversary import (
     CUT_CHUNKED,
     CUT_HEAD,
     CUT_LENGTH,
@@ -18,7 +18,7 @@ from check.load.adversary import (
     OK_HTTP_10,
     OK_UNTIL_EOF,
 )
-from graceful_asgi._check.load.answer import KEPT, Body, HttpAnswer, Simple, answer, recognise
+from graceful_asgi._check.client.answer import KEPT, Body, HttpAnswer, Simple, answer, recognise
 
 
 def ask_h11(data: bytes) -> Simple | None:

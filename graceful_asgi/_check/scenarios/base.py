@@ -1,4 +1,4 @@
-"""The shape every scenario has."""
+"""The base class of the scenarios: one way of using a server across its stop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..result.finding import Finding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..client.http1 import HttpConnection
+    from ..client.plan import Endpoint, LoadPlan
+    from ..client.run import Run
     from ..result.finding import Exit, Result
-    from .client import HttpConnection
-    from .plan import Endpoint, LoadPlan
-    from .run import Run
 
 
 class Scenario(ABC):

@@ -11,10 +11,10 @@ from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from .client import authority
+from .http1 import authority
 
 if TYPE_CHECKING:
-    from .client import HttpConnection
+    from .http1 import HttpConnection
     from .request import Request
     from .run import Run
 

@@ -9,7 +9,7 @@ import pytest
 from support.polling import eventually
 from support.ports import free_port
 
-from check.load.adversary import (
+from check.client.adversary import (
     CUT_CHUNKED,
     OK,
     OK_AND_CLOSE,
@@ -20,11 +20,11 @@ from check.load.adversary import (
     first,
     status,
 )
-from check.load.loading import measure, plan
+from check.client.loading import measure, plan
+from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.errors import SetupError
-from graceful_asgi._check.load.plan import LoadPlan
+from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.finding import Exit
-from graceful_asgi._check.scenarios.load import Load
 
 if TYPE_CHECKING:
     from graceful_asgi._check.result.counts import LossKind

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graceful_asgi._check.load.answer import KEPT, Body, HttpAnswer
-from graceful_asgi._check.load.expectation import decoded, expect, shown
+from graceful_asgi._check.client.answer import KEPT, Body, HttpAnswer
+from graceful_asgi._check.client.expectation import decoded, expect, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

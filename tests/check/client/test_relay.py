@@ -11,16 +11,16 @@ import pytest
 from support.polling import eventually
 from support.ports import free_port
 
-from check.load.adversary import OK, Adversary, Request, first
-from graceful_asgi._check.load.answer import HttpAnswer
-from graceful_asgi._check.load.relay import Relay
-from graceful_asgi._check.load.request import Request as ToSend
+from check.client.adversary import OK, Adversary, Request, first
+from graceful_asgi._check.client.answer import HttpAnswer
+from graceful_asgi._check.client.relay import Relay
+from graceful_asgi._check.client.request import Request as ToSend
 from graceful_asgi._check.result.counts import Lost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from graceful_asgi._check.load.client import HttpConnection
+    from graceful_asgi._check.client.http1 import HttpConnection
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,10 @@ import pytest
 from support.polling import eventually
 from support.ports import free_port
 
-from check.load.adversary import OK, OK_AND_CLOSE, OK_CHUNKED, Adversary, Request, first, reset
-from graceful_asgi._check.load.answer import HttpAnswer
-from graceful_asgi._check.load.client import connect
-from graceful_asgi._check.load.request import Request as ToSend
+from check.client.adversary import OK, OK_AND_CLOSE, OK_CHUNKED, Adversary, Request, first, reset
+from graceful_asgi._check.client.answer import HttpAnswer
+from graceful_asgi._check.client.http1 import connect
+from graceful_asgi._check.client.request import Request as ToSend
 from graceful_asgi._check.result.counts import Lost, Unsent
 
 if TYPE_CHECKING:

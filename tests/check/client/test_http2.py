@@ -10,10 +10,10 @@ import pytest
 from hpack import Encoder
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 
-from graceful_asgi._check.load.answer import HttpAnswer
-from graceful_asgi._check.load.client import connect
-from graceful_asgi._check.load.http2 import Http2Client, speaks_http2
-from graceful_asgi._check.load.plan import Endpoint
+from graceful_asgi._check.client.answer import HttpAnswer
+from graceful_asgi._check.client.http1 import connect
+from graceful_asgi._check.client.http2 import Http2Client, speaks_http2
+from graceful_asgi._check.client.plan import Endpoint
 from graceful_asgi._check.result.counts import Lost, Retryable
 
 if TYPE_CHECKING:

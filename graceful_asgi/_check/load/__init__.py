@@ -1,1 +1,0 @@
-"""One run of the clients: connections, requests, and what became of each. No process, no signal."""

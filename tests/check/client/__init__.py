@@ -1,0 +1,1 @@
+"""Tests of `graceful_asgi._check.client`."""

@@ -1,1 +1,0 @@
-"""Tests of `graceful_asgi._check.load`."""

@@ -157,7 +157,11 @@ def misspelt(environ: Mapping[str, str]) -> Sequence[str]:
 
 
 def resolve(
-    code: CodeOptions, environ: Mapping[str, str], command_line: Mapping[str, Any] | None = None
+    code: CodeOptions,
+    environ: Mapping[str, str],
+    command_line: Mapping[str, Any] | None = None,
+    *,
+    before_code: bool = False,
 ) -> ServerSettings:
     """Return the settings of a server. Raises nothing: a value that is not allowed is left out, and
     is in `faults`.
@@ -166,6 +170,8 @@ def resolve(
         code: the options from the app's code.
         environ: the environment of the process.
         command_line: values that `graceful-asgi run` was given, each of them checked.
+        before_code: True if the app's code is not known yet. It may give the token that a path
+            needs, so a missing token is no fault.
     """
     faults = list(code.faults)
     from_environment: dict[str, Any] = {}
@@ -186,8 +192,11 @@ def resolve(
             return each.variable
         return "code" if values.get(each.name, each.default) != each.default else None
 
+    of_endpoints = _among(ENDPOINT_OPTIONS, values)
+    if before_code and of_endpoints.get("drain_token") is None:
+        of_endpoints.pop("drain_path", None)
     try:
-        endpoints = Endpoints(ready=code.ready, **_among(ENDPOINT_OPTIONS, values))
+        endpoints = Endpoints(ready=code.ready, **of_endpoints)
     except PolicyError as error:  # each value is allowed, but not both together
         faults.append(error)
         endpoints = Endpoints()

@@ -43,7 +43,7 @@ class OuterMiddleware(GracefulMiddleware):
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
         state = scope.setdefault("state", {})
         given = state[COMMAND_LINE_KEY] = CommandLine(self._command_line)
-        settings = resolve(self._code, os.environ, self._command_line)
+        settings = resolve(self._code, os.environ, self._command_line, before_code=True)
         if settings.fault is not None:
             await fail_start(settings.fault, receive, send)
         async with AsyncExitStack() as stack:
@@ -58,6 +58,9 @@ class OuterMiddleware(GracefulMiddleware):
                 del state[COMMAND_LINE_KEY]
                 self._steps_aside = given.is_taken
                 if not self._steps_aside:
+                    settings = resolve(self._code, os.environ, self._command_line)
+                    if settings.fault is not None:
+                        await fail_start(settings.fault, receive, send)
                     record = await stack.enter_async_context(self.serving(scope, settings))
                     if record.fault is not None:
                         await fail_start(record.fault, receive, send)

@@ -36,7 +36,7 @@ class DrainedConfig(uvicorn.Config):
         super().__init__(app, **options)
         self.command_line = command_line
         # Not before: `env_file` is in the environment only now.
-        settings = resolve(CodeOptions(), os.environ, command_line)
+        settings = resolve(CodeOptions(), os.environ, command_line, before_code=True)
         if settings.fault is not None:
             raise settings.fault
         self.policy: DrainPolicy = settings.policy

@@ -132,6 +132,14 @@ def test_paths_that_do_not_go_together_are_left_out_as_a_whole() -> None:
     assert not resolve(code(drain_token=TOKEN), {"GRACEFUL_DRAIN_PATH": "/drain"}).faults
 
 
+def test_a_token_that_is_missing_may_be_in_code_that_is_not_loaded_yet() -> None:
+    line = {"drain_path": "/drain"}
+    assert not resolve(code(), {}, line, before_code=True).faults
+    assert resolve(code(), {}, line).faults
+    together = {"readiness_path": "/drain", "drain_path": "/drain", "drain_token": TOKEN}
+    assert resolve(code(), {}, together, before_code=True).faults
+
+
 def test_all_faults_are_one_error() -> None:
     environ = {"GRACEFUL_GRACE_PERIOD": "x", "GRACEFUL_WEBSOCKETS": "y"}
     fault = resolve(code(), environ).fault

@@ -45,6 +45,47 @@ async def test_the_apps_own_middleware_takes_its_place() -> None:
         assert own.phase is Phase.STOPPED
 
 
+TOKEN = "t" * 16
+
+
+@pytest.mark.parametrize(
+    ("given", "own"),
+    [
+        ({"drain_path": "/drain"}, {"drain_token": TOKEN}),
+        ({"drain_token": TOKEN}, {"drain_path": "/drain"}),
+    ],
+    ids=["path", "token"],
+)
+async def test_the_command_line_may_give_the_path_and_the_app_the_token(
+    given: dict[str, str], own: dict[str, str]
+) -> None:
+    drainer = Drainer(DrainPolicy(lame_duck_period=0))
+    authorization = [(b"authorization", f"Bearer {TOKEN}".encode())]
+
+    async def starts(scope: Any, receive: Receive, send: Send) -> None:
+        # As Starlette does: the middleware is made in the lifespan, in a running loop.
+        app = GracefulMiddleware(with_lifespan(answer), drainer=drainer, **own)  # type: ignore[arg-type]
+        made.append(app)
+        await app(scope, receive, send)
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await (made[0] if made else starts)(scope, receive, send)
+
+    made: list[App] = []
+    async with serving(OuterMiddleware(app, given)) as server:
+        assert server.error is None
+        assert (await server.get("/drain")).status == 401
+        assert (await server.get("/drain", headers=authorization)).status == 200
+        assert drainer.phase is Phase.LAME_DUCK
+
+
+async def test_a_path_without_a_token_fails_the_start_of_an_app_that_has_no_middleware() -> None:
+    async with serving(OuterMiddleware(with_lifespan(answer), {"drain_path": "/drain"})) as server:
+        (failed,) = server.sent
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "without drain_token" in failed["message"]
+
+
 async def test_a_call_is_counted_until_the_app_returns() -> None:
     async def waits(scope: Any, receive: Receive, send: Send) -> None:
         await receive()

@@ -180,11 +180,11 @@ else:
         kept one runs no task. `_current_tasks` is what `asyncio.current_task` looks into; these
         versions get no changes any more but for security.
         """
-        task: asyncio.Task[Any] | None = _task_of(_running.loop)
-        if task is None:
-            _running.loop = asyncio.get_running_loop()
-            task = asyncio.current_task(_running.loop)
-        return task
+        return _task_of(_running.loop) or _running_anew()
+
+    def _running_anew() -> asyncio.Task[Any] | None:
+        _running.loop = asyncio.get_running_loop()
+        return asyncio.current_task(_running.loop)
 
 
 def current_task() -> asyncio.Task[Any] | None:

@@ -10,11 +10,10 @@ import asyncio
 import inspect
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .._core.work import Work
 from ..errors import ClosedError
-from ..phase import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from ..types import Message, Receive, Scope, Send
 
     AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
-
-SERVING: Final = Phase.SERVING
-"""Looked up once: on Python 3.11 an enum member costs a function call."""
 
 Answer = Literal["not started", "started", "complete", "refused"]
 
@@ -120,7 +116,7 @@ class Exchange(Work):
     def close_on_drain(self) -> None:
         """Allow a drain to close the exchange as it begins, or now if one has. Idempotent."""
         self.may_close = True
-        if self.drainer.phase is not SERVING:  # posted, because this may be a worker thread
+        if not self.drainer.serving:  # posted, because this may be a worker thread
             schedule = self.drainer.close_schedule
             self.drainer.notifier.post(partial(schedule.add, self, now=True))
 

@@ -13,7 +13,7 @@ from .._core.server import PassiveAdapter
 from ..errors import ClosedError, GracefulError
 from . import connection_header
 from .event_stream import EventStream, is_event_stream, reconnects
-from .exchange import SERVING, Exchange, marked_as_coroutine_function, unavailable
+from .exchange import Exchange, marked_as_coroutine_function, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -117,7 +117,7 @@ class HTTPExchange(Exchange):
                 if earlier["type"] == "http.response.start":  # another message came before it
                     self.start = earlier
             self.last = message
-        if self.drainer.phase is not SERVING:
+        if not self.drainer.serving:
             return self._send_while_draining(message)
         self.sending = sending = self._send(message)
         return sending
@@ -249,7 +249,7 @@ class HTTPExchange(Exchange):
         except BaseException:
             # Cancelled while it waits for a slow reader: the app gave up its own `send`, which this
             # is a part of, or the drain was called off. If there is time, the stream goes on.
-            if self.drainer.waiting or self.drainer.phase is SERVING:
+            if self.drainer.waiting or self.drainer.serving:
                 self.closed = None
             raise
         finally:

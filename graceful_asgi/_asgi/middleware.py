@@ -17,7 +17,6 @@ from .._core.work import SCOPE_KEY
 from ..errors import ControlError, GracefulError
 from ..event_loop import in_event_loop, running_task
 from ..phase import Phase
-from .exchange import SERVING, Exchange
 from .http import HTTPExchange
 from .options import COMMAND_LINE_KEY, CodeOptions, CommandLine, ServerSettings, misspelt, resolve
 from .position import check_position
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from ..phase import PhaseChange
     from ..policy import DrainPolicy, PolicyFields
     from ..types import ASGIApp, Message, Receive, Scope, Send
+    from .exchange import Exchange
     from .health import Ready
 
 
@@ -132,16 +132,16 @@ class GracefulMiddleware:
         exchange.scope, exchange._receive, exchange._send = scope, receive, send
         exchange.start = exchange.last = exchange.sending = None
         in_flight = drainer.in_flight
-        exchange.began = in_flight.clock()
+        exchange.began = in_flight.last_tick or in_flight.clock()
+        app = self.app
         try:
             exchange.task = running_task()
         except RuntimeError:  # trio
-            exchange.task = None
-        in_flight.works.add(exchange)  # counted first, the phase looked at second
-        app = self.app if exchange.task is not None else self._in_cancel_scope
-        returned = None
+            exchange.task, app = None, self._in_cancel_scope
+        works = in_flight.works
+        works.add(exchange)  # counted first, the phase looked at second
         try:
-            if drainer.phase is not SERVING and _refuses(drainer, exchange):
+            if not drainer.serving and _refuses(drainer, exchange):
                 return await exchange.refuse()
             try:
                 returned = await app(scope, exchange.receive, exchange.send)
@@ -150,8 +150,9 @@ class GracefulMiddleware:
                     await exchange.conclude()
                 if not exchange.excuses(exc):
                     raise
+                returned = None
                 log.detail("%s raised because it was closed: %r", exchange.path, exc)
-            if drainer.phase is not SERVING:
+            if not drainer.serving:
                 await exchange.settle()
             return returned
         except asyncio.CancelledError:
@@ -161,7 +162,7 @@ class GracefulMiddleware:
                 raise
             await exchange.conclude()
         finally:
-            in_flight.works.discard(exchange)
+            works.discard(exchange)
             scope[SCOPE_KEY] = record
             if in_flight.on_leave is not None:
                 in_flight.on_leave(exchange)

@@ -18,7 +18,7 @@ import anyio.lowlevel
 
 from .. import log
 from ..errors import ClosedError
-from .exchange import SERVING, Closing, Exchange, marked_as_coroutine_function, unavailable
+from .exchange import Closing, Exchange, marked_as_coroutine_function, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -329,7 +329,7 @@ class WebSocketExchange(Exchange):
         except BaseException:
             # Cancelled, because the peer does not read: the drain was called off, or the handler
             # gave up its own `send`, which this is a part of.
-            if self.drainer.waiting or self.drainer.phase is SERVING:
+            if self.drainer.waiting or self.drainer.serving:
                 self.closed = None
             raise
         self._note_change()

@@ -137,6 +137,7 @@ class DrainRunner:
             seen = len(self._history)
             self.state: Drain = self._history.drain()
             self.phase: Phase = self.state.phase
+            self.serving = self.phase is Phase.SERVING  # a plain flag: each message asks for it
             self.policy = self.state.policy
             # Outcomes are counted while draining only, so no request pays for it while serving.
             self.in_flight.on_leave = self._left if self.record.is_open(self.state) else None
@@ -268,7 +269,7 @@ class DrainRunner:
         With *anew* a server starts: a drainer that has been through a drain serves again.
         """
         if anew:
-            self.in_flight.clock = self._given_clock or running_clock()
+            self.in_flight.use(self._given_clock or running_clock())
             if self._add(Step.RESTART):
                 self.in_flight.cancelled = False
                 self.adapter = None
@@ -364,7 +365,7 @@ class DrainRunner:
 
     def arrived(self, work: Work) -> None:
         """Note *work* that is new while draining."""
-        self._last_arrival = self.now()
+        self._last_arrival = work.began = self.now()
         self.close_schedule.add(work)
 
     def server_opened(self) -> None:

@@ -41,12 +41,12 @@ _Cancellable: TypeAlias = "asyncio.Task[Any] | anyio.CancelScope"
 class InFlight:
     """The work that is in flight now. Safe to read from any thread and in a signal handler."""
 
-    __slots__ = ("cancelled", "clock", "on_leave", "works")
+    __slots__ = ("cancelled", "clock", "last_tick", "on_leave", "works")
 
     def __init__(self, clock: Clock) -> None:
         self.works: set[Work] = set()
-        self.clock = clock
         self.cancelled = False
+        self.use(clock)
         self.on_leave: Callable[[Work], object] | None = None
         """Called with work that ends. None while serving, so that no request pays for a call."""
 
@@ -55,6 +55,19 @@ class InFlight:
 
     def __iter__(self) -> Iterator[Work]:
         return iter(tuple(self.works))
+
+    def use(self, clock: Clock) -> None:
+        """Take the time from *clock* from now on. Another server may tick, or none."""
+        self.clock = clock
+        self.last_tick = 0.0
+        """When the server ticked last; 0.0 where none ticks. While serving, a request takes this
+        for the time at which it began: to ask the clock would cost each of them more. So it may
+        seem older than it is, by the period of a tick (uvicorn's is 0.1 s) or by as long as the
+        loop was blocked. It never seems younger."""
+
+    def tick(self) -> None:
+        """Note the time for the requests that come until the next tick."""
+        self.last_tick = self.clock()
 
     def enter(self, work: Work) -> None:
         """Count *work* as in flight from now on, in the task that calls this."""
@@ -118,7 +131,7 @@ class Work:
     """One piece of work in flight, from `InFlight.enter` to `InFlight.leave`.
 
     Attributes:
-        began: when it entered, by the drainer's clock.
+        began: when it entered, by the drainer's clock, or at the server's tick before that.
         task: the task that does the work; None outside of asyncio.
         cancelled: True once it was cancelled by us.
         answered_for_app: True once its peer has got an answer in the place of the app, which has

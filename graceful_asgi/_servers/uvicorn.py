@@ -235,6 +235,7 @@ class UvicornHook:
 
     async def _on_tick(self, counter: int) -> bool:
         self._signal_watch.tick()
+        self.drainer.in_flight.tick()
         if self.drainer.phase is not Phase.SERVING:
             self._outside_work.look()
         return await self._uvicorn_on_tick(counter)

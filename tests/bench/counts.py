@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
+from graceful_asgi._core.drainer import runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,14 @@ def idle_server(kind: str) -> tuple[Receive, Send]:
     return receive, send
 
 
+async def on_ticking_server(app: ASGIApp, kind: str) -> GracefulMiddleware:
+    """Return the middleware around *app* as it is while a server that ticks, as uvicorn, serves."""
+    middleware = GracefulMiddleware(app, policy=DrainPolicy(lame_duck_period=0))
+    await _call(middleware, kind)  # the first call looks for the server
+    runner_of(middleware.drainer).in_flight.tick()
+    return middleware
+
+
 async def _call(app: ASGIApp, kind: str) -> None:
     receive, send = idle_server(kind)
     scope = {"type": kind, "http_version": "1.1", "method": "GET", "path": "/", "headers": []}
@@ -148,8 +157,7 @@ def added(app: ASGIApp, kind: str = "http") -> Counts:
 
     async def count() -> Counts:
         found = []
-        for middleware in (PassThrough(app), GracefulMiddleware(app, policy=DrainPolicy())):
-            await _call(middleware, kind)  # the first call looks for the server
+        for middleware in (PassThrough(app), await on_ticking_server(app, kind)):
 
             def run(middleware: ASGIApp = middleware) -> None:
                 # Nothing in the call waits, so one step runs it from its start to its end.

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
-from support.asgi import END, OK, Call, Send, answer, http_scope, serving, with_lifespan
+from support.asgi import (
+    END,
+    OK,
+    Call,
+    Send,
+    answer,
+    hangs_after,
+    http_scope,
+    serving,
+    with_lifespan,
+)
 from support.command import run_python
 from support.polling import PATIENCE
 
@@ -167,6 +177,50 @@ async def test_the_oldest_work_is_named_with_its_kind_and_its_age() -> None:
     assert oldest.phase == "running"
     assert oldest.age >= 0.01
     assert drainer.statistics().oldest is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("ticks", "draining", "age"),
+    [(False, False, 3.0), (True, False, 3.0625), (True, True, 3.0)],
+    ids=["no tick", "tick", "tick, draining"],
+)
+async def test_a_request_is_never_younger_than_it_says(
+    ticks: bool, draining: bool, age: float
+) -> None:
+    """While serving, it counts from the tick before it. While draining, its time is exact."""
+    now = 10.0
+    drainer = DrainRunner(PATIENT, clock=lambda: now)
+    async with serving(graceful_with(drainer, hangs_after())) as server:
+        if ticks:
+            drainer.in_flight.tick()
+        now += 0.0625
+        if draining:
+            drainer.begin("test")
+        await server.begin(http_scope())
+        now += 3.0
+        oldest = drainer.statistics().oldest
+    assert oldest is not None
+    assert oldest.age == age
+
+
+@pytest.mark.anyio
+async def test_a_drainer_does_not_count_from_the_ticks_of_the_server_before() -> None:
+    now = 10.0
+    drainer = DrainRunner(PATIENT, clock=lambda: now)
+    app = graceful_with(drainer, hangs_after())
+    async with serving(app):
+        drainer.in_flight.tick()
+    now += 3600.0
+    async with serving(app) as server:
+        await server.begin(http_scope())
+        oldest = drainer.statistics().oldest
+    assert oldest is not None
+    assert oldest.age == 0.0
+
+
+def graceful_with(drainer: DrainRunner, app: App) -> GracefulMiddleware:
+    return GracefulMiddleware(with_lifespan(app), drainer=as_drainer(drainer))
 
 
 def test_tracked_work_in_a_plain_thread_counts_and_cannot_be_cancelled() -> None:

@@ -136,3 +136,21 @@ async def test_no_class_is_patched() -> None:
         assert "shutdown" in vars(server)
         assert {name: vars(uvicorn.Server)[name] for name in names} == before
         assert "shutdown" not in vars(uvicorn.Server(server.config))
+
+
+async def test_requests_count_from_the_ticks_of_the_server() -> None:
+    """They do not ask the clock. So a new one may seem some hundredths of a second old."""
+    drainer, ages = DrainRunner(QUICK), list[float]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            oldest = drainer.statistics().oldest
+            assert oldest is not None
+            ages.append(oldest.age)
+        await RecordingApp()(scope, receive, send)
+
+    async with uvicorn_in_loop(GracefulMiddleware(app, drainer=as_drainer(drainer))) as (_, port):
+        while len(ages) < 300 and max(ages, default=0) < 0.02:
+            await get_in_loop(port)
+    assert min(ages) >= 0
+    assert max(ages) >= 0.02

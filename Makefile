@@ -56,7 +56,8 @@ versions:
 # The cost of a request, and the table of docs/explanation/servers.md. A few minutes, not part of CI.
 bench: $(VENV)/bench
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.overhead
-	PYTHONPATH=tests $(BIN)/python -m bench.scale
+	mkdir -p .cache
+	PYTHONPATH=tests $(BIN)/python -m bench.scale --tally .cache/scale.jsonl
 	$(BIN)/python -m tests.bench.servers
 
 # 100 000 requests of each server, stopped behind networks with a delay. As root; not part of CI.

@@ -111,7 +111,6 @@ class ClosePlan:
     def __init__(self, view: DrainView) -> None:
         self._view = view
         self._number = view.state.number
-        self._planned: set[Work] = set()
         self._due: list[tuple[float, int, Work]] = []
         """A heap of (time, number, work). The numbers keep works from being compared."""
         self._numbers = itertools.count()
@@ -120,7 +119,7 @@ class ClosePlan:
 
     def add(self, work: Work, *, now: bool) -> None:
         """Plan the close of *work* for a random time in the rest of the lame duck, or for now."""
-        if work.close_when == "on drain" and (now or work not in self._planned):
+        if work.close_when == "on drain" and (now or work.planned_in != self._number):
             after = 0.0 if now else random.random() * self._lame_duck_left()
             self._schedule(work, self._view.now() + after)
             self._view.notifier.wake()
@@ -137,20 +136,19 @@ class ClosePlan:
         If the drain is called off, the tasks that still wait for a boundary are cancelled, and
         their work goes on.
         """
-        view = self._view
-        with view.notifier.listening() as wakeup:
-            async with anyio.create_task_group() as tasks:
-                await self._plan_all()
-                while self.is_current:
-                    await self._tell(tasks, self._take())
-                    if view.now() >= self._boundary_time() and not self._last_call:
-                        self._last_call = True
-                        last = await self._those_closed("at deadline")
-                        await view.record.note_stuck(view.state, last, view.now())
-                        await self._tell(tasks, last)
-                    self._cancel_unaware()
-                    await wakeup.wait(self._next() - view.now())
-                tasks.cancel_scope.cancel()
+        try:
+            with self._view.notifier.listening() as wakeup:
+                async with anyio.create_task_group() as tasks:
+                    await self._plan_all()
+                    while self.is_current:
+                        await self._tell_those_due(tasks)
+                        self._cancel_unaware()
+                        await wakeup.wait(self._next() - self._view.now())
+                    tasks.cancel_scope.cancel()
+        finally:
+            # The schedule keeps the plan, which must not keep the work.
+            self._due.clear()
+            self._watched.clear()
 
     @property
     def is_current(self) -> bool:
@@ -162,7 +160,7 @@ class ClosePlan:
         works = await self._those_closed("on drain")
         now, period = view.now(), self._lame_duck_left()
         async for place, work in in_slices(enumerate(works), LOOKS):
-            if work not in self._planned:
+            if work.planned_in != self._number:
                 self._schedule(work, now + period * (place + 0.5) / len(works))
         if works and self.is_current:
             log.closing(Counter[str](work.kind for work in works), period)
@@ -172,11 +170,20 @@ class ClosePlan:
         return [work async for work in looked_at if work.close_when == when]
 
     def _schedule(self, work: Work, due: float) -> None:
-        self._planned.add(work)
+        work.planned_in = self._number
         heapq.heappush(self._due, (due, next(self._numbers), work))
 
     def _lame_duck_left(self) -> float:
         return max(0.0, self._view.lame_duck_end() - self._view.now())
+
+    async def _tell_those_due(self, tasks: TaskGroup) -> None:
+        view = self._view
+        await self._tell(tasks, self._take())
+        if view.now() >= self._boundary_time() and not self._last_call:
+            self._last_call = True
+            last = await self._those_closed("at deadline")
+            await view.record.note_stuck(view.state, last, view.now())
+            await self._tell(tasks, last)
 
     async def _tell(self, tasks: TaskGroup, works: Iterable[Work]) -> None:
         """Tell *works* to close."""

@@ -136,6 +136,8 @@ class Work:
         cancelled: True once it was cancelled by us.
         answered_for_app: True once its peer has got an answer in the place of the app, which has
             not unwound.
+        planned_in: the number of the drain that has planned a close of it. A set of the work that
+            is planned would keep all of it in memory until the process ends.
 
     What only a drain sets has its default in the class. So an object that comes and goes while
     serving has only what is in its slots: to fill in the rest would cost each request more.
@@ -148,6 +150,7 @@ class Work:
     task: asyncio.Task[Any] | None
     cancelled: bool = False
     answered_for_app: bool = False
+    planned_in: int = 0
     _cancel_scope: tuple[anyio.CancelScope, RunSoon] | None = None
 
     @property

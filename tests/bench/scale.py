@@ -3,30 +3,47 @@
 One server, and so many clients of one kind: idle connections, requests that hang, event streams, or
 WebSockets. The lame duck is 5 s and the grace period 3 s. Idle connections are due at the end of
 the lame duck, requests that hang at the end of the grace period; the others are spread evenly over
-the lame duck. Clients and server share the machine.
+the lame duck. The last kind is half requests that hang and half event streams that may finish: all
+of them are due as the grace period ends. Clients and server share the machine.
+
+Writes the table between the markers of docs/explanation/cost.md, once every row was measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
+import json
+import os
+import platform
 import re
 import resource
 import signal
-import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from support.client import Client
 from support.ports import free_port
 from support.server import Server
 
+PAGE: Final = Path(__file__).parents[2] / "docs" / "explanation" / "cost.md"
 LAME_DUCK: Final = 5.0
 GRACE: Final = 3.0
-KINDS: Final = ("idle", "hung", "event streams", "WebSockets")
+BOTH: Final = "hung and event streams"
+PLAIN: Final = "WebSockets, plain uvicorn"
+"""Plain uvicorn waits for the others without an end, but for idle connections."""
+SIZES: Final = (1_000, 4_000, 10_000)
+ROWS: Final = {
+    **dict.fromkeys(("idle", "hung", "event streams", "WebSockets"), SIZES),
+    PLAIN: (10_000,),
+    BOTH: (16_000,),
+}
 ARRIVING: Final = 100
 """How many clients connect at the same time: fewer than the accept queue holds."""
 
@@ -44,15 +61,14 @@ _SERVED: Final = {"idle": b"ok", "event streams": b"tick\n\n\r\n", "WebSockets":
 
 @dataclass
 class Crowd:
-    """So many clients of one kind, and when each of them got its end."""
+    """Clients, and when each of them got its end."""
 
-    kind: str
     port: int
     served: int = 0
     wrong: int = 0
     ends: list[float] = field(default_factory=list)
 
-    async def client(self, number: int, places: asyncio.Semaphore) -> None:
+    async def client(self, kind: str, number: int, places: asyncio.Semaphore) -> None:
         """Connect, wait for the end, and check that it is the right one."""
         try:
             async with places:
@@ -61,21 +77,23 @@ class Crowd:
                 reader, writer = await asyncio.open_connection(
                     "127.0.0.1", self.port, local_addr=source
                 )
-                headers = _HEADERS.get(self.kind, "")
-                path = _PATHS[self.kind]
+                headers = _HEADERS.get(kind, "")
+                path = _PATHS[kind]
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
-                if self.kind in _SERVED:
-                    await reader.readuntil(_SERVED[self.kind])
+                if kind in _SERVED:
+                    await reader.readuntil(_SERVED[kind])
                 self.served += 1
-            right = await self._end(reader, writer)
+            right = await self._end(kind, reader, writer)
             writer.close()
         except (OSError, asyncio.IncompleteReadError):
             right = False
             self.ends.append(time.monotonic())
         self.wrong += not right
 
-    async def _end(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        if self.kind == "WebSockets":
+    async def _end(
+        self, kind: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        if kind == "WebSockets":
             frame = await reader.readexactly(4)
             self.ends.append(time.monotonic())
             writer.write(b"\x88\x82\0\0\0\0" + frame[2:])
@@ -83,9 +101,9 @@ class Crowd:
             return frame[0] == 0x88 and int.from_bytes(frame[2:], "big") == 1012
         rest = await reader.read()
         self.ends.append(time.monotonic())
-        if self.kind == "idle":
+        if kind == "idle":
             return rest == b""
-        if self.kind == "hung":
+        if kind == "hung":
             return rest.startswith(b"HTTP/1.1 503")
         return rest.endswith(b"tick\n\n\r\n0\r\n\r\n") or rest == b"0\r\n\r\n"
 
@@ -94,31 +112,43 @@ class Crowd:
 class Result:
     """How one drain went, in seconds after the signal unless it says otherwise."""
 
+    kind: str
+    count: int
     first: float
     last: float
-    due: tuple[float, float]
     wrong: int
     exit_code: int
     exited: float
     blocked: int
     """Milliseconds of the loop's thread, without garbage collections."""
+    collected_before: int
+    """Milliseconds of the longest garbage collection before the stop."""
     collected: int
-    """Milliseconds of the longest garbage collection."""
+    """The same from the stop on."""
     memory: float
     """KiB of the server for each client."""
 
 
-def server_of(directory: Path, loop: str) -> Server:
+def server_of(directory: Path, kind: str, loop: str) -> Server:
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "bench.scale_app:app", "--loop", loop]
+    app = "plain" if kind == PLAIN else "app"
+    command = [sys.executable, "-m", "uvicorn", f"bench.scale_app:{app}", "--loop", loop]
     options = ["--port", str(port), "--no-access-log", "--timeout-keep-alive", "600"]
     return Server(
         [*command, *options, "--ws-ping-interval", "600", "--ws", "websockets-sansio"],
         directory,
         port=port,
+        env={"GRACEFUL_EVENT_STREAMS": "finish"} if kind == BOTH else {},
         ready="Uvicorn running on",
         periods={"lame_duck": LAME_DUCK, "grace": GRACE, "cancel": 5, "cleanup": 10},
     )
+
+
+def kinds_of(kind: str, count: int) -> list[str]:
+    """Return what each of *count* clients is."""
+    if kind == BOTH:
+        return ["hung", "event streams"] * (count // 2)
+    return ["WebSockets" if kind == PLAIN else kind] * count
 
 
 def resident(pid: int) -> int:
@@ -131,54 +161,68 @@ def resident(pid: int) -> int:
 async def drain(kind: str, count: int, loop: str) -> Result:
     """Stop a server with *count* clients of *kind*."""
     with tempfile.TemporaryDirectory() as directory:
-        async with server_of(Path(directory), loop) as server:
+        async with server_of(Path(directory), kind, loop) as server:
             before = resident(server.pid)
-            crowd, places = Crowd(kind, server.port), asyncio.Semaphore(ARRIVING)
-            tasks = [asyncio.create_task(crowd.client(n, places)) for n in range(count)]
+            crowd, places = Crowd(server.port), asyncio.Semaphore(ARRIVING)
+            clients = enumerate(kinds_of(kind, count))
+            tasks = [asyncio.create_task(crowd.client(one, n, places)) for n, one in clients]
             while crowd.served + len(crowd.ends) < count:  # noqa: ASYNC110  # a count
                 await asyncio.sleep(0.05)
             await asyncio.sleep(1)  # a request that hangs says nothing of its arrival
+            await asyncio.to_thread(begin, server)
             memory = (resident(server.pid) - before) / count
             began = time.monotonic()
             server.signal(signal.SIGTERM)
             code = await asyncio.to_thread(server.wait, 60)
             exited = time.monotonic() - began
             await asyncio.wait(tasks, timeout=10)
-            found = re.search(r"block (\d+) ms, longest collection (\d+) ms", server.log)
-    due = {"idle": (LAME_DUCK, LAME_DUCK), "hung": (LAME_DUCK + GRACE, LAME_DUCK + GRACE)}
+            found = re.search(r"block (\d+) ms.* before (\d+) ms, since (\d+) ms", server.log)
+    blocked, collected_before, collected = (-1, -1, -1) if found is None else found.groups()
     return Result(
+        kind=kind,
+        count=count,
         first=min(crowd.ends) - began,
         last=max(crowd.ends) - began,
-        due=due.get(kind, (0.0, LAME_DUCK)),
         wrong=crowd.wrong + count - len(crowd.ends),
         exit_code=code,
         exited=exited,
-        blocked=-1 if found is None else int(found[1]),
-        collected=-1 if found is None else int(found[2]),
+        blocked=int(blocked),
+        collected_before=int(collected_before),
+        collected=int(collected),
         memory=memory,
     )
 
 
-def row(kind: str, count: int, results: list[Result]) -> list[str]:
-    """Return the medians of *results* as a row of the table."""
+def begin(server: Server) -> None:
+    """Have the server measure from now on."""
+    with Client(server.port) as client:
+        client.get("/begin")
 
-    def median(values: list[float]) -> float:
-        return statistics.median(values)
 
-    first = median([result.first - result.due[0] for result in results])
-    last = median([result.last - result.due[1] for result in results])
-    return [
-        kind,
-        f"{count:,}",
-        f"{first:+.2f} s",
-        f"{last:+.2f} s",
-        f"{max(result.wrong for result in results)}",
-        f"{max(result.exit_code for result in results)}",
-        f"{median([result.exited for result in results]):.1f} s",
-        f"{median([result.blocked for result in results]):.0f} ms",
-        f"{median([result.collected for result in results]):.0f} ms",
-        f"{median([result.memory for result in results]):.1f} KiB",
+def row(result: Result) -> str:
+    """Return *result* as a row of the table."""
+    grace_end = LAME_DUCK + GRACE
+    due = {
+        "idle": (LAME_DUCK, LAME_DUCK),
+        "hung": (grace_end, grace_end),
+        BOTH: (grace_end, grace_end),
+        PLAIN: (0.0, 0.0),
+    }
+    first, last = due.get(result.kind, (0.0, LAME_DUCK))
+    cells = [
+        result.kind,
+        f"{result.count:,}",
+        f"{result.first - first:+.2f} s",
+        f"{result.last - last:+.2f} s",
+        f"{result.wrong}",
+        f"{result.exit_code}",
+        f"{result.exited:.1f} s",
+        f"{result.blocked} ms",
+        f"{result.collected_before} ms",
+        f"{result.collected} ms",
+        f"{result.memory:.0f} KiB",
     ]
+    return f"| {' | '.join(cells)} |"
 
 
 HEADINGS: Final = (
@@ -189,28 +233,66 @@ HEADINGS: Final = (
     "wrong ends",
     "exit code",
     "exit",
-    "longest block",
-    "longest garbage collection",
+    "longest block of the loop",
+    "longest garbage collection before the stop",
+    "and from then on",
     "memory for each",
 )
 
 
+def table(results: list[Result]) -> str:
+    """Return all that stands between the markers."""
+    sides = ["---", *["---:"] * (len(HEADINGS) - 1)]
+    rows = [f"| {' | '.join(HEADINGS)} |", f"| {' | '.join(sides)} |", *map(row, results)]
+    release = ".".join(platform.release().split(".")[:2])
+    machine = f"{os.cpu_count()} cores, {platform.system()} {release}"
+    versions = f"uvicorn {version('uvicorn')}, Python {platform.python_version()}, asyncio"
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"{versions}; {machine}. The clients share the machine.",
+        ]
+    )
+
+
+def measured(tally: Path) -> dict[tuple[str, int], Result]:
+    """Return the results that a run before this one has left in *tally*."""
+    lines = tally.read_text().splitlines() if tally.exists() else []
+    results = [Result(**json.loads(line)) for line in lines]
+    return {(result.kind, result.count): result for result in results}
+
+
+def write(text: str) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    part = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.S)
+    PAGE.write_text(part.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page), encoding="utf-8")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--sizes", nargs="+", type=int, default=(1_000, 4_000, 10_000))
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(description="How thousands of clients are sent away.")
+    parser.add_argument("--kinds", nargs="+", choices=ROWS, default=tuple(ROWS))
+    parser.add_argument("--sizes", nargs="+", type=int, help="how many clients, for each kind")
     parser.add_argument("--loop", default="asyncio", choices=("asyncio", "uvloop"))
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--tally", type=Path, help="where results are kept; measured once")
     given = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sys.stdout.write(f"| {' | '.join(HEADINGS)} |\n|{' --- |' * len(HEADINGS)}\n")
+    gc.disable()  # a full collection of the clients would make the server look late
+    results = {} if given.tally is None else measured(given.tally)
     for kind in given.kinds:
-        for count in given.sizes:
-            rounds = range(given.rounds)
-            results = [asyncio.run(drain(kind, count, given.loop)) for _ in rounds]
-            sys.stdout.write(f"| {' | '.join(row(kind, count, results))} |\n")
+        for count in given.sizes or ROWS[kind]:
+            if (kind, count) not in results:
+                result = results[kind, count] = asyncio.run(drain(kind, count, given.loop))
+                if given.tally is not None:
+                    with given.tally.open("a") as file:
+                        file.write(json.dumps(asdict(result)) + "\n")
+            sys.stdout.write(row(results[kind, count]) + "\n")
             sys.stdout.flush()
+    wanted = [(kind, count) for kind, counts in ROWS.items() for count in counts]
+    if given.loop == "asyncio" and all(each in results for each in wanted):
+        write(table([results[each] for each in wanted]))
 
 
 if __name__ == "__main__":

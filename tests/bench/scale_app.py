@@ -1,4 +1,4 @@
-"""The app that `scale` stops with thousands of clients. It says how long the loop was blocked."""
+"""The apps that `scale` stops with thousands of clients. They print how long the loop was held."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
-from graceful_asgi import Drainer, GracefulMiddleware
+from graceful_asgi import GracefulMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,21 +22,19 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.websockets import WebSocket
 
-    from graceful_asgi import PhaseChange
-
 LOOK_PERIOD = 0.002
 """Seconds between two looks at the clock."""
 
 
 class LongestBlock:
-    """The longest time, since the drain began, in which the loop ran nothing else.
+    """The longest time in which the loop ran nothing else.
 
     It is time of the loop's own thread: what the clients take of the machine does not count. A full
-    garbage collection is Python's, and is counted by itself.
+    garbage collection is Python's, and is counted by itself: before the stop, and from then on.
     """
 
     def __init__(self) -> None:
-        self.seconds = self.collection = 0.0
+        self.seconds = self.collection = self.collection_before = 0.0
         self._collecting = self._collected = 0.0
         gc.callbacks.append(self._collects)
 
@@ -55,14 +53,20 @@ class LongestBlock:
         self._collected += took
         self.collection = max(self.collection, took)
 
-    def phase_changed(self, change: PhaseChange) -> None:
-        if change.phase.value == "lame duck":
-            self.seconds = self.collection = 0.0  # the clients' arrival is another matter
+    def begin(self) -> None:
+        """Count from now on: the clients' arrival is another matter."""
+        self.collection_before, self.seconds, self.collection = self.collection, 0.0, 0.0
+
+    def __str__(self) -> str:
+        seconds = (self.seconds, self.collection_before, self.collection)
+        return (
+            "longest block {:.0f} ms, longest collection before {:.0f} ms, since {:.0f} ms".format(
+                *(each * 1000 for each in seconds)
+            )
+        )
 
 
 longest_block = LongestBlock()
-drainer = Drainer()
-drainer.add_hook(longest_block.phase_changed)
 
 
 @contextlib.asynccontextmanager
@@ -70,9 +74,13 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     measuring = asyncio.create_task(longest_block.measure())
     yield
     measuring.cancel()
-    block, collection = longest_block.seconds * 1000, longest_block.collection * 1000
-    sys.stdout.write(f"longest block {block:.0f} ms, longest collection {collection:.0f} ms\n")
+    sys.stdout.write(f"{longest_block}\n")
     sys.stdout.flush()
+
+
+async def begin(request: Request) -> Response:
+    longest_block.begin()
+    return PlainTextResponse("ok")
 
 
 async def index(request: Request) -> Response:
@@ -99,13 +107,19 @@ async def echo(websocket: WebSocket) -> None:
         await websocket.send_text(message)
 
 
-app = Starlette(
-    routes=[
-        Route("/", index),
-        Route("/hang", hang),
-        Route("/events", events),
-        WebSocketRoute("/ws", echo),
-    ],
-    lifespan=lifespan,
-)
-app.add_middleware(GracefulMiddleware, drainer=drainer)
+def make_app() -> Starlette:
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/begin", begin),
+            Route("/hang", hang),
+            Route("/events", events),
+            WebSocketRoute("/ws", echo),
+        ],
+        lifespan=lifespan,
+    )
+
+
+plain = make_app()
+app = make_app()
+app.add_middleware(GracefulMiddleware)

@@ -26,7 +26,8 @@ class Ended:
     """What one client saw at its end."""
 
     how: str
-    """The close code of a WebSocket; `whole`, `half an event` or `cut` of an event stream."""
+    """The close code of a WebSocket; `whole`, `half an event` or `cut` of an event stream; the
+    status of a request."""
     after: float
     """Seconds since the signal."""
     unanswered: str = ""
@@ -155,6 +156,25 @@ def reads(path: str, *, method: str = "GET") -> Callable[[Crowd, int], Awaitable
             return Ended("cut", crowd.now())
         finally:
             writer.close()
+
+    return client
+
+
+def hangs(path: str) -> Callable[[Crowd, int], Awaitable[Ended]]:
+    """Return a client of a request that gets no answer of the app's. It ends with its status."""
+
+    async def client(crowd: Crowd, number: int) -> Ended:
+        reader, writer = await asyncio.open_connection("127.0.0.1", crowd.server.port)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            crowd.arrived()
+            answer = await reader.read()
+            status = answer.split()[1].decode() if answer else "cut"
+        except ConnectionError:
+            status = "cut"
+        finally:
+            writer.close()
+        return Ended(status, crowd.now())
 
     return client
 

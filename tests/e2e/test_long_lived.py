@@ -14,7 +14,7 @@ from support.need import need, need_program
 from support.polling import wait_until
 from support.server import uvicorn
 
-from .crowd import Crowd, listens, reads
+from .crowd import Crowd, hangs, listens, reads
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +125,27 @@ def test_a_thousand_of_each_drain_within_the_lame_duck_and_a_second(
     took = re.search(r"clean after (\S+) s \(SIGTERM\): 0 completed, 2000 closed", server.log)
     assert took is not None, server.log[-2000:]
     assert float(took[1]) < 2 + 1 + 2, "a second, and room for a machine that does more than this"
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_hundreds_that_are_due_as_the_grace_period_ends_are_whole_or_503_and_in_time(
+    tmp_path: Path, loop: str
+) -> None:
+    """`make bench` does the same with 8 000 of each."""
+    allow_files(4000)
+    env = {"GRACEFUL_EVENT_STREAMS": "finish"}
+    with uvicorn(
+        tmp_path, "--no-access-log", loop=loop, env=env, grace=5, cancel=4, cleanup=5
+    ) as server:
+        crowd = Crowd(server)
+        asyncio.run(crowd.run((800, reads("/events/rare")), (800, hangs("/slow"))))
+        assert server.wait() == 1
+        assert server.seconds_since_signal() < sum(server.periods.values()), "the policy's total"
+    assert crowd.how() == {"503": 800, "whole": 800}
+    first = min(end.after for end in crowd.ended if end.how == "503")
+    assert first < server.periods["lame_duck"] + server.periods["grace"] + 1
+    assert "0 completed, 0 closed, 1600 cancelled, 0 aborted" in server.log
 
 
 def allow_files(count: int) -> None:

@@ -1,4 +1,4 @@
-"""What all test modules share: event loops, an environment without a policy, threads, networks."""
+"""Fixtures of all test modules: event loops, no policy in the environment, threads, networks."""
 
 from __future__ import annotations
 

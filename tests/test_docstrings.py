@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 import graceful_asgi
 
 PACKAGE = Path(graceful_asgi.__file__).parent
+TESTS = Path(__file__).parent
 RIDDLES = {"What", "Who", "Whom", "Whose", "Whether", "Which", "When", "Where", "How", "Why"}
 ORDERS_THAT_SAY_LITTLE = {"Be", "Have", "Let", "Say"}
 """A reader does not learn from these what the function does."""
@@ -25,10 +28,11 @@ def openers(source: str) -> dict[str, str]:
     return found
 
 
-def test_docstrings_begin_with_what_is_done() -> None:
+@pytest.mark.parametrize("folder", [PACKAGE, TESTS], ids=["package", "tests"])
+def test_docstrings_begin_with_what_is_done(folder: Path) -> None:
     found = {
-        f"{path.relative_to(PACKAGE)}: {name}: {line}"
-        for path in PACKAGE.rglob("*.py")
+        f"{path.relative_to(folder)}: {name}: {line}"
+        for path in folder.rglob("*.py")
         for name, line in openers(path.read_text(encoding="utf-8")).items()
     }
     assert found == set()

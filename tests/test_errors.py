@@ -1,4 +1,4 @@
-"""Which errors are an app's hearing of its end, and which are its own."""
+"""Errors by which an app learns of its end, told from errors of its own."""
 
 from __future__ import annotations
 

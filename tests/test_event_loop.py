@@ -1,4 +1,4 @@
-"""What asyncio and trio do differently: calling in from outside, the clock; and sharing a loop."""
+"""Differences between asyncio and trio: calls from other threads, the clock; and sharing a loop."""
 
 from __future__ import annotations
 

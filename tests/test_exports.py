@@ -1,4 +1,4 @@
-"""What the package shows of itself, and what importing it does."""
+"""The public names of the package, and the effects of importing it."""
 
 from __future__ import annotations
 

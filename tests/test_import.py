@@ -1,4 +1,4 @@
-"""What `from graceful_asgi import GracefulMiddleware` costs, counted: the same on any machine.
+"""The cost of `from graceful_asgi import GracefulMiddleware`, counted: the same on any machine.
 
 Most of the time of an import goes into files that are loaded, and into the code that dataclasses
 write and compile. What only a server needs is loaded when one starts.

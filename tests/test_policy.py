@@ -1,4 +1,4 @@
-"""What a policy holds, where it comes from, and what it refuses."""
+"""The fields of a policy, where their values come from, and what is refused."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ async def test_server_errors_of_the_app_are_counted_over_all_drains() -> None:
 
 
 async def scrape(scraped: Scraped, *, in_a_thread: bool) -> str:
-    """Have an app behind the middleware scraped by a request; return what it says of requests."""
+    """Scrape an app behind the middleware by a request; return its figures of requests."""
     said: list[bytes] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""What an app has sent before a drain: nothing looks at it while serving, but the drain knows."""
+"""Messages that an app has sent before a drain: not looked at while serving, known to the drain."""
 
 from __future__ import annotations
 

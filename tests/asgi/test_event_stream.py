@@ -1,4 +1,4 @@
-"""Where an event ends, in whatever pieces it comes, and which responses are event streams."""
+"""The end of an event, in whatever pieces it comes, and the responses that are event streams."""
 
 from __future__ import annotations
 

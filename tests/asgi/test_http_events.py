@@ -71,7 +71,7 @@ class Stream(LiveCall):
 
     @property
     def closed_at(self) -> float:
-        """When the body was completed, by an empty last part."""
+        """The instant at which an empty last part completed the body."""
         assert self.sent[-1] == END, self.sent[-1]
         assert all(m.get("more_body") for m in self.sent[1:-1]), "once"
         return self.times[-1]

@@ -209,7 +209,7 @@ async def test_two_servers_of_one_app_object_do_not_see_each_other() -> None:
 
 
 async def test_two_servers_share_the_drain_of_a_drainer_they_were_given() -> None:
-    """Who makes the drainer wants the one."""
+    """The caller of `Drainer()` wants this one."""
     drainer = DrainRunner(PATIENT)
     middleware = GracefulMiddleware(with_lifespan(answer), drainer=as_drainer(drainer))
     async with serving(middleware) as first, serving(middleware) as second:

@@ -1,4 +1,4 @@
-"""What a handler sees of the drain, whichever framework it is in."""
+"""The drain as a handler sees it, in each framework."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_wait_returns_as_the_drain_begins_and_at_once_when_it_has() -> Non
 
 
 async def test_a_notice_can_be_read_in_a_worker_thread() -> None:
-    """Where frameworks run handlers that are no coroutines."""
+    """Frameworks run handlers there that are no coroutines."""
     drainer = DrainRunner(PATIENT)
     seen: list[tuple[bool, float]] = []
 

@@ -1,4 +1,4 @@
-"""What stands outside of the middleware is said where a person should change it, and else not."""
+"""Layers outside of the middleware are named in the log if a person should move them."""
 
 from __future__ import annotations
 

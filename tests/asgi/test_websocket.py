@@ -363,7 +363,7 @@ SHORT = DrainPolicy(lame_duck_period=0, grace_period=10)
 
 
 async def closed_while(app: App, *said: str, policy: DrainPolicy = SHORT) -> Session:
-    """Say something to *app*, drain, and return the session when it is over."""
+    """Send a message to *app*, drain, and return the session when it is over."""
     async with anyio.create_task_group() as tasks:
         session = await Session(app, tasks, policy).open()
         for one in said:
@@ -650,7 +650,7 @@ async def test_the_closes_of_such_handlers_are_spread_over_the_lame_duck(
 
 
 async def test_so_are_those_of_handlers_that_send_in_one_task_and_were_asked_to_just_now() -> None:
-    """What they send may be the reply. Each is waited for as long as the others."""
+    """Their message may be the reply. Each is waited for as long as the others."""
     policy = DrainPolicy(lame_duck_period=2, grace_period=10)
     closed = await drained_together(ticker, 40, "subscribe", policy=policy)
     assert 5 < closed[0] < closed[-1] < 7.1

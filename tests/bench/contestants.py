@@ -1,4 +1,4 @@
-"""Who takes part in the comparison, how each is run, and why one cannot take part."""
+"""The servers of the comparison, how each is run, and why some cannot take part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the middleware adds to a request, counted: calls and byte codes. The same on any machine.
+"""The work that the middleware adds to a request, counted in calls and byte codes on any machine.
 
 Time depends on what else a machine does, these counts do not. `test_counts.py` holds them.
 
@@ -31,7 +31,7 @@ TEXT = {"type": "websocket.send", "text": "ok"}
 
 @dataclass
 class Counts:
-    """What has run: Python functions (and coroutines that went on), C functions, byte codes."""
+    """Counts of Python functions (and coroutines that went on), C functions, byte codes."""
 
     functions: int
     builtins: int

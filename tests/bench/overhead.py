@@ -1,4 +1,4 @@
-"""What the middleware costs a request while serving: `make bench`.
+"""The cost of the middleware for a request while serving: `make bench`.
 
 Two measurements, each interleaved with a pass-through middleware that does nothing, because this
 is about a difference that is smaller than a machine's mood:

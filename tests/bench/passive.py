@@ -1,4 +1,4 @@
-"""What is lost where the middleware is passive, and how much a drain before the stop mends.
+"""Losses where the middleware is passive, and how much a drain before the stop mends.
 
 `python -m tests.bench.passive` writes the tables of docs/explanation/other-servers.md.
 """

@@ -8,7 +8,8 @@ times, and give up: so its requests fail at a certain rate while nobody listens 
 be no higher than with plain uvicorn, which goes through the same restarts.
 
 Then, as root, pods are replaced as kubelet does it behind a network of 5 ms, with each kind of
-preStop hook. The clients hear of it up to three seconds late. None may be refused or lose anything.
+preStop hook. The clients learn of it up to three seconds late.
+None may be refused or lose anything.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ BY_CHANCE: Final = 0.001
 
 @dataclass(slots=True)
 class Seen:
-    """What the clients of one proxy saw: with quick requests, and with slow ones."""
+    """The losses of one proxy's clients: with quick requests, and with slow ones."""
 
     name: str
     checked: bool
@@ -81,7 +82,7 @@ class Seen:
 
     @property
     def bad(self) -> int:
-        """How many requests were lost or failed."""
+        """The number of requests that were lost or failed."""
         return sum(each.lost.total() + each.failed.total() for each in (self.quick, self.slow))
 
     def __str__(self) -> str:
@@ -177,7 +178,7 @@ def _is_answered(port: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RollOut:
-    """What the clients of each proxy saw of some restarts, and how long one replica was away."""
+    """The losses of each proxy's clients over some restarts, and how long one replica was away."""
 
     seen: list[Seen]
     seconds_down: float

@@ -1,4 +1,4 @@
-"""How thousands of clients are sent away: `make bench`. First and last end, exit, loop, memory.
+"""Stops with thousands of clients: `make bench`. First and last end, exit, loop, memory.
 
 One server, and so many clients of one kind: idle connections, requests that hang, event streams, or
 WebSockets. The lame duck is 5 s and the grace period 3 s. Idle connections are due at the end of
@@ -45,7 +45,7 @@ ROWS: Final = {
     BOTH: (16_000,),
 }
 ARRIVING: Final = 100
-"""How many clients connect at the same time: fewer than the accept queue holds."""
+"""Clients that connect at the same time: fewer than the accept queue holds."""
 
 _PATHS: Final = {"idle": "/", "hung": "/hang", "event streams": "/events", "WebSockets": "/ws"}
 _HEADERS: Final = {
@@ -110,7 +110,7 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Result:
-    """How one drain went, in seconds after the signal unless it says otherwise."""
+    """The course of one drain, in seconds after the signal unless it says otherwise."""
 
     kind: str
     count: int
@@ -194,7 +194,7 @@ async def drain(kind: str, count: int, loop: str) -> Result:
 
 
 def begin(server: Server) -> None:
-    """Have the server measure from now on."""
+    """Make the server measure from now on."""
     with Client(server.port) as client:
         client.get("/begin")
 

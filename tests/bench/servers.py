@@ -1,4 +1,4 @@
-"""What each server loses when it is told to stop, in alternation under one load: `make bench`.
+"""Losses of each server when it is told to stop, in alternation under one load: `make bench`.
 
 Writes the table between the markers of docs/explanation/servers.md.
 """
@@ -134,7 +134,7 @@ def _row(line: Line) -> str:
 
 
 def circumstances(lines: list[Line], rounds: int, settings: Settings = SETTINGS) -> str:
-    """What was measured, when and where, and under which load."""
+    """The subject of the measurement, when and where, and under which load."""
     versions = dict.fromkeys(
         version for line in lines for version in line.entrant.version.split(", ") if version
     )

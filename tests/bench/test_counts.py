@@ -1,4 +1,4 @@
-"""What the middleware costs while serving, held by counts: they are the same on any machine.
+"""The cost of the middleware while serving, held by counts: they are the same on any machine.
 
 A change that makes the path dearer fails here. Lower a number where a change makes it cheaper.
 """

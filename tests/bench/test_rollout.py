@@ -1,4 +1,4 @@
-"""When a roll-out counts as worse than that of plain uvicorn."""
+"""A roll-out counts as worse than that of plain uvicorn by these rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the load check share: their event loop."""
+"""The event loop of the tests of the load check."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_what_is_ended_in_the_middle_is_caught_and_named(
 
 
 def test_a_lie_told_only_to_later_requests_of_a_scenario_is_caught_and_named() -> None:
-    """What is in flight at the signal gets its right answer, and so does the whole load."""
+    """Requests in flight at the signal get their right answers, and so does the whole load."""
     ended = run(
         "check", *SHORT, "--slow-path", "/slow", "--json", "--", *LIAR, "404 for slow", "{port}"
     )

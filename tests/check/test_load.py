@@ -184,7 +184,7 @@ async def test_requests_are_counted_on_the_side_of_the_signal_they_were_written_
 
 
 async def test_errors_are_counted_by_status() -> None:
-    """Where nothing was learned, a 404 may be what the server always says."""
+    """If nothing was learned, a 404 may be the server's usual answer."""
     statuses = [500, 502, 502, 404]
 
     async def respond(request: Request) -> bool:

@@ -59,7 +59,7 @@ class Open:
                 time.sleep(0.001)
 
     def say(self, data: bytes) -> list[dict[str, Any]]:
-        """Say *data* on a connection of its own; return what comes back until that closes.
+        """Send *data* on a connection of its own; return what comes back until that closes.
 
         Blocks the event loop, and so shows that the answer comes from elsewhere.
         """

@@ -1,4 +1,4 @@
-"""When long-lived work is closed: spread over the lame duck, or as the grace period ends."""
+"""The times at which work is closed: spread over the lame duck, or as the grace period ends."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Drain:
         return self.drainer.now() - self._began
 
     async def work(self, seconds: float, *, unwinding: float = 0.0) -> None:
-        """Have work in flight for so long; cancelled, it takes *unwinding* to end."""
+        """Hold work in flight for so long. When it is cancelled, its end takes *unwinding*."""
         inside = anyio.Event()
         self._tasks.start_soon(self._work, seconds, unwinding, inside)
         await inside.wait()
@@ -95,7 +95,7 @@ class Drain:
             pass  # the task is the work's own: it ends here
 
     def start(self) -> None:
-        """Have the drain carried out, as a server does when it has been told to stop."""
+        """Run the drain, as a server does when it has been told to stop."""
         self._tasks.start_soon(self.run)
 
     async def run(self) -> DrainReport:

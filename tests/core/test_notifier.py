@@ -1,4 +1,4 @@
-"""How word gets out: posted from anywhere, published on the loop, each piece once and in order."""
+"""Notices of the drain: posted from anywhere, published on the loop, each once and in order."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_a_stop_without_a_lame_duck_skips_what_is_left_of_it(
 
 
 def test_a_stop_after_an_abort_has_a_deadline(drainer: DrainRunner) -> None:
-    """What arms the hard deadline asks for the time left; no thread can wait for ever."""
+    """The hard deadline is armed with the time left, and no thread can wait for ever."""
     drainer.begin("drain endpoint")
     drainer.abort()
     drainer.stop("SIGTERM")

@@ -1,4 +1,4 @@
-"""What the tests of diagnostics share: a thread that is blocked, and asyncio."""
+"""Fixtures of the tests of diagnostics: a blocked thread, and asyncio."""
 
 from __future__ import annotations
 

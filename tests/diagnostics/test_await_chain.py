@@ -1,4 +1,4 @@
-"""What a coroutine awaits, and what that awaits in turn."""
+"""The chain of awaits: from a coroutine to the innermost thing it waits for."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def through_asend() -> None:
 
 
 class Wrapper:
-    """What an awaitable looks like that lends itself the coroutine of another."""
+    """An awaitable that lends itself the coroutine of another."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         return waits_here().__await__()

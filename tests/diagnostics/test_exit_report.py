@@ -1,4 +1,4 @@
-"""What keeps a process from its exit is named, and what only waits for others is not."""
+"""The report of the exit names what keeps a process alive, and not what only waits for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where code stands, in words, and what threads run."""
+"""The place of running code, in words, and the stacks of threads."""
 
 from __future__ import annotations
 

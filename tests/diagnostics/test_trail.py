@@ -169,7 +169,7 @@ async def in_a_task_of_a_task() -> None:
 
 
 async def in_the_body_of_a_group() -> None:
-    """What the app waits for itself stands at its own line, whatever else runs in its group."""
+    """A wait of the app itself is shown at its own line, whatever else runs in its group."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(waits_in_anyio)
         await asyncio.Event().wait()  # here

@@ -79,7 +79,7 @@ def test_a_process_that_ends_by_itself_is_not_kept_and_keeps_its_exit_code() -> 
 
 @pytest.mark.parametrize("first", [LONG, 0.5])
 def test_the_last_deadline_stands(first: float) -> None:
-    """What is left to wait for can become more (another server), and less (Ctrl+C)."""
+    """The time that is left can become more (another server), and less (Ctrl+C)."""
     ended = run(
         f"{PATIENT}\nwatchdog.arm({first})\nwatchdog.arm(2)\n"
         f"time.sleep(0.8)\nprint('still there')\ntime.sleep({LONG})\n"

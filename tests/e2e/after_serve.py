@@ -77,7 +77,7 @@ def serve(port: int) -> None:
 
 
 def serve_and_work(port: int) -> None:
-    """What comes after the server takes its time, in the task of the server."""
+    """Run slow code after the server, in the task of the server."""
 
     async def main() -> None:
         await uvicorn.Server(config(port)).serve()

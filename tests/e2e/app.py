@@ -135,7 +135,7 @@ async def fork(request: Request) -> Response:
 
 
 async def set_should_exit(request: Request) -> Response:
-    """Have a thread do to the server what programs do: set its flag."""
+    """Set the server's flag from a thread, as programs do."""
     import gc
 
     from uvicorn import Server

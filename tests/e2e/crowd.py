@@ -23,7 +23,7 @@ PATIENCE = 40.0
 
 @dataclass
 class Ended:
-    """What one client saw at its end."""
+    """The end of one client, as it saw it."""
 
     how: str
     """The close code of a WebSocket; `whole`, `half an event` or `cut` of an event stream; the
@@ -43,7 +43,7 @@ class Crowd:
     replies: int = 0
 
     async def run(self, *clients: tuple[int, Callable[[Crowd, int], Awaitable[Ended]]]) -> None:
-        """Have so many of each client, signal the server in the midst, and see it all end."""
+        """Connect so many of each client, signal the server in the midst, wait for all."""
         self._there = 0
         expected = sum(count for count, _ in clients)
         tasks = []
@@ -70,7 +70,7 @@ class Crowd:
         return time.monotonic() - self._signalled_at
 
     def how(self) -> dict[str, int]:
-        """Say how many ended how."""
+        """Return how many ended in which way."""
         return {
             how: [end.how for end in self.ended].count(how)
             for how in sorted({end.how for end in self.ended})

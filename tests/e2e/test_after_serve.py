@@ -1,4 +1,4 @@
-"""What a program sees of the end of its server, beside the same program on plain uvicorn."""
+"""The end of a server as its program sees it, beside the same program on plain uvicorn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ON_UVLOOP = ("uvicorn_run", "gather")
-"""What asyncio and uvloop each do in their own way: `Runner`, and an exit out of a callback."""
+"""Done by asyncio and uvloop each in its own way: `Runner`, and an exit out of a callback."""
 with_task_group = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="asyncio.TaskGroup came with 3.11"
 )

@@ -1,4 +1,4 @@
-"""What is still in flight when its deadline passes, and what the hard deadline then does."""
+"""Work that is still in flight when its deadline passes, and the end by the hard deadline."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ APP = "e2e.metrics_app:app"
 
 
 class Scrape:
-    """What one scrape has shown."""
+    """The figures of one scrape."""
 
     def __init__(self, port: int, *, version: str = "1.1") -> None:
         response = get(port, "/metrics/", version=version)
@@ -63,7 +63,7 @@ def test_the_scrape_shows_the_true_count_at_every_stage_of_a_drain(
         server.wait_for("held", count=5)
 
         def count() -> dict[str, float]:
-            """What the client knows to be in flight."""
+            """Requests in flight, as the client knows."""
             return {"http": sum(not r.done() for r in requests), "websocket": 1, "task": 0}
 
         def let_one_go() -> None:

@@ -40,7 +40,7 @@ def limited(directory: Path, app: str, *args: str, loop: str, grace: float = 6.0
 
 @contextlib.contextmanager
 def full(server: Server) -> Iterator[None]:
-    """Have idle connections take every descriptor, and a few more wait in the accept queue."""
+    """Open idle connections until no descriptor is left, and a few more for the accept queue."""
     with contextlib.ExitStack() as stack:
         for _ in range(LIMIT + 6):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 5))

@@ -43,7 +43,7 @@ PLAN = TrafficPlan(keep_alive=5, fresh=60, think=0.02)
 
 @contextlib.contextmanager
 def squatted(workers: list[int]) -> Iterator[None]:
-    """Have another user hold every marker of *workers*: both "stopping" and "closed"."""
+    """Bind every marker of *workers* as another user: both "stopping" and "closed"."""
     names = [Process(pid).name_of(marker)[1:].decode() for pid in workers for marker in MARKERS]
     command = [sys.executable, "-c", SQUATTER, *names]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as squatter:

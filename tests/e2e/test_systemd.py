@@ -120,7 +120,7 @@ class Visitors:
             self.served += 1
 
     def leave(self) -> None:
-        """Have them go; raises what has gone wrong for any of them."""
+        """Run them to their end. Raise what went wrong for any of them."""
         self._gone.set()
         for visit in self._visits:
             visit.result()

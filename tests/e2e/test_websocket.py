@@ -150,7 +150,7 @@ def test_a_websocket_that_has_sent_its_close_and_reads_nothing_does_not_abort_th
     tmp_path: Path, ws: str, beside: ThreadPoolExecutor
 ) -> None:
     """uvicorn's shutdown of that connection raises, and with it the shutdown of the server:
-    everything else in flight is cut, and the lifespan never hears of the end."""
+    everything else in flight is cut, and the lifespan gets no shutdown."""
     with (
         uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=4) as server,
         raw_websocket(server, "/ws/flood", receive_buffer=4096) as half_closed,

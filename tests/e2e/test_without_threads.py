@@ -20,7 +20,7 @@ LOOPS = ["asyncio", "uvloop"]
 
 
 def take_the_memory_for_threads(server: Server) -> None:
-    """Let the process have a little more address space than now: no thread's stack fits."""
+    """Limit the address space to a little more than now: no thread's stack fits."""
     import resource
 
     pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[0])

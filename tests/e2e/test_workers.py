@@ -55,7 +55,7 @@ def wait_until_up(server: Server, workers: int = 2) -> None:
 
 
 def answers(server: Server, path: str) -> bool:
-    """Say whether it does, with 200. It listens only when its lifespan has started."""
+    """Return True if it answers 200. It listens only when its lifespan has started."""
     try:
         return get(server.port, path).status == 200
     except ConnectionRefusedError:
@@ -91,7 +91,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def ask_for_the_gil(server: Server) -> bool:
-    """Have a worker hold its GIL; say whether the connection was cut in the end."""
+    """Make a worker hold its GIL; return True if the connection was cut in the end."""
     with Client(server.port) as client:
         client.request("/gil")
         return is_cut(client)
@@ -189,7 +189,7 @@ def test_a_server_without_lifespan_drains_before_its_first_request(
         server.signal(signal.SIGTERM)
         server.wait_for(r"lame duck \(SIGTERM\)", count=workers)
         assert server.wait() == 0
-        assert "lifespan startup" not in server.log, "the app is told of none"
+        assert "lifespan startup" not in server.log, "the app gets no lifespan"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_server_without_lifespan_drains_before_its_first_request(
 def test_workers_without_a_lifespan_that_stop_at_once_leave_no_deaf_listener(
     tmp_path: Path, program: Sequence[str], app: str
 ) -> None:
-    """Those in their place have to hear a connection before they know of any drain."""
+    """Their replacements have to accept a connection before they know of any drain."""
     args = ("--workers", "2", "--lifespan", "off")
     with uvicorn(tmp_path, *args, app=app, program=program, lame_duck=0.1) as server:
         server.wait_for("Started server process", count=2)
@@ -309,7 +309,7 @@ def test_ctrl_c_again_cancels_and_again_ends(tmp_path: Path, beside: ThreadPoolE
 
 
 def test_ctrl_c_skips_the_lame_duck_of_workers_that_start(tmp_path: Path) -> None:
-    """What they have said last is not what counts: they may serve by now."""
+    """Their last message does not count: they may serve by now."""
     with run(tmp_path, env={"APP_STARTUP": "sleep 1"}, lame_duck=60.0) as server:
         server.wait_for("lifespan startup", count=2)
         server.signal(signal.SIGINT)
@@ -400,7 +400,7 @@ def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_cannot_be_started_again_does_not_end_the_others(tmp_path: Path) -> None:
-    """What has served once may do so again: uvicorn's own parent stops there."""
+    """A worker that has served once may do so again: uvicorn's own parent stops there."""
     module = tmp_path / "deployed.py"
     good = "from e2e.app import bare as app\n"
     module.write_text(good)

@@ -1,4 +1,4 @@
-"""What systemd is told, on a socket of its own: when, how often, and by whom."""
+"""Messages to systemd, on a socket of the test's own: when, how often, and from which process."""
 
 from __future__ import annotations
 
@@ -305,14 +305,14 @@ async def test_a_socket_that_has_gone_shortens_no_drain(
 
 
 class Parent:
-    """What the parent of two workers has systemd hear."""
+    """A parent of two workers that notifies systemd."""
 
     def __init__(self, systemd: NotifySocket) -> None:
         self._systemd = systemd
         self._announcer = ServiceAnnouncer(SystemdNotifier(systemd.address), wanted=2)
         self._now, self._heard = 0.0, 0
 
-    def hears(
+    def notifications(
         self, serving: int, *, stopping: bool, unfinished: int = 3, after: float = 0
     ) -> list[str]:
         """Update *after* so many seconds; return the messages, but for the status lines."""
@@ -328,26 +328,26 @@ class Parent:
 
 def test_a_service_is_ready_once_all_of_its_workers_serve(systemd: NotifySocket) -> None:
     parent = Parent(systemd)
-    assert parent.hears(1, stopping=False) == []
-    assert parent.hears(2, stopping=False) == ["READY=1"]
-    assert parent.hears(1, stopping=False) == parent.hears(2, stopping=False) == []
+    assert parent.notifications(1, stopping=False) == []
+    assert parent.notifications(2, stopping=False) == ["READY=1"]
+    assert parent.notifications(1, stopping=False) == parent.notifications(2, stopping=False) == []
 
 
 def test_a_service_that_was_stopped_as_it_started_is_not_ready_any_more(
     systemd: NotifySocket,
 ) -> None:
     parent = Parent(systemd)
-    assert parent.hears(1, stopping=True)[0] == "STOPPING=1"
-    assert "READY=1" not in parent.hears(2, stopping=True, after=STATUS_PERIOD)
+    assert parent.notifications(1, stopping=True)[0] == "STOPPING=1"
+    assert "READY=1" not in parent.notifications(2, stopping=True, after=STATUS_PERIOD)
 
 
 def test_a_service_asks_for_more_time_only_while_its_workers_get_on(systemd: NotifySocket) -> None:
     parent = Parent(systemd)
     more = ["EXTEND_TIMEOUT_USEC=7000000"]  # no more than is left
-    assert parent.hears(2, stopping=True)[1:] == more
-    assert parent.hears(2, stopping=True, unfinished=2, after=REPEAT - 1) == []
-    assert parent.hears(2, stopping=True, unfinished=2, after=1) == more
-    assert parent.hears(2, stopping=True, unfinished=2, after=REPEAT) == []
+    assert parent.notifications(2, stopping=True)[1:] == more
+    assert parent.notifications(2, stopping=True, unfinished=2, after=REPEAT - 1) == []
+    assert parent.notifications(2, stopping=True, unfinished=2, after=1) == more
+    assert parent.notifications(2, stopping=True, unfinished=2, after=REPEAT) == []
 
 
 def test_an_answer_of_a_worker_that_is_older_than_the_stop_hides_no_progress(
@@ -355,6 +355,6 @@ def test_an_answer_of_a_worker_that_is_older_than_the_stop_hides_no_progress(
 ) -> None:
     parent = Parent(systemd)
     more = ["EXTEND_TIMEOUT_USEC=7000000"]
-    assert parent.hears(2, stopping=True, unfinished=1)[1:] == more
-    assert parent.hears(2, stopping=True, unfinished=9, after=REPEAT) == []
-    assert parent.hears(2, stopping=True, unfinished=8, after=1) == more
+    assert parent.notifications(2, stopping=True, unfinished=1)[1:] == more
+    assert parent.notifications(2, stopping=True, unfinished=9, after=REPEAT) == []
+    assert parent.notifications(2, stopping=True, unfinished=8, after=1) == more

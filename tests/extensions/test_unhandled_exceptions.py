@@ -1,4 +1,4 @@
-"""Which exceptions stop a server: those that nobody handles, and of those only an app's own."""
+"""Exceptions that stop a server: those that nobody handles, and of those only an app's own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Heard:
 
 @pytest.fixture
 def former() -> Iterator[list[object]]:
-    """What a hook that was there before has heard from threads."""
+    """Exceptions of threads, as the hook that was there before got them."""
     heard: list[object] = []
     before = threading.excepthook
     threading.excepthook = lambda args: heard.append(args.exc_value)
@@ -97,7 +97,7 @@ async def test_a_task_that_nobody_waits_for(heard: Heard, former: list[object]) 
     assert heard.reason == "unhandled exception: Boom('in a task')"
     assert heard.drainer.report().failed
     assert heard.drainer.report().exit_code == 1
-    assert former == [exc], "what was there before hears of it, too"
+    assert former == [exc], "the former hook is called, too"
 
 
 @pytest.mark.anyio

@@ -52,7 +52,7 @@ class Case:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What makes a command run as the user of the server."""
+        """The words that run a command as the user of the server."""
         return () if self.privileged else UNPRIVILEGED
 
     def server(self, directory: Path) -> Server:
@@ -81,7 +81,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """How it went."""
+    """The course of one stop."""
 
     counted: Counted
     exit_code: int

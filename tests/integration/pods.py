@@ -37,7 +37,7 @@ PLAN: Final = TrafficPlan(keep_alive=20, fresh=60, think=0.1, hosts=(SERVER,))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What all pods of a service have in common."""
+    """Common to all pods of a service."""
 
     hook: Hook
     workers: int = 1
@@ -64,7 +64,7 @@ class Deployment:
 
 @dataclass(slots=True)
 class Replaced:
-    """How the replacements went."""
+    """The course of the replacements."""
 
     counted: Counted = field(default_factory=Counted)
     exit_codes: list[int | None] = field(default_factory=list)

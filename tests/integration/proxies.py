@@ -31,7 +31,7 @@ SERVER_LINES: Final = {
     "traefik-app.yaml": r"          - url: \S+:8002\n",
     "envoy.yaml": r"              - endpoint:\n.*\n.*port_value: 8002\}\n",
 }
-"""What the second server has in each configuration, and a third one needs as well."""
+"""Lines of the second server in each configuration, which a third one needs as well."""
 
 CHECK_LINES: Final = {
     "haproxy.cfg": r"    (option httpchk|http-check|default-server check) .*\n",

@@ -33,7 +33,7 @@ LOADED = {"script", "img", "iframe", "link"}
 
 @dataclass
 class Page(HTMLParser):
-    """What a page points to, and what can be pointed to in it."""
+    """The links of a page, and the places in it that a link can point to."""
 
     path: Path
     targets: list[tuple[str, str]] = field(default_factory=list)

@@ -105,7 +105,7 @@ FIRST_HAS_A_LIMIT = """
 def pre_fork(server, worker):
     worker.config.limit_max_requests = 200 if worker.age == 1 else None
 """
-"""What `--max-requests` does, to one worker. Limits at random may end both workers at once, or take
+"""The effect of `--max-requests`, on one worker. Limits at random may end both at once, or take
 longer to reach than the test has: see the how-to."""
 
 

@@ -127,7 +127,7 @@ def conversation(running: Server) -> list[str]:
 
 
 def leave(running: Server) -> bool:
-    """Leave an endless response; return True if its handler is told of that.
+    """Leave an endless response; return True if its handler gets a disconnect.
 
     gunicorn cancels the handler 3 s after its client has gone (`asgi_disconnect_grace_period`).
     """

@@ -1,4 +1,4 @@
-"""Pods that are replaced behind a network, whose clients hear of it late. Short versions.
+"""Pods that are replaced behind a network, whose clients learn of it late. Short versions.
 
 `make rollout` replaces ten of each, with the lag of a real cluster.
 """

@@ -1,4 +1,4 @@
-"""What kubelet does: preStop, SIGTERM when that is over, SIGKILL at the end of the grace period."""
+"""The steps of kubelet: preStop, then SIGTERM, SIGKILL at the end of the grace period."""
 
 from __future__ import annotations
 

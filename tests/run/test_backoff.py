@@ -1,4 +1,4 @@
-"""When a supervisor starts the next worker after a loss."""
+"""The pause before a supervisor starts the next worker after a loss."""
 
 from __future__ import annotations
 

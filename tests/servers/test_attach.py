@@ -39,7 +39,7 @@ def _heard(caplog: pytest.LogCaptureFixture) -> None:
 async def test_a_server_without_a_method_is_left_alone(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is not the coroutine function it was has another meaning as well."""
+    """A method that is no coroutine function any more has another meaning as well."""
     hooks: list[object] = []
 
     class Moved(uvicorn.Server):

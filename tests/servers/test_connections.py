@@ -42,10 +42,14 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> dict[module.State, float]:
     return periods
 
 
+def connections_of(server: uvicorn.Server) -> Connections:
+    return Connections(server)  # type: ignore[arg-type]  # it has more than our protocol names
+
+
 @contextlib.asynccontextmanager
 async def sweeping(server: uvicorn.Server) -> AsyncIterator[Connections]:
     """Sweep as a drain does, for the length of a block."""
-    swept = Connections(server)  # type: ignore[arg-type]
+    swept = connections_of(server)
 
     async def sweep() -> None:
         while True:
@@ -96,9 +100,9 @@ async def test_time_in_which_the_loop_was_blocked_is_no_patience(
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await eventually(lambda: server.server_state.connections)
         patience["new"] = module.LONGEST_GAP + 0.1
-        swept = Connections(server)  # type: ignore[arg-type]
+        swept = connections_of(server)
         await swept.sweep(FAR)
-        time.sleep(patience["new"] + 0.1)  # noqa: ASYNC251 (it is to block)
+        time.sleep(patience["new"] + 0.1)  # noqa: ASYNC251  # it is to block
         await swept.sweep(FAR)
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await answered(reader)
@@ -144,8 +148,9 @@ async def test_half_a_head_on_an_idle_connection_counts_as_nothing_yet(
         reader, writer = await open_request(port)
         await answered(reader)
         writer.write(b"GET / HTTP/1.1\r\n")
+        connection: Any
         (connection,) = server.server_state.connections
-        await eventually(lambda: connection.timeout_keep_alive_task is None)  # type: ignore[union-attr]
+        await eventually(lambda: connection.timeout_keep_alive_task is None)
         patience["idle"] = NONE
         async with sweeping(server):
             assert not await is_closed(reader)
@@ -215,7 +220,7 @@ async def test_unread_bytes_keep_an_idle_connection_open(
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.sleep(0.05)
         patience["idle"] = NONE
-        swept = Connections(server)  # type: ignore[arg-type]
+        swept = connections_of(server)
         for _ in range(5):
             await swept.sweep(FAR)
         assert not connection.transport.is_closing()
@@ -231,15 +236,15 @@ async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
     async with uvicorn_in_loop(RecordingApp()) as (server, port):
         pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         await eventually(lambda: len(server.server_state.connections) == 3)
-        bad = list(server.server_state.connections)[failing]
+        bad: Any = list(server.server_state.connections)[failing]
 
         def shutdown() -> None:
             raise RuntimeError("as asked")
 
-        bad.shutdown = shutdown  # type: ignore[method-assign]
+        bad.shutdown = shutdown
         patience["new"] = NONE
         with caplog.at_level(logging.WARNING, "graceful_asgi"):
-            await Connections(server).sweep(FAR)  # type: ignore[arg-type]
+            await connections_of(server).sweep(FAR)
         for reader, writer in pairs:
             with contextlib.suppress(ConnectionError):
                 assert await is_closed(reader, within=5)
@@ -273,8 +278,8 @@ async def test_a_connection_that_closes_for_too_long_is_aborted(
             def abort(self) -> None:
                 self.aborted = True
 
-        transport, connection.transport = connection.transport, Closing()  # type: ignore[assignment]
-        swept = Connections(server)  # type: ignore[arg-type]
+        transport, connection.transport = connection.transport, Closing()  # type: ignore[assignment]  # as TLS
+        swept = connections_of(server)
         await swept.sweep(FAR)
         closing: Any = connection.transport
         assert not closing.aborted
@@ -313,7 +318,7 @@ async def test_cutting_resets_every_connection_that_is_left(
     async with uvicorn_in_loop(RecordingApp()) as (server, port):
         reader, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
-        Connections(server).cut()  # type: ignore[arg-type]
+        connections_of(server).cut()
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(reader.read(), 5)
         writer.close()
@@ -327,7 +332,7 @@ async def test_what_has_not_begun_to_answer_is_not_cut_with_the_answers(
     async with uvicorn_in_loop(app) as (server, port):
         reader, writer = await open_request(port, "/hold")
         await eventually(lambda: server.server_state.tasks)
-        assert Connections(server).cut_answers() == 0  # type: ignore[arg-type]
+        assert connections_of(server).cut_answers() == 0
         app.release.set()
         await answered(reader)
         writer.close()

@@ -51,7 +51,7 @@ async def test_it_is_found_where_the_signals_go_elsewhere(monkeypatch: pytest.Mo
 
 
 async def test_it_is_found_under_trace_logging() -> None:
-    """Which wraps the app, `receive` and `send`."""
+    """Trace logging wraps the app, `receive` and `send`."""
     app = RecordingApp(find_server)
     async with uvicorn_in_loop(app, log_level=5) as (server, port):
         await get_in_loop(port)

@@ -1,4 +1,4 @@
-"""What of gunicorn and uvicorn-worker the package touches, in the releases that are installed."""
+"""The parts of gunicorn and uvicorn-worker that the package touches, in the installed releases."""
 
 from __future__ import annotations
 

@@ -298,7 +298,7 @@ async def test_nobody_is_kept_out_where_another_server_has_come_in_the_meantime(
 
 @contextlib.contextmanager
 def no_descriptor() -> Iterator[None]:
-    """Have no descriptor left for the length of a block."""
+    """Take every descriptor for the length of a block."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with open(os.devnull) as lowest:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno(), limits[1]))

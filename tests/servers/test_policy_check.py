@@ -1,4 +1,4 @@
-"""What is said at startup of a policy that cannot hold."""
+"""Warnings at startup about a policy that cannot hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which processes are one server: by their parent where there is one, and by where they listen."""
+"""Processes of one server: told by their parent where there is one, and by where they listen."""
 
 from __future__ import annotations
 

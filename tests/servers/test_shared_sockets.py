@@ -1,4 +1,4 @@
-"""What siblings do with the sockets: one that serves, or will, is never taken for none."""
+"""Sockets that workers share: a worker that serves, or will serve, is never overlooked."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Worker:
         self._process.communicate(timeout=PATIENCE)
 
     def does(self, order: str) -> Self:
-        """Have it do *order*, and wait until it has."""
+        """Send it *order*, and wait until it is carried out."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None

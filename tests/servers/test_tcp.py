@@ -1,4 +1,4 @@
-"""What the kernel is told about a socket, and what it tells."""
+"""The options that are set on a socket, and the figures that the kernel gives of it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def listening(host: str) -> socket.socket:
 
 @contextlib.contextmanager
 def connecting(net: Network, listener: socket.socket) -> Iterator[socket.socket]:
-    """Have a client's first packet arrive, and its second one under way for a while."""
+    """Delay a client's second packet for a while, and not its first."""
     with net.on_client(), socket.socket(listener.family) as client:
         client.setblocking(False)
         client.connect_ex(listener.getsockname()[:2])

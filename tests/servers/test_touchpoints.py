@@ -244,7 +244,7 @@ async def test_handle_exit_sets_should_exit_and_forces_at_the_second_sigint(
 
 
 async def test_capture_signals_iterates_captured_signals_reversed(server: uvicorn.Server) -> None:
-    """What that yields it raises anew, after its handlers are gone: there we end the process."""
+    """uvicorn raises these signals anew, after its handlers are gone: we end the process there."""
     asked = []
 
     class Captured(list[int]):

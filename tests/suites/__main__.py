@@ -25,7 +25,7 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
 FOLDER: Final = ROOT / ".suites"
 PERIODS: Final = {"GRACEFUL_LAME_DUCK_PERIOD": "0", "GRACEFUL_GRACE_PERIOD": "1"}
-"""What the testing page advises: in a test nobody waits until clients look elsewhere."""
+"""Advised by the page on tests: in a test nobody waits until clients look elsewhere."""
 PATIENCE: Final = 30
 """Seconds that a test may take: one that hangs with the middleware is a difference, too."""
 DIFFERENCES: Final = HERE / "differences.txt"

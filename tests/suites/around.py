@@ -34,7 +34,7 @@ def around(app: Any) -> Any:
 
 
 def _takes_an_app(module: str, name: str, *, if_app: Callable[[Any], bool] | None = None) -> None:
-    """Have a class put the app that it is made with into the middleware."""
+    """Patch a class so that it puts the app it is made with into the middleware."""
     try:
         kind: Any = getattr(importlib.import_module(module), name)
     except ImportError:

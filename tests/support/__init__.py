@@ -1,1 +1,1 @@
-"""What the tests of every room use: one of each helper. Imported as `from support.x import y`."""
+"""Helpers for the tests of every room, one of each. Imported as `from support.x import y`."""

@@ -369,21 +369,21 @@ class LiveCall(Call):
         self._began: float | None = None
 
     def join(self, other: LiveCall) -> None:
-        """Be a call of the same server as *other*: call it before `open`."""
+        """Make this a call of the same server as *other*. Call it before `open`."""
         self.drainer = other.drainer
         self._app = GracefulMiddleware(self._inner, drainer=as_drainer(self.drainer))
 
     @property
     def began(self) -> float:
-        """When the drain began, by the drainer's clock."""
+        """The instant at which the drain began, by the drainer's clock."""
         return self._began or 0.0
 
     def say_no_more(self) -> None:
-        """Have the server receive nothing any more, not even what was said."""
+        """Make the server receive nothing any more, not even what was sent before."""
         self._mail = Mailbox()
 
     def say(self, message: Message) -> None:
-        """Have *message* be the next that the server has received."""
+        """Put *message* where the server receives the next one."""
         self._mail.put(message)
 
     async def receive(self) -> Message:

@@ -30,7 +30,7 @@ NO_LOAD = ["--keep-alive", "0", "--fresh", "0", "--skip", "pipelining"]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended."""
+    """The end of a command."""
 
     code: int
     out: str

@@ -22,7 +22,7 @@ forking = multiprocessing.get_context("fork")
 
 
 def nothing() -> None:
-    """Be a child's work."""
+    """Do nothing in the child."""
 
 
 def child_of(pid: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 at_fork: list[int] = []
-"""How many threads each fork has seen."""
+"""The number of threads at each fork."""
 
 
 def count_threads() -> int:

@@ -1,4 +1,4 @@
-"""What a test needs that may not be there: a failure in CI, a skip with its reason elsewhere."""
+"""Needs of a test that may be missing: a failure in CI, a skip with its reason elsewhere."""
 
 from __future__ import annotations
 

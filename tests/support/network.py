@@ -103,11 +103,11 @@ class Network:
                 relay.kill()
 
     def on_client(self) -> contextlib.AbstractContextManager[None]:
-        """Have what this thread does in a block happen on the client's machine."""
+        """Move this thread to the client's machine for the length of a block."""
         return _entered(self._client)
 
     def on_server(self) -> contextlib.AbstractContextManager[None]:
-        """Have what this thread does in a block happen on the server's machine.
+        """Move this thread to the server's machine for the length of a block.
 
         A process that it starts stays there.
         """

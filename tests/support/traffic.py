@@ -34,7 +34,7 @@ LONGEST_ANSWER: Final = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficPlan:
-    """Who sends what, and how often."""
+    """Clients, their requests and their pauses."""
 
     keep_alive: int = 10
     """Clients that keep their connection."""
@@ -56,7 +56,7 @@ class TrafficPlan:
 
 @dataclass(slots=True)
 class Counted:
-    """What became of the requests."""
+    """The fate of the requests."""
 
     answered: int = 0
     """Complete answers with 200."""

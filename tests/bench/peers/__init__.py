@@ -1,1 +1,1 @@
-"""What the servers of the comparison run: the same three paths, in each one's own terms."""
+"""The apps of the servers compared: the same three paths, in each server's own terms."""

@@ -1,4 +1,4 @@
-"""How the tests put a load on an adversary: in a hurry, and with the sums checked on both sides."""
+"""A load on an adversary: in a hurry, and with the sums checked on both sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recognised without h11 is what h11 says; of everything else nothing is said."""
+"""Answers that are recognised without h11 are read as by h11; all others are left to h11."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a right answer is, is learned from a few: no lie passes, and no honest answer is blamed."""
+"""The right answer is learned from a few: no lie passes, and no honest answer is blamed."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ PLAN = LoadPlan(keep_alive_clients=500, fresh_clients=372)  # 1000 files, with t
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """What was set; the first is what there is."""
+    """The limits that were set; the first is the one that was there."""
     found = [(256, 4096)]
     monkeypatch.setattr(resource, "getrlimit", lambda which: found[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda which, limit: found.append(limit))

@@ -26,7 +26,7 @@ EXIT = Exit(code=0, seconds=1.0, late=False)
 
 @dataclass(slots=True)
 class Scene:
-    """What the server's script acts on."""
+    """The connection that the server's script acts on."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -75,7 +75,7 @@ async def play(
     wait: Callable[[], bool] = lambda: True,
     expectations: Mapping[Endpoint, Expectation] | None = None,
 ) -> tuple[Finding, LoadResult]:
-    """Let `script` serve the scenario's connections; the signal comes when it is in position.
+    """Serve the scenario's connections by `script`; the signal comes when it is in position.
 
     And once `wait` says so; or never: then everything is before it.
 

@@ -15,6 +15,8 @@ from graceful_asgi._check.result.finding import Exit, Finding
 from graceful_asgi._check.scenarios.storm import Storm
 
 if TYPE_CHECKING:
+    from asyncio import StreamReader, StreamWriter
+
     from graceful_asgi._check.result.counts import LoadResult
 
 pytestmark = pytest.mark.anyio
@@ -74,12 +76,12 @@ async def test_a_connection_that_is_closed_before_the_client_writes_costs_no_req
     closed: list[bool] = []
 
     class ClosesTheFirst(Adversary):
-        async def handle(self, reader: object, writer: object) -> None:
+        async def handle(self, reader: StreamReader, writer: StreamWriter) -> None:
             if closed:
-                await Adversary.handle(self, reader, writer)  # type: ignore[arg-type]
+                await Adversary.handle(self, reader, writer)
             else:
-                writer.close()  # type: ignore[attr-defined]
-                await writer.wait_closed()  # type: ignore[attr-defined]
+                writer.close()
+                await writer.wait_closed()
                 closed.append(True)
 
     class WaitsForTheClose(Storm):

@@ -1,4 +1,4 @@
-"""What is started: an app under uvicorn, or a command, on a port of the check's choice."""
+"""The command that is started: an app under uvicorn, or any command, on a port of the check."""
 
 from __future__ import annotations
 

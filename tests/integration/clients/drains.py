@@ -1,4 +1,4 @@
-"""How often each drain of this folder is run, and on which event loop."""
+"""Parameters of this folder: how often each drain is run, and on which event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from support.server import Server
 
 ROUNDS: Final = int(os.environ.get("ROUNDS", "1"))
-"""How often each drain is run. With more than one, every variant is run on both event loops."""
+"""Rounds of each drain. With more than one, every variant is run on both event loops."""
 
 WEBSOCKETS: Final = ("websockets-sansio", "wsproto", "websockets")
 

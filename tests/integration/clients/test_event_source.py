@@ -13,6 +13,7 @@ import anyio
 import httpx
 import pytest
 from support.need import need
+from support.polling import eventually
 
 from .drains import drains
 from .takeover import takeover
@@ -97,6 +98,6 @@ async def watched(sources: list[EventSource], servers: Takeover) -> int:
 async def all_read(sources: list[EventSource], more: int) -> None:
     """Wait until each of *sources* has read so many *more* events."""
     enough = [len(source.ids) + more for source in sources]
-    with anyio.fail_after(60):
-        while any(len(s.ids) < n for s, n in zip(sources, enough, strict=True)):  # noqa: ASYNC110
-            await anyio.sleep(0.02)
+    await eventually(
+        lambda: all(len(s.ids) >= n for s, n in zip(sources, enough, strict=True)), within=60
+    )

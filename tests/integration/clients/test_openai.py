@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 SHORT, LONG = 30, 4000
 """Tokens of an answer that takes 1.5 s, and of one that no grace period is long enough for."""
 CLIENTS = 8
-"""How many ask for each kind of answer."""
+"""Clients for each kind of answer."""
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from support.need import need
+from support.polling import eventually
 
 from .drains import WEBSOCKETS, drains
 from .takeover import takeover
@@ -106,6 +107,6 @@ async def watched(sessions: list[Session], servers: Takeover) -> int:
 async def all_receive(sessions: list[Session], more: int) -> None:
     """Wait until each of *sessions* has received so many *more* messages."""
     enough = [session.received + more for session in sessions]
-    with anyio.fail_after(60):
-        while any(s.received < n for s, n in zip(sessions, enough, strict=True)):  # noqa: ASYNC110
-            await anyio.sleep(0.02)
+    await eventually(
+        lambda: all(s.received >= n for s, n in zip(sessions, enough, strict=True)), within=60
+    )

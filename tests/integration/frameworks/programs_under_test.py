@@ -25,7 +25,7 @@ class Program:
     paths: dict[str, Any] = field(default_factory=dict)
     """Fields of the load's plan."""
     says: str = ""
-    """What its log has at its end, besides the ledger."""
+    """The last line of its log, besides the ledger."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What clients see of a drain: of Socket.IO, of GraphQL subscriptions, of token streams."""
+"""Drains as clients see them: Socket.IO, GraphQL subscriptions, token streams."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os._exit(9)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing per request."""
+        """Log nothing per request."""
 
 
 def serve(port: int) -> http.server.ThreadingHTTPServer:

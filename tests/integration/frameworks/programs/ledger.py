@@ -1,4 +1,4 @@
-"""What a program has begun and ended: at a clean end of its process these are the same."""
+"""A count of what a program has begun and ended: equal at a clean end of its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers of language models have in common: a slow answer, and tokens streamed to a POST."""
+"""Common to servers of language models: a slow answer, and tokens streamed to a POST."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import anyio
 
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from ..types import ASGIApp, Message, Receive, Scope, Send
     from .exchange import Exchange
     from .health import Ready
+
+Address: TypeAlias = tuple[Any, ...]
+"""The `server` of a scope: the host and the port that a request came to."""
+
+MOST_ADDRESSES: Final = 100
+"""A server that listens on all addresses of a machine may be reached at a great many of them."""
 
 
 class GracefulMiddleware:
@@ -101,7 +107,10 @@ class GracefulMiddleware:
         self._record: ServerRecord | None = None
         """The record of the server that runs the app; of the first server if there are several."""
         self._has_several = False
-        """True once a second server has run the app: then requests are told apart."""
+        """True once requests are told apart: a second server has run the app, or one without a
+        lifespan has, which another may follow unseen."""
+        self._found: dict[Address, ServerRecord] = {}
+        """The records of servers without a lifespan, by the addresses that requests came to."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] == "http":
@@ -179,33 +188,58 @@ class GracefulMiddleware:
     # The servers
 
     async def _record_of(self, scope: Scope) -> ServerRecord:
-        record = (scope.get("state") or {}).get(STATE_KEY, self._record)
-        return await self._find_server(scope) if record is None else record
+        state = scope.get("state") or {}
+        record: ServerRecord | None = state.get(STATE_KEY, self._record)
+        if record is None:
+            return await self._find_server(scope)
+        if not record.is_provisional:
+            return record
+        if (found := self._found.get(_address_of(scope))) is not None:
+            return found
+        from .._servers.finder import find_server  # loaded when the first was found
+
+        # A second server of the app, or another address of the first.
+        if len(self._found) < MOST_ADDRESSES and find_server(scope) is not None:
+            return await self._find_server(scope)
+        return record
 
     async def _find_server(self, scope: Scope) -> ServerRecord:
         """Return the record of a server that has sent no lifespan, found at a request."""
         settings = resolve(self._code, os.environ, self._command_line)
-        record = ServerRecord(runner_of(self.drainer), settings.endpoints, is_provisional=True)
-        self._record = record  # before the await: the next request must not look as well
-        await self._attach(record, scope, settings, anew=True)
+        is_first = self._record is None
+        is_own = is_first or self._given
+        drainer = runner_of(self.drainer) if is_own else DrainRunner(settings.policy)
+        record = ServerRecord(drainer, settings.endpoints, is_provisional=True)
+        # Before the await: the next request must not look as well.
+        self._record = self._record or record
+        self._found[_address_of(scope)] = record
+        await self._attach(record, scope, settings, anew=is_first or not is_own)
         # No lifespan reaches the middleware, so there is no start that could fail.
         for fault in settings.faults:
             log.refused("%s: ignored", fault)
         if record.fault is not None:
             log.refused("%s: the server is not hooked", record.fault)
         if record.drainer.phase is Phase.STOPPED:  # a late request: the server is about to end
-            self._record = None
+            self._forget(record)
             return record
-        if record.drainer is not runner_of(self.drainer):  # the server was hooked already
+        if is_first and record.drainer is not drainer:  # the server was hooked already
             self.drainer = as_drainer(record.drainer)
 
         def forget(change: PhaseChange) -> None:
-            if change.phase is Phase.STOPPED and self._record is record:
-                self._record = None
+            if change.phase is Phase.STOPPED:
+                self._forget(record)
 
         if not record.is_passive:  # the end of a passive server cannot be seen
-            self.drainer.add_hook(forget)
+            as_drainer(record.drainer).add_hook(forget)
+            self._has_several = True
         return record
+
+    def _forget(self, record: ServerRecord) -> None:
+        """Forget a server without a lifespan, which has stopped."""
+        for address in [address for address, found in self._found.items() if found is record]:
+            del self._found[address]
+        if self._record is record:
+            self._record = next(iter(self._found.values()), None)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Any:
         state = scope.get("state") or {}
@@ -337,6 +371,10 @@ async def fail_start(error: GracefulError, receive: Receive, send: Send) -> NoRe
     await receive()
     await send({"type": "lifespan.startup.failed", "message": f"graceful_asgi: {error}"})
     raise error
+
+
+def _address_of(scope: Scope) -> Address:
+    return tuple(scope.get("server") or ())
 
 
 def _refuses(drainer: DrainRunner, exchange: Exchange) -> bool:

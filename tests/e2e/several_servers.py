@@ -47,6 +47,18 @@ def one_loop(*ports: int) -> None:
     asyncio.run(main())
 
 
+def of_one_app(*ports: int) -> None:
+    """Both serve one app object, without a lifespan: each is found at its first request."""
+
+    async def main() -> None:
+        app = make_app()
+        configs = [uvicorn.Config(app, port=port, lifespan="off") for port in ports]
+        await asyncio.gather(*(uvicorn.Server(config).serve() for config in configs))
+        say("program goes on")
+
+    asyncio.run(main())
+
+
 def one_in_a_thread(*ports: int) -> None:
     """The first in a daemon thread, the second in the main thread."""
     servers = make_servers(*ports)

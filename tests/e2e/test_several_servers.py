@@ -53,6 +53,43 @@ def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoo
         assert "Traceback" not in server.log
 
 
+def test_servers_of_one_app_without_a_lifespan_stop_at_once(
+    tmp_path: Path, beside: ThreadPoolExecutor
+) -> None:
+    with program(tmp_path, "of_one_app", lame_duck=2.5) as server:
+        ports = server.port, second_port(server)
+        slow = [beside.submit(get, port, "/slow?s=2.5&name=old") for port in ports]
+        server.wait_for("slow began old", count=2)
+        server.wait_for("hooked", count=2)
+        server.signal(signal.SIGTERM)
+        server.wait_for(r"lame duck \(SIGTERM\).*; 1 in flight", count=2)
+        assert [get(port, "/readyz").status for port in ports] == [503, 503]
+        assert [answer.result().status for answer in slow] == [200, 200]
+        assert server.wait() == 0
+        assert server.seconds_since_signal() < 2.5 + ROOM
+        assert server.count("clean after") == 2
+        assert "program goes on" in server.log
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_work_of_any_server_of_one_app_without_a_lifespan_ends_by_the_one_deadline(
+    tmp_path: Path, later: int, beside: ThreadPoolExecutor
+) -> None:
+    """A server that is not found would wait for its work for ever, as uvicorn does."""
+    with program(tmp_path, "of_one_app", lame_duck=0.1, grace=0.5) as server:
+        ports = [server.port, second_port(server)]
+        assert get(ports[not later], "/").status == 200
+        hangs = beside.submit(get, ports[later], "/slow?s=60&name=old")
+        server.wait_for("slow began old")
+        server.wait_for("hooked", count=2)
+        server.signal(signal.SIGTERM)
+        assert hangs.result().status == 503
+        assert server.wait() == 1
+        assert server.seconds_since_signal() < server.hard_deadline + ROOM
+        server.wait_for("1 cancelled")
+
+
 @pytest.mark.parametrize("name", WAYS)
 def test_one_that_is_done_waits_for_the_other(
     tmp_path: Path, name: str, beside: ThreadPoolExecutor

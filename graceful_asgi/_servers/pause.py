@@ -31,6 +31,12 @@ def end_pause(task: asyncio.Task[Any] | None) -> None:
         return
     caller, sleep = frames[-2:]
     if _name(sleep) == ("asyncio.tasks", "sleep") and _name(caller)[0] == _UVICORN:
+        timer: asyncio.TimerHandle | None = sleep.f_locals.get("h")
+        if timer is None:
+            return
+        # `sleep` cancels its timer when it goes on. After a long turn that is too late: the loop
+        # has the timer's callback in hand, which would set the result a second time, and raise.
+        timer.cancel()
         future.set_result(None)
 
 

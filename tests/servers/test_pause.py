@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,3 +72,21 @@ async def test_another_sleep_is_not_ended(what: str) -> None:
         end_pause(task)
     assert task.done() is (what == "an end")
     task.cancel()
+
+
+async def test_a_pause_whose_time_has_come_in_the_same_turn_is_ended_once() -> None:
+    """After a turn that was long, both are due: the loop has the timer's callback in hand."""
+    config = uvicorn.Config(RecordingApp())
+    config.load()
+    server = uvicorn.Server(config)
+    loop, failures = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    task = asyncio.ensure_future(server.main_loop())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    loop.call_later(0.05, end_pause, task)
+    time.sleep(0.2)  # noqa: ASYNC251  # the long turn
+    server.should_exit = True
+    await task
+    await asyncio.sleep(0)
+    assert failures == []

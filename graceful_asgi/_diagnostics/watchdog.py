@@ -172,14 +172,6 @@ class _Backstop:
         _Backstop._owner = None
 
 
-def _native_ids() -> set[int]:
-    """Return the kernel's numbers of this process's threads; none outside of Linux."""
-    try:
-        return {int(name) for name in os.listdir("/proc/self/task")}
-    except Exception:  # BlockBuster forbids it on an event loop
-        return set()
-
-
 class _Threads:
     """One thread that watches the deadline, and one that logs: logging may block for ever."""
 

@@ -35,13 +35,6 @@ class Cycle(Protocol):
     more_body: bool
 
 
-class Http1Cycle(Cycle, Protocol):
-    """The same of HTTP/1."""
-
-    keep_alive: bool
-    """False has uvicorn close the connection when the response is complete, as `shutdown` does."""
-
-
 class Connection(Protocol):
     """A protocol object in `server_state.connections`. HTTP/1 has `cycle`, HTTP/2 `cycles`.
 

@@ -70,13 +70,22 @@ async def test_a_server_that_serves_shows_what_is_in_flight_by_its_kind() -> Non
 async def test_work_is_counted_by_how_it_ended_and_the_count_stays() -> None:
     scraped = Scraped(QUICK)
 
-    async def work(seconds: float) -> None:
-        with anyio.CancelScope(), scraped.drainer.track(f"{seconds} s"):
-            await anyio.sleep(seconds)
+    begun = anyio.Event()
+
+    async def ends() -> None:
+        with scraped.drainer.track("ends"):
+            await begun.wait()
+
+    async def hangs() -> None:
+        with anyio.CancelScope(), scraped.drainer.track("hangs"):
+            await anyio.sleep_forever()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(work, 0.001)
-        tasks.start_soon(work, 3600)
+        tasks.start_soon(ends)
+        tasks.start_soon(hangs)
+        await anyio.wait_all_tasks_blocked()
+        scraped.drainer.stop("SIGTERM")
+        begun.set()
         await anyio.wait_all_tasks_blocked()
         await scraped.drain()
         tasks.cancel_scope.cancel()

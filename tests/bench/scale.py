@@ -66,7 +66,8 @@ class Crowd:
     port: int
     served: int = 0
     wrong: int = 0
-    ends: list[float] = field(default_factory=list)
+    ends: list[tuple[float, str]] = field(default_factory=list)
+    """The time of each end, and what its client was."""
 
     async def client(self, kind: str, number: int, places: asyncio.Semaphore) -> None:
         """Connect, wait for the end, and check that it is the right one."""
@@ -87,7 +88,7 @@ class Crowd:
             writer.close()
         except (OSError, asyncio.IncompleteReadError):
             right = False
-            self.ends.append(time.monotonic())
+            self.ends.append((time.monotonic(), kind))
         self.wrong += not right
 
     async def _end(
@@ -95,12 +96,12 @@ class Crowd:
     ) -> bool:
         if kind == "WebSockets":
             frame = await reader.readexactly(4)
-            self.ends.append(time.monotonic())
+            self.ends.append((time.monotonic(), kind))
             writer.write(b"\x88\x82\0\0\0\0" + frame[2:])
             await reader.read()
             return frame[0] == 0x88 and int.from_bytes(frame[2:], "big") == 1012
         rest = await reader.read()
-        self.ends.append(time.monotonic())
+        self.ends.append((time.monotonic(), kind))
         if kind == "idle":
             return rest == b""
         if kind == "hung":
@@ -181,8 +182,8 @@ async def drain(kind: str, count: int, loop: str) -> Result:
     return Result(
         kind=kind,
         count=count,
-        first=min(crowd.ends) - began,
-        last=max(crowd.ends) - began,
+        first=min(at for at, one in crowd.ends if kind != BOTH or one == "hung") - began,
+        last=max(at for at, _ in crowd.ends) - began,
         wrong=crowd.wrong + count - len(crowd.ends),
         exit_code=code,
         exited=exited,
@@ -212,8 +213,8 @@ def row(result: Result) -> str:
     cells = [
         result.kind,
         f"{result.count:,}",
-        f"{result.first - first:+.2f} s",
-        f"{result.last - last:+.2f} s",
+        f"{round(result.first - first, 2) + 0.0:+.2f} s",  # and no -0.00
+        f"{round(result.last - last, 2) + 0.0:+.2f} s",
         f"{result.wrong}",
         f"{result.exit_code}",
         f"{result.exited:.1f} s",

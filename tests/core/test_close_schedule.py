@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -316,6 +317,26 @@ async def test_an_app_that_does_not_notice_a_close_is_cancelled_a_moment_later()
     await anyio.sleep(1)
     assert second.closed
     assert not second.cancelled
+
+
+class Watched(LongLived):
+    """Work that ends with its close, as the plan may look whether it has noticed that."""
+
+    async def close_now(self) -> None:
+        await super().close_now()
+        self._drainer.close_schedule.watch(self)
+
+
+@pytest.mark.parametrize("kind", [LongLived, Watched])
+async def test_a_plan_keeps_nothing_of_what_it_has_closed(kind: type[LongLived]) -> None:
+    """Ten thousand requests with all that they refer to would stay until the process ends."""
+    drainer = drainer_of()
+    works = [kind(drainer) for _ in range(10)]
+    kept = [weakref.ref(work) for work in works]
+    await drain(drainer)
+    await anyio.wait_all_tasks_blocked()
+    del works
+    assert [ref() for ref in kept] == [None] * 10
 
 
 async def test_ten_thousand_are_told_in_slices_that_let_everything_else_run() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,6 +28,7 @@ from support.polling import PATIENCE
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
+from graceful_asgi._core.work import InFlight, Work
 from graceful_asgi.event_loop import SLICE
 
 if TYPE_CHECKING:
@@ -596,3 +598,37 @@ async def test_a_thousand_tasks_are_cancelled_a_slice_in_each_turn_of_the_loop()
     assert all(task.cancelled() for task in tasks)
     assert max(Counter(unwound_in).values()) == SLICE
     assert max(unwound_in) - min(unwound_in) < 2 * 1000 / SLICE, "in a row, too"
+
+
+class Cancelled(Work):
+    """Work of no task. It ends as it is cancelled."""
+
+    def __init__(self, in_flight: InFlight, calls: deque[Any]) -> None:
+        self._in_flight, self._calls = in_flight, calls
+        in_flight.enter(self)
+
+    def cancellable(self) -> Any:
+        return self, self._calls.append
+
+    def cancel(self) -> None:
+        self._in_flight.leave(self)
+
+
+def seconds_to_cancel(count: int) -> float:
+    """Return the time of this thread that it takes to cancel so many pieces of work."""
+    calls: deque[Any] = deque()
+    in_flight = InFlight(time.monotonic)
+    for _ in range(count):
+        Cancelled(in_flight, calls)
+    before = time.thread_time()
+    in_flight.cancel()
+    while calls:
+        calls.popleft()()
+    assert not in_flight
+    return time.thread_time() - before
+
+
+def test_to_cancel_eight_times_as_many_takes_eight_times_as_long() -> None:
+    """If each looked through all of them, it would take 64 times as long."""
+    few, many = (min(seconds_to_cancel(n) for _ in range(5)) for n in (1000, 8000))
+    assert many < 24 * few

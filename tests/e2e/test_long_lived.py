@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from support.client import Client
 from support.need import need, need_program
 from support.polling import wait_until
 from support.server import uvicorn
@@ -88,6 +89,22 @@ def test_a_stream_that_says_so_is_closed_as_the_drain_begins(tmp_path: Path, met
         assert server.wait(8) == 0
     assert crowd.how() == {"whole": 20}
     assert max(end.after for end in crowd.ended) < 4
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_the_connection_of_a_stream_that_is_closed_ends_with_it(tmp_path: Path, http: str) -> None:
+    """On that connection its client would come back to the server that drains."""
+    with uvicorn(tmp_path, http=http, lame_duck=8, grace=20) as server:
+        with Client(server.port) as client:
+            client.request("/events/willing")
+            status, headers = client.head()
+            assert (status, headers.get("connection")) == (200, None)
+            server.terminate()
+            while client.chunk():
+                pass
+            assert client.ends()
+            assert "]: draining (" not in server.log
+        assert server.wait() == 0
 
 
 def test_an_event_stream_that_nobody_reconnects_to_is_never_completed(tmp_path: Path) -> None:

@@ -247,6 +247,7 @@ def test_a_session_that_only_pushes_does_not_hold_up_a_person_at_the_terminal(
     with uvicorn(tmp_path, "--ws", ws, lame_duck=60, grace=60) as server:
         with websocket(server, "/ws/push") as pushed, websocket(server, "/ws/idle") as idle:
             server.wait_for("push began")
+            pushed.send("subscribe")  # which may have a reply, as far as can be seen
             server.signal(signal.SIGINT)
             assert close_code(pushed, within=20) == SERVICE_RESTART
             assert close_code(idle, within=20) == SERVICE_RESTART
@@ -262,6 +263,7 @@ def test_a_session_that_only_pushes_does_not_hold_up_a_reload(tmp_path: Path, ws
         server.wait_for("Application startup complete")
         with websocket(server, "/ws/push") as pushed, websocket(server, "/ws/idle") as idle:
             server.wait_for("push began")
+            pushed.send("subscribe")  # which may have a reply, as far as can be seen
             change(server, tmp_path / "changed.py", "# saved\n")
             assert close_code(pushed, within=20) == SERVICE_RESTART
             assert close_code(idle, within=20) == SERVICE_RESTART

@@ -111,15 +111,19 @@ class Client:
         status, headers = self.head()
         if headers.get("transfer-encoding") == "chunked":
             body = b""
-            while size := int(self._line(), 16):
-                body += self.read(size)
-                self.read(2)
-            self.read(2)
+            while chunk := self.chunk():
+                body += chunk
         elif "content-length" in headers:
             body = self.read(int(headers["content-length"]))
         else:
             body = self._file.read()
         return Response(status, headers, body)
+
+    def chunk(self) -> bytes:
+        """Read the next chunk of a body; return nothing for the last one."""
+        data = self.read(int(self._line(), 16))
+        self.read(2)
+        return data
 
     def _line(self) -> str:
         line = self._file.readline()

@@ -13,7 +13,6 @@ import anyio
 import httpx
 import pytest
 from support.need import need
-from support.polling import eventually
 
 from .drains import drains
 from .takeover import takeover
@@ -21,17 +20,9 @@ from .takeover import takeover
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .takeover import Takeover
-
 pytestmark = pytest.mark.anyio
 
 CLIENTS = 10
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's clients here are asyncio's: one backend is enough for what servers do."""
-    return "asyncio"
 
 
 class EventSource:
@@ -43,6 +34,10 @@ class EventSource:
         self.ids: list[int] = []
         self.ends = 0
         self.errors: list[Exception] = []
+
+    @property
+    def received(self) -> int:
+        return len(self.ids)
 
     async def run(self) -> None:
         async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
@@ -72,7 +67,7 @@ async def test_no_browser_sees_an_error_and_each_goes_on_where_it_was(
             EventSource(f"http://127.0.0.1:{servers.port}/ticks/{framework}")
             for _ in range(CLIENTS)
         ]
-        assert await watched(sources, servers) == 0
+        assert await servers.survived_by(sources) == 0
     for source in sources:
         assert source.errors == []
         assert source.ends >= 1, "closed by the first server"
@@ -80,24 +75,3 @@ async def test_no_browser_sees_an_error_and_each_goes_on_where_it_was(
     log = servers.first.log
     assert " 0 cancelled, 0 aborted" in log
     assert "Traceback" not in log
-
-
-async def watched(sources: list[EventSource], servers: Takeover) -> int:
-    """Run *sources* over the takeover and a while after it; return the first server's exit code."""
-    async with anyio.create_task_group() as tasks:
-        for source in sources:
-            tasks.start_soon(source.run)
-        await all_read(sources, 5)
-        await servers.happens()
-        code = await servers.is_over()
-        await all_read(sources, 5)
-        tasks.cancel_scope.cancel()
-    return code
-
-
-async def all_read(sources: list[EventSource], more: int) -> None:
-    """Wait until each of *sources* has read so many *more* events."""
-    enough = [len(source.ids) + more for source in sources]
-    await eventually(
-        lambda: all(len(s.ids) >= n for s, n in zip(sources, enough, strict=True)), within=60
-    )

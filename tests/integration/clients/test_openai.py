@@ -24,12 +24,6 @@ CLIENTS = 8
 """Clients for each kind of answer."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """The client is built on asyncio."""
-    return "asyncio"
-
-
 class Client:
     """OpenAI's client, and what became of its requests."""
 

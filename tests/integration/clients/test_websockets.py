@@ -6,10 +6,8 @@ import importlib
 import re
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 from support.need import need
-from support.polling import eventually
 
 from .drains import WEBSOCKETS, drains
 from .takeover import takeover
@@ -17,18 +15,10 @@ from .takeover import takeover
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .takeover import Takeover
-
 pytestmark = pytest.mark.anyio
 
 CLIENTS = 10
 SERVICE_RESTART = 1012
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The client is built on asyncio."""
-    return "asyncio"
 
 
 class Session:
@@ -69,7 +59,7 @@ async def test_each_message_that_a_handler_got_has_its_reply_and_the_client_come
     need("websockets", "wsproto")
     async with takeover(tmp_path, "--ws", ws, loop=loop) as servers:
         sessions = [Session(servers.port, "/ask", f"{number}") for number in range(CLIENTS)]
-        assert await watched(sessions, servers) == 0
+        assert await servers.survived_by(sessions) == 0
     received = set(re.findall(r"received (\S+)", servers.first.log))
     for session in sessions:
         assert set(session.codes) == {SERVICE_RESTART}
@@ -86,27 +76,6 @@ async def test_a_session_that_only_pushes_is_closed_and_the_client_comes_back(
     need("websockets", "wsproto")
     async with takeover(tmp_path, "--ws", ws, loop=loop) as servers:
         sessions = [Session(servers.port, "/push") for _ in range(CLIENTS)]
-        assert await watched(sessions, servers) == 0
+        assert await servers.survived_by(sessions) == 0
     assert {code for session in sessions for code in session.codes} == {SERVICE_RESTART}
     assert " 0 cancelled, 0 aborted" in servers.first.log
-
-
-async def watched(sessions: list[Session], servers: Takeover) -> int:
-    """Run *sessions* over the takeover and a while after it; return the first server's code."""
-    async with anyio.create_task_group() as tasks:
-        for session in sessions:
-            tasks.start_soon(session.run)
-        await all_receive(sessions, 5)
-        await servers.happens()
-        code = await servers.is_over()
-        await all_receive(sessions, 5)
-        tasks.cancel_scope.cancel()
-    return code
-
-
-async def all_receive(sessions: list[Session], more: int) -> None:
-    """Wait until each of *sessions* has received so many *more* messages."""
-    enough = [session.received + more for session in sessions]
-    await eventually(
-        lambda: all(s.received >= n for s, n in zip(sessions, enough, strict=True)), within=60
-    )

@@ -232,7 +232,7 @@ ROOMS: Sequence[Sequence[tuple[str, str]]] = (
     (("_control", "the control socket"),),
     (("_core", "the drain: what is in flight, which phase, which deadline"),),
     (("_diagnostics", "what hangs, and the last resort"),),
-    (("log  policy  phase  report  event_loop  types  errors", "the ground"),),
+    (("log  policy  phase  report  event_loop  types  errors  text", "the ground"),),
 )
 """The rooms of the package from the top to the ground, each with what is in it."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .report import printable
+from .text import printable
 
 _DISCONNECTS: Final = ("ClientDisconnect", "WebSocketDisconnect")
 """The error that Starlette raises in place of an `OSError` from `send`. Compared by name, so that

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .log_writer import Escaped, Writer, escaped, note_failure, plain, traceback_of
 from .phase import Phase, PhaseChange
-from .report import printable
+from .text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

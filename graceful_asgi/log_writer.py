@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import threads
-from .report import printable
+from .text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

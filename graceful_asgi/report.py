@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from .text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -59,14 +61,6 @@ class StuckWork:
         name = " ".join(part for part in (self.kind, self.method, self.path) if part)
         where = f", at {self.where}" if self.where else ""
         return printable(f"{name} for {self.age:.1f} s, {self.phase}{where}")
-
-
-def printable(text: str) -> str:
-    """Return *text* with every character escaped that a terminal would take for a command.
-
-    A client chooses the path of its request, and may hide a forged line in it.
-    """
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

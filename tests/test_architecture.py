@@ -48,6 +48,7 @@ ROOMS = [
         "types",
         "errors",
         "threads",
+        "text",
     ],
 ]
 """From the top to the ground. A room imports from those below it, and from itself; rooms of one

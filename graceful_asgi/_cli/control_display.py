@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .._control.selection import label, servers_of
-from ..report import printable
+from ..text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,7 +11,7 @@ import click
 
 from .._control.client import Answer, ask
 from .._control.protocol import ControlRequest
-from ..report import printable
+from ..text import printable
 from .control_options import control_options, opened, refuse_if_all_did
 
 HELP: Final = """\

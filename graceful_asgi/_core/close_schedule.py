@@ -21,7 +21,7 @@ import anyio.lowlevel
 from .. import log
 from ..event_loop import LOOKS, in_slices, spawn
 from ..phase import Phase
-from ..report import printable
+from ..text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator

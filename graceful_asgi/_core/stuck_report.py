@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from ..report import Moment
     from .work import Work
 
-AHEAD: Final = 1.0
-"""Seconds from the report to the end of the grace period (half of that, if it is under two)."""
-
 MOST: Final = 20
 """How many pieces of work the report describes, the oldest first. Nobody reads a thousand."""
 
@@ -92,8 +89,3 @@ def _blocked(loop_monitor: LoopMonitor | None) -> BlockedLoop | None:
     return BlockedLoop(
         seconds, not loop_monitor.seen, innermost(thread_frames(loop_monitor.thread))
     )
-
-
-def ahead(grace_period: float) -> float:
-    """Return the seconds from the report to the end of a grace period."""
-    return min(AHEAD, grace_period / 2)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .. import log
-from .stuck_report import ahead, build_stuck_report
 
 if TYPE_CHECKING:
     from ..report import Moment, StuckReport
     from .view import DrainView
+
+AHEAD: Final = 1.0
+"""Seconds from the report to the end of the grace period (half of that, if it is under two)."""
 
 
 class StuckWatch:
@@ -30,7 +32,7 @@ class StuckWatch:
         state = self._runner.state
         if not (self._reported < state.number and state.stopping and state.waiting):
             return math.inf
-        return self._runner.grace_end() - ahead(self._runner.policy.grace_period)
+        return self._runner.grace_end() - min(AHEAD, self._runner.policy.grace_period / 2)
 
     def report(self) -> None:
         """Log what is stuck, once a drain."""
@@ -65,6 +67,8 @@ class StuckWatch:
 
     def look(self, moment: Moment) -> StuckReport:
         """Look at everything in flight. Takes milliseconds."""
+        from .stuck_report import build_stuck_report  # loaded at the start of a server
+
         runner, now = self._runner, self._runner.now()
         return build_stuck_report(
             runner.in_flight,

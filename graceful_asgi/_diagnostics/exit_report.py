@@ -7,13 +7,15 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..report import ThreadStack, printable
+from ..text import printable
 from .stacks import innermost, thread_frames, thread_stacks
 from .trail import where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+    from ..report import ThreadStack
 
 MOST = 20
 """How many names of each kind a report has. Nobody reads a thousand."""

@@ -20,7 +20,7 @@ from .. import log
 from .._diagnostics.watchdog import MARGIN
 from ..event_loop import spawn
 from ..phase import Phase
-from ..report import printable
+from ..text import printable
 from . import NOTIFY_SOCKET
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from ..event_loop import running_asyncio_loop
-from ..report import printable
+from ..text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -115,7 +115,7 @@ async def test_a_report_that_fails_shortens_no_drain_and_stops_none(
     def fails(*args: object) -> None:
         raise RecursionError("as deep as can be")
 
-    monkeypatch.setattr("graceful_asgi._core.stuck_watch.build_stuck_report", fails)
+    monkeypatch.setattr("graceful_asgi._core.stuck_report.build_stuck_report", fails)
     async with drain(LONG, 19.5, 100) as (drainer, reports):
         assert reports == []
         assert "the stuck report failed; the drain goes on" in captured.text

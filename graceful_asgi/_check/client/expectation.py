@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ...report import printable
+from ...text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

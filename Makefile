@@ -53,9 +53,13 @@ clients: $(VENV)/integration
 versions:
 	tests/versions
 
-# The cost of a request, and the table of docs/explanation/servers.md. A few minutes, not part of CI.
+# The cost of a request, of a connection and of a stop, and the table of docs/explanation/servers.md. A quarter of an hour,
+# not part of CI. `throughput` needs wrk (Debian: apt-get install wrk).
 bench: $(VENV)/bench
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.overhead
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.exits
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.memory
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.throughput
 	mkdir -p .cache
 	PYTHONPATH=tests $(BIN)/python -m bench.scale --tally .cache/scale.jsonl
 	$(BIN)/python -m tests.bench.servers

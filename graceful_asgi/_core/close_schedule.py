@@ -70,7 +70,12 @@ class CloseSchedule:
         # and another one begun. The plan of a drain that was called off ends by itself.
         if self._view.waiting and (self._plan is None or not self._plan.is_current):
             self._plan = ClosePlan(self._view)
-            self._running = spawn(self._plan.run)
+            self._running = spawn(partial(self._carry_out, self._plan))
+
+    async def _carry_out(self, plan: ClosePlan) -> None:
+        await plan.run()
+        if self._plan is plan:
+            self._plan = None  # it keeps all the work that it has planned
 
     def add(self, work: Work, *, now: bool = False) -> None:
         """Plan the close of *work* that came, or showed what it is, after the drain had begun."""

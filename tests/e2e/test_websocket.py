@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,12 +41,13 @@ def websocket(server: Server, path: str) -> Iterator[ClientConnection]:
 
 
 def close_code(opened: ClientConnection, *, within: float) -> int:
-    """Read until the close, and return its code."""
+    """Read until the close, for *within* seconds at the most, and return its code."""
     from websockets.exceptions import ConnectionClosed
 
+    until = time.monotonic() + within
     try:
         while True:
-            opened.recv(timeout=within)
+            opened.recv(timeout=max(0.0, until - time.monotonic()))
     except ConnectionClosed as closed:
         return 1006 if closed.rcvd is None else closed.rcvd.code
 

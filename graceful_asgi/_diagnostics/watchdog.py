@@ -52,12 +52,17 @@ class Watchdog:
     Args:
         log_final_report: called at the deadline, to log what is stuck.
         look: called every `LOOK_PERIOD` seconds, from the first `arm` to `close`.
+        before_end: called at the deadline, at the same time as the report. It must not block.
     """
 
     def __init__(
-        self, log_final_report: Callable[[], object], *, look: Callable[[], object] = lambda: None
+        self,
+        log_final_report: Callable[[], object],
+        *,
+        look: Callable[[], object] = lambda: None,
+        before_end: Callable[[], object] = lambda: None,
     ) -> None:
-        self._threads = _Threads(log_final_report, look)
+        self._threads = _Threads(log_final_report, look, before_end)
         self._backstop = _Backstop()
         self._deadline = math.inf
 
@@ -175,9 +180,15 @@ class _Backstop:
 class _Threads:
     """One thread that watches the deadline, and one that logs: logging may block for ever."""
 
-    def __init__(self, log_final_report: Callable[[], object], look: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        log_final_report: Callable[[], object],
+        look: Callable[[], object],
+        before_end: Callable[[], object],
+    ) -> None:
         self._log_final_report = log_final_report
         self._look = look
+        self._before_end = before_end
         self._watch: _Watch | None = None
         self.is_armed = False
 
@@ -189,7 +200,7 @@ class _Threads:
         """Start both threads, or none; return whether they run."""
         if self._watch is None:
             speech = _Speech(self._log_final_report, self._look, owner=self)
-            watch = _Watch(speech, owner=self)
+            watch = _Watch(speech, self._before_end, owner=self)
             if not speech.thread.start():
                 return False
             if not watch.thread.start():
@@ -216,8 +227,11 @@ class _Threads:
 class _Watch:
     """Waits for the last deadline given, and ends the process there."""
 
-    def __init__(self, speech: _Speech, *, owner: _Threads) -> None:
+    def __init__(
+        self, speech: _Speech, before_end: Callable[[], object], *, owner: _Threads
+    ) -> None:
         self.speech = speech
+        self._before_end = before_end
         self.deadlines: queue.SimpleQueue[float | Literal["end", "pause"]] = queue.SimpleQueue()
         self.thread = threads.BareThread(
             self._run,
@@ -235,6 +249,8 @@ class _Watch:
                 order = self.deadlines.get(timeout=None if math.isinf(left) else max(0.0, left))
             except queue.Empty:
                 self.speech.give("final report")
+                with contextlib.suppress(Exception):  # nothing may put the end off
+                    self._before_end()
                 with contextlib.suppress(queue.Empty):
                     self.speech.said.get(timeout=FINAL_REPORT_PERIOD)
                 os._exit(FORCED)

@@ -201,6 +201,10 @@ class UvicornAdapter:
             never_accepted = len(self._accept_queue) if self._others() == "never" else 0
         return never_accepted + self._connections.cut_answers()
 
+    def reset_at_exit(self) -> None:
+        """Have the end of the process reset what is sent in part. Safe from any thread."""
+        self._connections.reset_at_exit()
+
     def cut_connections(self) -> None:
         """Reset whatever is left."""
         if self._closing is not None:

@@ -15,6 +15,8 @@ from ..event_loop import LOOKS, in_slices
 from .tcp import has_unread_bytes, idle_for, reset_on_close, round_trip_time, silent_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .touchpoints import Connection, Http2Connection, Server
 
 State = Literal["busy", "new", "idle", "uploading", "streams", "closing"]
@@ -178,16 +180,28 @@ class Connections:
     def cut_answers(self) -> int:
         """Reset each response that is sent in part; return how many were only being flushed."""
         flushing = 0
+        for connection in self._answered_in_part():
+            flushing += connection.cycle.response_complete
+            _reset(connection)
+        return flushing
+
+    def reset_at_exit(self) -> None:
+        """Have the kernel reset each response that is sent in part when the process ends.
+
+        Safe from any thread: the loop may be blocked.
+        """
+        for connection in self._answered_in_part():
+            reset_on_close(connection.transport)
+
+    def _answered_in_part(self) -> Iterator[Any]:
         for connection in tuple(self._server.server_state.connections):
             cycle = getattr(connection, "cycle", None)
-            if cycle is None or not cycle.response_started:
-                continue
-            elif not cycle.response_complete:
-                _reset(connection)
-            elif connection.transport.get_write_buffer_size():
-                flushing += 1
-                _reset(connection)
-        return flushing
+            if (
+                cycle is not None
+                and cycle.response_started
+                and (not cycle.response_complete or connection.transport.get_write_buffer_size())
+            ):
+                yield connection
 
     def cut(self) -> None:
         """Reset every connection that is left; a WebSocket still gets its 1012."""

@@ -123,6 +123,9 @@ class HookedServer(Protocol):
     def seconds_left(self) -> float:
         """Return the seconds until it has to be gone, after a stop."""
 
+    def reset_at_exit(self) -> None:
+        """Have the end of the process reset responses that are sent in part."""
+
     def waits_for(self, other: HookedServer) -> bool:
         """Return True if its lifespan.shutdown waits for the end of *other*."""
 
@@ -143,7 +146,9 @@ class HostProcess:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._servers: list[weakref.ref[HookedServer]] = []
-        self._watchdog = Watchdog(self._log_final_report, look=self._look)
+        self._watchdog = Watchdog(
+            self._log_final_report, look=self._look, before_end=self._reset_answers
+        )
         self._draining = DrainingFlag()
         self._handlers: dict[int, Any] = {}
         """The handler that each signal had before a server set its own, as far as it is known."""
@@ -359,6 +364,12 @@ class HostProcess:
             # as vLLM's does (its `capture_signals` does nothing), and decides how it ends.
             self._reset()
             self._watchdog.close()
+
+    def _reset_answers(self) -> None:
+        # The end of the process closes each connection in order, as a complete answer without a
+        # length does. A loop that is blocked has reset none of them when the grace period ended.
+        for server in self.servers():
+            server.reset_at_exit()
 
     def _log_final_report(self) -> None:
         if self._exit is not None:

@@ -205,6 +205,13 @@ class UvicornHook:
         frames = frames_of(lifespan.task.get_coro())
         return any(frame.f_locals.get("self") in (other, other.server) for frame in frames)
 
+    def reset_at_exit(self) -> None:
+        """Have the end of the process reset responses that are sent in part.
+
+        Safe from any thread.
+        """
+        self._adapter.reset_at_exit()
+
     @property
     def gone(self) -> bool:
         """True if nothing of the server will run again."""

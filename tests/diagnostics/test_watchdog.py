@@ -191,6 +191,24 @@ time.sleep({LONG})
         assert "words" in ended.stderr
 
 
+def test_what_is_to_be_done_before_the_end_is_done_and_may_fail() -> None:
+    ended = run(
+        f"""
+{PATIENT}
+def before_end():
+    os.write(1, b"before the end")
+    raise ValueError("broken")
+
+watchdog = Watchdog(last_words, before_end=before_end)
+watchdog.arm(0.2)
+time.sleep({LONG})
+"""
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == "before the end"
+    assert ended.stderr.splitlines() == ["last words"]
+
+
 def test_a_log_handler_that_blocks_for_ever_does_not_stop_the_exit() -> None:
     ended = run(
         f"""

@@ -101,6 +101,24 @@ def test_a_blocked_event_loop_is_gone_by_the_hard_deadline(tmp_path: Path, after
         assert "# blocked here" in server.log
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_the_hard_deadline_cuts_looks_cut(tmp_path: Path, loop: str) -> None:
+    """The kernel closes what is open when a process ends. Without a length that looks complete."""
+    with (
+        uvicorn(tmp_path, http="h11", loop=loop, lame_duck=0, grace=0.3) as server,
+        Client(server.port) as unsized,
+        Client(server.port) as blocking,
+    ):
+        unsized.request("/stream?n=600", version="1.0")
+        server.wait_for('"GET /stream.* 200')
+        blocking.request("/block?s=60")
+        server.wait_for("block began")
+        server.signal(signal.SIGTERM)
+        assert is_cut(unsized)
+        assert server.wait() == 1
+        assert "hard deadline" in server.log
+
+
 def test_a_phase_that_begins_late_does_not_put_the_hard_deadline_off(tmp_path: Path) -> None:
     """The loop is blocked nearly as long, and `lifespan.shutdown` would need its whole period."""
     env = {"APP_SHUTDOWN": "hang"}

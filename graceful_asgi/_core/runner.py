@@ -96,9 +96,7 @@ class DrainRunner:
         Returns:
             True if this call was the first stop.
         """
-        if not self._add(Stop(reason, lame_duck, failed)):
-            return self._ignore(reason)
-        return True
+        return self._add(Stop(reason, lame_duck, failed)) or self._ignore(reason)
 
     def resume(self) -> bool:
         """Call the drain off. See `Drainer.resume`."""
@@ -209,6 +207,8 @@ class DrainRunner:
 
     async def _cancel(self, adapter: ServerAdapter, done: Callable[[], bool]) -> None:
         await self.record.note_stuck(self.state, self.in_flight, self.now())
+        # A request that hangs gets its 503 now, not after thousands of streams have been closed.
+        self.in_flight.cancel_hung()
         await self.close_schedule.close_now()
         self.record.of(self.state).aborted += adapter.cut_answers()
         await anyio.lowlevel.checkpoint()  # the server sees the cut before the app does

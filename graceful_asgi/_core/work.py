@@ -88,6 +88,10 @@ class InFlight:
         self.cancelled = True
         self.cancel_only(self)
 
+    def cancel_hung(self) -> None:
+        """Cancel what has not begun its answer, and is not closed at its deadline."""
+        self.cancel_only([w for w in self if w.is_unanswered and w.close_when == "never"])
+
     def cancel_only(self, works: Iterable[Work]) -> None:
         """Cancel *works*. Safe from any thread; they unwind later, each on its own loop.
 

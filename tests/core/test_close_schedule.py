@@ -339,6 +339,36 @@ async def test_a_plan_keeps_nothing_of_what_it_has_closed(kind: type[LongLived])
     assert [ref() for ref in kept] == [None] * 20
 
 
+class Hung(LongLived):
+    """A request that nobody has had an answer of."""
+
+    is_unanswered = True
+
+    def cancellable(self) -> None:
+        self.closed.append(self._drainer.now())
+        self._drainer.in_flight.leave(self)
+
+
+class SlowToClose(LongLived):
+    """Work that reaches no boundary before its deadline, and takes a moment to be closed there."""
+
+    async def close(self, patience_end: float, *, hurried: bool = False) -> None: ...
+
+    async def close_now(self) -> None:
+        await anyio.sleep(0.05)
+        self.closed.append(self._drainer.now())
+        self._drainer.in_flight.leave(self)
+
+
+async def test_what_hangs_is_cancelled_before_the_last_streams_are_closed() -> None:
+    drainer = drainer_of(DrainPolicy(lame_duck_period=0, grace_period=1))
+    hung = Hung(drainer, "never")
+    streams = [SlowToClose(drainer, "at deadline") for _ in range(20)]
+    await drain(drainer)
+    assert len(hung.closed) == 1
+    assert hung.closed[0] < min(work.closed[0] for work in streams)
+
+
 async def test_ten_thousand_are_told_in_slices_that_let_everything_else_run() -> None:
     drainer = drainer_of(DrainPolicy(lame_duck_period=0, grace_period=20))
     works = [LongLived(drainer) for _ in range(2000)]

@@ -202,7 +202,7 @@ class UvicornAdapter:
         return never_accepted + self._connections.cut_answers()
 
     def reset_at_exit(self) -> None:
-        """Have the end of the process reset what is sent in part. Safe from any thread."""
+        """Set what is sent in part to be reset at the end of the process. Safe from any thread."""
         self._connections.reset_at_exit()
 
     def cut_connections(self) -> None:

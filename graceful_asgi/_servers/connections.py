@@ -186,7 +186,7 @@ class Connections:
         return flushing
 
     def reset_at_exit(self) -> None:
-        """Have the kernel reset each response that is sent in part when the process ends.
+        """Set each response that is sent in part to be reset when the process ends.
 
         Safe from any thread: the loop may be blocked.
         """

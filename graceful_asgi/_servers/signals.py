@@ -124,7 +124,7 @@ class HookedServer(Protocol):
         """Return the seconds until it has to be gone, after a stop."""
 
     def reset_at_exit(self) -> None:
-        """Have the end of the process reset responses that are sent in part."""
+        """Set responses that are sent in part to be reset at the end of the process."""
 
     def waits_for(self, other: HookedServer) -> bool:
         """Return True if its lifespan.shutdown waits for the end of *other*."""

@@ -206,7 +206,7 @@ class UvicornHook:
         return any(frame.f_locals.get("self") in (other, other.server) for frame in frames)
 
     def reset_at_exit(self) -> None:
-        """Have the end of the process reset responses that are sent in part.
+        """Set responses that are sent in part to be reset at the end of the process.
 
         Safe from any thread.
         """

@@ -323,7 +323,7 @@ def test_a_busy_handler_gets_what_it_would_get_of_plain_uvicorn_that_serves_on(
     for app in ("bare", "app"):
         with (
             uvicorn(tmp_path, "--ws", ws, app=f"e2e.app:{app}", lame_duck=0.3, grace=20) as server,
-            raw_websocket(server, "/ws/busy?s=2") as peer,
+            raw_websocket(server, "/ws/busy?s=4") as peer,
         ):
             server.wait_for("busy began")
             peer.send(b"".join(text_frame(f"{number}") for number in range(10)))
@@ -347,7 +347,7 @@ def test_what_a_busy_handler_is_given_late_is_answered_before_the_close(
 ) -> None:
     with (
         uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=20) as server,
-        websocket(server, "/ws/busy?s=2&reply=1") as opened,
+        websocket(server, "/ws/busy?s=4&reply=1") as opened,
     ):
         server.wait_for("busy began")
         for number in range(10):

@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from graceful_asgi.types import ASGIApp, Receive, Scope, Send
+
+
+class PassThrough:
+    """The least that a middleware can be."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def pass_through(app: Starlette) -> None:
+    app.add_middleware(PassThrough)
+
 
 def graceful(app: Starlette) -> None:
     from graceful_asgi import GracefulMiddleware
@@ -66,6 +82,7 @@ def base_http(app: Starlette) -> None:
 
 
 MIDDLEWARES: dict[str, tuple[str, Callable[[Starlette], None]]] = {
+    "pass-through": ("one that does nothing", pass_through),
     "graceful": ("`GracefulMiddleware`", graceful),
     "cors": ("Starlette's CORS", cors),
     "gzip": ("Starlette's GZip", gzip),

@@ -73,9 +73,11 @@ class CloseSchedule:
             self._running = spawn(partial(self._carry_out, self._plan))
 
     async def _carry_out(self, plan: ClosePlan) -> None:
-        await plan.run()
-        if self._plan is plan:
-            self._plan = None  # it keeps all the work that it has planned
+        try:
+            await plan.run()
+        finally:
+            if self._plan is plan:
+                self._plan = None  # it would keep all the work that it has planned
 
     def add(self, work: Work, *, now: bool = False) -> None:
         """Plan the close of *work* that came, or showed what it is, after the drain had begun."""
@@ -141,19 +143,14 @@ class ClosePlan:
         If the drain is called off, the tasks that still wait for a boundary are cancelled, and
         their work goes on.
         """
-        try:
-            with self._view.notifier.listening() as wakeup:
-                async with anyio.create_task_group() as tasks:
-                    await self._plan_all()
-                    while self.is_current:
-                        await self._tell_those_due(tasks)
-                        self._cancel_unaware()
-                        await wakeup.wait(self._next() - self._view.now())
-                    tasks.cancel_scope.cancel()
-        finally:
-            # The schedule keeps the plan, which must not keep the work.
-            self._due.clear()
-            self._watched.clear()
+        with self._view.notifier.listening() as wakeup:
+            async with anyio.create_task_group() as tasks:
+                await self._plan_all()
+                while self.is_current:
+                    await self._tell_those_due(tasks)
+                    self._cancel_unaware()
+                    await wakeup.wait(self._next() - self._view.now())
+                tasks.cancel_scope.cancel()
 
     @property
     def is_current(self) -> bool:

@@ -16,6 +16,8 @@ from .drains import begins_to_drain, drains, exit_code, logs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from anyio.abc import TaskGroup
+
 pytestmark = pytest.mark.anyio
 
 SHORT, LONG = 30, 4000
@@ -70,6 +72,15 @@ class Client:
         await self._client.close()
 
 
+def ask(tasks: TaskGroup, client: Client, framework: str, name: str, count: int) -> int:
+    """Ask for `CLIENTS` answers in a stream and as many in one piece; return how many it asks."""
+    for _ in range(CLIENTS):
+        tasks.start_soon(client.stream, name, count)
+        if framework != "fastapi":  # which streams all of them
+            tasks.start_soon(client.whole, f"{name}, in one piece", count)
+    return CLIENTS if framework == "fastapi" else 2 * CLIENTS
+
+
 def httpx_errors() -> type[Exception]:
     """Return the error of a body that is cut: the client passes that of its transport on."""
     httpx = importlib.import_module("httpx")
@@ -99,11 +110,7 @@ async def test_answers_that_fit_into_the_grace_period_are_whole(
     ) as server:
         client = Client(server.port, framework)
         async with anyio.create_task_group() as tasks:
-            for _ in range(CLIENTS):
-                tasks.start_soon(client.stream, "early", SHORT)
-                if framework != "fastapi":  # which streams all of them
-                    tasks.start_soon(client.whole, "early, in one piece", SHORT)
-            in_flight = CLIENTS if framework == "fastapi" else 2 * CLIENTS
+            in_flight = ask(tasks, client, framework, "early", SHORT)
             await logs(server, "answer began", in_flight)
             await begins_to_drain(server)
             for _ in range(CLIENTS):
@@ -133,11 +140,7 @@ async def test_an_answer_that_takes_longer_raises_after_its_part_or_is_a_503(
     ) as server:
         client = Client(server.port, framework)
         async with anyio.create_task_group() as tasks:
-            for _ in range(CLIENTS):
-                tasks.start_soon(client.stream, "long", LONG)
-                if framework != "fastapi":
-                    tasks.start_soon(client.whole, "long, in one piece", LONG)
-            in_flight = CLIENTS if framework == "fastapi" else 2 * CLIENTS
+            in_flight = ask(tasks, client, framework, "long", LONG)
             await logs(server, "answer began", in_flight)
             await begins_to_drain(server)
         await client.close()

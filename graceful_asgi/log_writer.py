@@ -38,7 +38,7 @@ _SILENCE: Final = 0.25
 _MOST_WAITING: Final = 10_000
 """How many records may wait for a log that nobody reads. More are dropped to bound the memory."""
 
-_Jobs: TypeAlias = "queue.SimpleQueue[Callable[[], object] | None]"
+_Jobs: TypeAlias = "queue.SimpleQueue[Callable[[], object]]"
 
 
 class Writer:
@@ -121,7 +121,7 @@ class Writer:
         with self._lock:
             self._users = max(0, self._users - 1)
             if not self._users and self._jobs is not None:
-                self._jobs.put(None)
+                self._jobs.put(_do_nothing)
                 threads.resume()
 
     def write(self, record: logging.LogRecord) -> None:
@@ -173,17 +173,15 @@ class Writer:
     def _work_off(self, thread: threads.BareThread, jobs: _Jobs, ended: threading.Event) -> bool:
         """Write records, in the thread. Return True if it has to pause, False at its end."""
         while not thread.must_pause():
-            if (job := jobs.get()) is not None:
-                job()
+            jobs.get()()
+            if self._users:
                 continue
             # Nobody may write past this thread while it has records: their order would change.
             with self._lock:
-                if not self._users:
-                    if jobs.empty():
-                        self._jobs = None
-                        ended.set()
-                        return False
-                    jobs.put(None)
+                if not self._users and jobs.empty():
+                    self._jobs = None
+                    ended.set()
+                    return False
         return True
 
     def _work_off_here(self, jobs: _Jobs, ended: threading.Event) -> None:
@@ -191,8 +189,7 @@ class Writer:
         with self._lock:
             self._jobs = None
             while not jobs.empty():
-                if (job := jobs.get()) is not None:
-                    job()
+                jobs.get()()
             ended.set()
 
     def _forget(self) -> None:

@@ -6,8 +6,10 @@ import _thread
 import contextvars
 import logging
 import logging.handlers
+import os
 import queue
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -459,3 +461,20 @@ def test_what_is_logged_after_the_last_server_comes_after_what_was_logged_before
     stuck.released.set()
     assert writer.flush(write=PATIENCE)
     assert stuck.texts == ["stopped", "clean", "over"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize("servers", [1, 2, 3])
+def test_the_thread_ends_however_many_servers_stopped_while_it_wrote(
+    writer: Writer, ours: logging.Logger, servers: int
+) -> None:
+    threads = set(os.listdir("/proc/self/task"))
+    stuck = logs_to(ours, Stuck())
+    for _ in range(servers):
+        writer.start()
+        say(writer, "stopped")
+        assert stuck.reached.wait(PATIENCE)
+        writer.stop()
+    stuck.released.set()
+    wait_until(lambda: set(os.listdir("/proc/self/task")) <= threads, "the thread has ended")
+    assert stuck.texts == ["stopped"] * servers

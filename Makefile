@@ -7,6 +7,9 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
+# The tests start a thousand servers. Without byte code each of them would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test integration lint types check clients versions bench network rollout exhausted inits suites docs docs-serve proxies package clean
 
 # The same app under the same load, with the middleware and without. Succeeds when the first is clean.

@@ -27,7 +27,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SLICE: Final = 50
-"""How many pieces of work are handled in one turn of the loop. Each takes some 0.3 ms with a
+"""The pieces of work to handle in one turn of the loop. Each takes some 0.3 ms with a
 framework and its answer, so a turn takes some 15 ms, and other tasks do not wait for long."""
 
 LOOKS: Final = 500

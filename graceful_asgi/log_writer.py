@@ -36,7 +36,7 @@ _SILENCE: Final = 0.25
 """Seconds in which that reader takes no record, and so counts as gone."""
 
 _MOST_WAITING: Final = 10_000
-"""How many records may wait for a log that nobody reads. More are dropped to bound the memory."""
+"""The records that may wait for a log that nobody reads. More are dropped to bound the memory."""
 
 _Jobs: TypeAlias = "queue.SimpleQueue[Callable[[], object]]"
 

@@ -51,8 +51,8 @@ class StuckWork:
     sent: int | None = None
     """Bytes of the response's body handed to the server; None where nobody counts them."""
     chain: tuple[str, ...] = ()
-    """Where it was waiting, from the outermost call to the innermost. Lines of the app, and between
-    them how many calls of which library."""
+    """Its calls, from the outermost to the innermost one, in which it waits. Lines of the app, and
+    between them the number of calls of each library."""
     thread: str = ""
     """The thread that works for it, if that is known; `where` and `chain` lead into it."""
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import graceful_asgi
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = Path(graceful_asgi.__file__).parent
 TESTS = Path(__file__).parent
@@ -18,14 +23,28 @@ ORDERS_THAT_SAY_LITTLE = {"Be", "Have", "Let", "Say"}
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def docstrings(source: str) -> Iterator[tuple[str, str]]:
+    """Yield each docstring, after the name of its place: a module, class, function or attribute."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, Documented) and (text := ast.get_docstring(node)):
+            yield getattr(node, "name", "the module"), text
+        body = getattr(node, "body", None)
+        for above, below in itertools.pairwise(body if isinstance(body, list) else ()):
+            match above, below:
+                case (
+                    ast.Assign(targets=[target]) | ast.AnnAssign(target=target),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    yield ast.unparse(target), text
+
+
 def openers(source: str) -> dict[str, str]:
     """Return the first line of each docstring that begins with one of these words, by its place."""
-    found = {}
-    for node in ast.walk(ast.parse(source)):
-        text = ast.get_docstring(node) if isinstance(node, Documented) else None
-        if text and text.split()[0].strip(".,:") in RIDDLES | ORDERS_THAT_SAY_LITTLE:
-            found[getattr(node, "name", "the module")] = text.splitlines()[0]
-    return found
+    return {
+        name: text.splitlines()[0]
+        for name, text in docstrings(source)
+        if text.split()[0].strip(".,:") in RIDDLES | ORDERS_THAT_SAY_LITTLE
+    }
 
 
 @pytest.mark.parametrize("folder", [PACKAGE, TESTS], ids=["package", "tests"])
@@ -39,5 +58,14 @@ def test_docstrings_begin_with_what_is_done(folder: Path) -> None:
 
 
 def test_the_words_are_found_in_all_places_that_have_docstrings() -> None:
-    source = '"""How it is."""\nclass A:\n "Who."\n async def f(self):\n  "Have it done."'
-    assert openers(source).keys() == {"the module", "A", "f"}
+    source = '''"""How it is."""
+A: int = 1
+"""How many."""
+class B:
+    "Who."
+    async def f(self):
+        "Have it done."
+        self.c = 1
+        """What it is."""
+'''
+    assert openers(source).keys() == {"the module", "A", "B", "f", "self.c"}

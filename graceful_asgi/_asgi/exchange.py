@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Answer = Literal["not started", "started", "complete", "refused"]
 
 Closing = Literal["on drain", "at deadline"]
-"""When the drain closed an exchange: as the drain began, or because the grace period ended."""
+"""The cause of a close by the drain: that it began, or that the grace period ends."""
 
 
 class Exchange(Work):

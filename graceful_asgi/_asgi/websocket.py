@@ -48,7 +48,7 @@ CLOCK_ERROR: Final = 0.001
 """Seconds that are as good as none: a loop's timer may come that much too early."""
 
 MOST_AHEAD: Final = 100
-"""How many messages are taken from the server for a handler that does not ask for them."""
+"""The messages to take from the server for a handler that does not ask for them."""
 
 _CLOSE: Final = {"code": SERVICE_RESTART, "reason": "service restart"}
 

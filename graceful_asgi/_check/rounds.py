@@ -49,7 +49,7 @@ class Settings:
     deadline: float = 30.0
     """From the signal; the server is killed then."""
     start_period: float = 30.0
-    """How long the server may take until it answers."""
+    """Seconds that the server may take until it answers."""
     skip: frozenset[str] = frozenset()
     """Scenarios to leave out, by name."""
 

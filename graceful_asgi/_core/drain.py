@@ -89,10 +89,10 @@ class Drain(NamedTuple):
     began: float = math.inf
     lame_duck_deadline: float = math.inf
     deadline: float = math.inf
-    """When the current phase has to end, from the listener close on."""
+    """The end of the current phase, from the listener close on."""
     ended: float | None = None
     undo_at: float = math.inf
-    """When the drain is undone if no stop has come: the latest time that any caller allows."""
+    """The time of the undo if no stop has come: the latest time that any caller allows."""
 
     @property
     def stopping(self) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .work import Work
 
 MOST: Final = 20
-"""How many pieces of work the report describes, the oldest first. Nobody reads a thousand."""
+"""The pieces of work that the report describes, the oldest first. Nobody reads a thousand."""
 
 
 def stuck_work(work: Work, now: float, *, closely: bool = True) -> StuckWork:

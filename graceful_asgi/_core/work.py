@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ..report import Kind, Outcome, StuckWork
 
 CloseWhen = Literal["never", "on drain", "at deadline"]
-"""When a drain closes work that would go on: as it begins, just before the grace period ends, or
-never. What is never closed is cancelled at the end of the grace period."""
+"""The moment at which a drain closes work that would go on: as it begins, just before the grace
+period ends, or never. Work that is never closed is cancelled when the grace period ends."""
 
 SCOPE_KEY: Final = "graceful_asgi"
 """The key in a scope that holds the work of a counted call. When the call is over, it holds the
@@ -60,8 +60,8 @@ class InFlight:
         """Take the time from *clock* from now on. Another server may tick, or none."""
         self.clock = clock
         self.last_tick = 0.0
-        """When the server ticked last; 0.0 where none ticks. While serving, a request takes this
-        for the time at which it began: to ask the clock would cost each of them more. So it may
+        """The time of the server's last tick; 0.0 where none ticks. While serving, a request takes
+        it for the time at which it began: to ask the clock would cost each of them more. So it may
         seem older than it is, by the period of a tick (uvicorn's is 0.1 s) or by as long as the
         loop was blocked. It never seems younger."""
 
@@ -316,7 +316,7 @@ class OutcomeCounts:
     aborted: int = 0
     rejected: int = 0
     server_errors: int = 0
-    """How many of the completed ones were errors of the app."""
+    """The number of completed ones that were errors of the app."""
     stuck: dict[object, StuckWork] = field(default_factory=dict)
     """The work that was still in flight at its deadline."""
 

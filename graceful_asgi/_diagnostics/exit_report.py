@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..report import ThreadStack
 
 MOST = 20
-"""How many names of each kind a report has. Nobody reads a thousand."""
+"""The names of each kind in a report, at the most. Nobody reads a thousand."""
 
 
 class ExitReport(NamedTuple):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..phase import PhaseChange
 
 LONGEST: Final = 200
-"""How many characters of an exception are quoted: every line about the drain has the reason."""
+"""The characters of an exception to quote: every line about the drain has the reason."""
 
 _ASYNCIO: Final = os.path.join(os.path.dirname(asyncio.__file__), "")
 

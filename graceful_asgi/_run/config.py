@@ -40,7 +40,7 @@ class DrainedConfig(uvicorn.Config):
         if settings.fault is not None:
             raise settings.fault
         self.policy: DrainPolicy = settings.policy
-        """How the server drains, if the app says nothing else."""
+        """The policy of the server, if the app gives no other."""
 
     def load(self) -> None:
         """Load the app as uvicorn does, and put the drain around it."""

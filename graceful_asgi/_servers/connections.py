@@ -38,16 +38,16 @@ PATIENCE: Final[dict[State, float]] = {
 own round trips are added (`ROUND_TRIPS`)."""
 
 ROUND_TRIPS: Final = 4
-"""How many round trips are added. If both segments of a request were dropped, the kernel sends the
+"""The round trips that are added. If both segments of a request were dropped, the kernel sends the
 second again after two round trips, and the first after four (RFC 8985, tail loss probe)."""
 
 PAUSE: Final = 0.5
-"""Seconds from an answer to its client's next request, at the most, if it is in the midst of them.
+"""Seconds from an answer to its client's next request, at the most, if it sends one after another.
 Without a lame duck the last answer has not said `Connection: close`: the next may be on its way.
 They are counted from the answer, not from its request, which a busy server may answer late."""
 
 CLOSES: Final = 100
-"""How many connections are looked at in one turn of the loop. To close one takes some 0.2 ms, most
+"""The connections to look at in one turn of the loop. To close one takes some 0.2 ms, most
 of it in the turn after, so a turn takes some 20 ms where all of them are closed."""
 
 SWEEP_COST: Final = 0.00005

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .descriptors import SpareDescriptors
 
 Others = Literal["never", "none", "serve", "undecided"]
-"""What other processes do with the listening sockets. "never": none will ever serve from them.
+"""Other processes and the listening sockets. "never": none will ever serve from them.
 "none": none serves now, but one may be started. "serve": another process serves. "undecided": this
 process goes on accepting until it is decided."""
 

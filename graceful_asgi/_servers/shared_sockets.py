@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .touchpoints import Server
 
 MOST_SIBLINGS: Final = 128
-"""How many siblings can read a marker: each leaves one connection in the marker's queue."""
+"""The siblings that can read a marker: each leaves one connection in the marker's queue."""
 
 START_PERIOD: Final = 60.0
 """Seconds from its start in which a child that does not accept may still be a starting worker.

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from .touchpoints import Server
 
 DEPTH: Final = 12
-"""How many references are followed from a handler to a server, one after the other."""
+"""The references to follow from a handler to a server, one after the other, at the most."""
 
 MOST: Final = 2_000
-"""How many objects are looked at, at the most."""
+"""The objects to look at, at the most."""
 
 
 def server_of(handler: object) -> object | None:

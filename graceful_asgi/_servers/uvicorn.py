@@ -70,7 +70,7 @@ class UvicornHook:
         self._startup_ends_at = 0.0
         self._exits_by = 0.0
         self._cancellations = 0
-        """How often `serve()` has been cancelled."""
+        """The number of times that `serve()` has been cancelled."""
         self._serve_task: asyncio.Task[Any] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
 

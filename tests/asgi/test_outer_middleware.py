@@ -163,7 +163,7 @@ async def test_what_a_lifespan_sends_and_gets_is_passed_on_untouched() -> None:
 
 
 async def test_a_stop_waits_for_what_is_in_flight() -> None:
-    """With no server edge, the lifespan's end is what says so."""
+    """Without a hooked server the end of the lifespan is the only sign of its stop."""
     go_on = anyio.Event()
 
     async def waits(scope: Any, receive: Receive, send: Send) -> None:

@@ -30,7 +30,7 @@ class Entrant:
     env: tuple[tuple[str, str], ...] = ()
     version: str = ""
     reason: str = ""
-    """Why it is not run; empty: it is."""
+    """The reason not to run it; empty if it runs."""
 
 
 def entrants(directory: Path) -> list[Entrant]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 KINDS = {"an idle connection": "/", "a request in flight": "/held"}
-"""What is held, and the path that is asked for it."""
+"""The kinds of load, each with the path to ask for it."""
 
 NAMES = ("uvicorn", "`GracefulMiddleware`")
 """`graceful-asgi run` has the same middleware in its server."""

@@ -165,7 +165,7 @@ def _counted(line: dict[str, Any]) -> Counted:
 
 
 def stop_once(job: Job, network: Network, tally: Tally) -> None:
-    """Start the job's server, stop it in the midst of traffic, and count."""
+    """Start the job's server, stop it under traffic, and count."""
     case = job.next_case()
     stopped = stop_under_traffic(case, network)
     tally.write(job, case, stopped)

@@ -64,12 +64,12 @@ class Open:
         Blocks the event loop, and so shows that the answer comes from elsewhere.
         """
         with self.connect() as peer:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # heard enough
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has read enough
                 peer.sendall(data)
-            return heard(peer)
+            return read_all(peer)
 
 
-def heard(peer: socket.socket) -> list[dict[str, Any]]:
+def read_all(peer: socket.socket) -> list[dict[str, Any]]:
     """Return the lines that come on *peer* until it is closed."""
     data = b""
     with contextlib.suppress(ConnectionResetError):

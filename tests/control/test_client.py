@@ -86,15 +86,15 @@ async def test_processes_answer_in_the_order_they_were_asked(tmp_path: Path) -> 
 
 
 async def test_one_that_does_not_answer_holds_up_no_other(tmp_path: Path) -> None:
-    heard: list[Answer] = []
+    answers_seen: list[Answer] = []
     with (
         control(tmp_path, QUICK, server=SERVER) as one,
         impostor(one.directory, 99, None) as silent,
     ):
-        answers = await ask(one.directory, [silent, one.name], DRAIN, heard.append)
+        answers = await ask(one.directory, [silent, one.name], DRAIN, answers_seen.append)
     assert [answer.state for answer in answers] == ["silent", "answered"]
     assert answers[0].error == "does not answer"
-    order = [(answer.name.pid, answer.state, answer.outcome) for answer in heard]
+    order = [(answer.name.pid, answer.state, answer.outcome) for answer in answers_seen]
     assert order.index((os.getpid(), "answered", "clean")) < order.index((99, "silent", ""))
 
 
@@ -102,12 +102,12 @@ async def test_a_drain_begins_everywhere_before_it_is_over_anywhere(tmp_path: Pa
     begun: list[list[Phase]] = []
     with control(tmp_path, QUICK, server=SERVER) as one, control(tmp_path, server=SERVER) as two:
 
-        def heard(answer: Answer) -> None:
+        def note(answer: Answer) -> None:
             if answer.outcome:
                 begun.append([each.drainer.phase for each in (one, two)])
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask, one.directory, [two.name, one.name], DRAIN, heard)
+            tasks.start_soon(ask, one.directory, [two.name, one.name], DRAIN, note)
             await eventually(lambda: begun)
             tasks.cancel_scope.cancel()
     assert begun[0] == [Phase.LAME_DUCK, Phase.LAME_DUCK]

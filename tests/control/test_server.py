@@ -21,7 +21,7 @@ from graceful_asgi._core.drain import Step
 from graceful_asgi._core.work import TrackedWork
 from graceful_asgi._diagnostics.stacks import stack_of
 
-from .sockets import DRAIN, QUICK, RESUME, STATUS, WAIT, control, heard
+from .sockets import DRAIN, QUICK, RESUME, STATUS, WAIT, control, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,7 +189,7 @@ async def test_clients_that_say_nothing_do_not_use_it_up(
     with control(tmp_path / "c") as opened:
         idle = [opened.connect() for _ in range(server.MAX_CONNECTIONS + 8)]
         assert opened.say(STATUS)[0]["reply"] == "status"
-        assert heard(idle[0]) == []  # who has been idle for longest makes room
+        assert read_all(idle[0]) == []  # who has been idle for longest makes room
         for peer in idle:
             peer.close()
 
@@ -206,7 +206,7 @@ async def test_any_number_that_waits_for_a_drain_leaves_room_for_a_resume(tmp_pa
         assert opened.say(STATUS)[0]["process"]["phase"] == "lame duck"
         assert opened.say(RESUME)[0]["resumed"]
         for peer in waiting:
-            assert heard(peer)[-1]["outcome"] == "resumed"
+            assert read_all(peer)[-1]["outcome"] == "resumed"
         assert opened.say(DRAIN)[0]["began"]
         for peer in (*waiting, *silent):
             peer.close()
@@ -218,7 +218,7 @@ async def test_a_client_that_says_nothing_for_long_is_let_go(
     monkeypatch.setattr(connection, "IDLE_PERIOD", 0.05)
     with control(tmp_path / "c") as opened, opened.connect() as peer:
         peer.sendall(b'{"v": 1')
-        assert heard(peer) == []
+        assert read_all(peer) == []
 
 
 async def test_a_client_that_reads_nothing_holds_up_nobody(
@@ -242,7 +242,7 @@ async def test_a_request_in_pieces_and_one_without_a_line_end_are_understood(
         for at in range(0, len(STATUS) - 1, 5):
             peer.sendall(STATUS[:-1][at : at + 5])
         peer.shutdown(socket.SHUT_WR)
-        assert heard(peer)[0]["reply"] == "status"
+        assert read_all(peer)[0]["reply"] == "status"
 
 
 async def test_another_user_is_refused_by_the_kernels_word(
@@ -279,7 +279,7 @@ async def test_an_error_in_a_step_costs_the_connections_of_that_moment(
         with monkeypatch.context() as patch:
             patch.setattr(server, "is_trusted", lambda _: 1 / 0)
             with opened.connect() as peer:
-                assert heard(peer) == []
+                assert read_all(peer) == []
         assert opened.say(STATUS)[0]["reply"] == "status"
         assert "ZeroDivisionError" in caplog.text
 

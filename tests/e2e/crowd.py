@@ -43,7 +43,7 @@ class Crowd:
     replies: int = 0
 
     async def run(self, *clients: tuple[int, Callable[[Crowd, int], Awaitable[Ended]]]) -> None:
-        """Connect so many of each client, signal the server in the midst, wait for all."""
+        """Connect so many of each client, signal the server then, wait for all."""
         self._there = 0
         expected = sum(count for count, _ in clients)
         tasks = []
@@ -53,7 +53,7 @@ class Crowd:
                 if len(tasks) % 50 == 0:  # not more than the accept queue takes
                     await eventually(lambda: self._there >= len(tasks) - 50, within=PATIENCE)
         await eventually(lambda: self._there >= expected, within=PATIENCE)
-        await asyncio.sleep(0.3)  # for them to be in the midst of it
+        await asyncio.sleep(0.3)  # for their requests to be in flight
         self._signalled_at = time.monotonic()
         self.server.signal(signal.SIGTERM)
         with anyio.fail_after(PATIENCE):

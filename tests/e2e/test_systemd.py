@@ -99,7 +99,7 @@ def test_uvicorns_workers_do_not_speak_for_the_service(
         assert get(server.port, "/").status == 200
         server.signal(signal.SIGTERM)
         server.wait(15)
-    assert systemd.heard() == []
+    assert systemd.received() == []
 
 
 # Socket activation

@@ -62,7 +62,7 @@ def test_each_word_is_one_datagram(tmp_path: Path, abstract: bool) -> None:
         notifier.stopping()
         notifier.extend(1.5)
         notifier.status("two\nlines")
-        assert listening.heard() == [
+        assert listening.received() == [
             "READY=1",
             "STOPPING=1",
             "EXTEND_TIMEOUT_USEC=1500000",
@@ -93,7 +93,7 @@ def test_nothing_waits_for_a_reader_that_is_slow(
     for _ in range(2000):
         notifier.ready()
     assert len(caplog.records) == 1
-    assert 0 < len(systemd.heard()) < 2000
+    assert 0 < len(systemd.received()) < 2000
 
 
 # What is said of a drain
@@ -135,7 +135,7 @@ class Service:
 async def listen(systemd: NotifySocket) -> None:
     """Take what is said as it comes: the kernel keeps no more than ten datagrams."""
     while True:
-        systemd.heard()
+        systemd.received()
         await anyio.sleep(0.5)
 
 
@@ -145,9 +145,9 @@ async def test_a_service_is_ready_when_it_listens_and_stopping_at_the_stop(
 ) -> None:
     service = Service()
     await anyio.sleep(1)
-    assert systemd.heard() == []
+    assert systemd.received() == []
     service.drainer.server_opened()
-    assert systemd.heard() == ["READY=1", "STATUS=serving"]
+    assert systemd.received() == ["READY=1", "STATUS=serving"]
     service.drainer.stop("SIGTERM")
     await service.drain(systemd)
     assert systemd.told("STOPPING") == ["1"]
@@ -310,7 +310,7 @@ class Parent:
     def __init__(self, systemd: NotifySocket) -> None:
         self._systemd = systemd
         self._announcer = ServiceAnnouncer(SystemdNotifier(systemd.address), wanted=2)
-        self._now, self._heard = 0.0, 0
+        self._now, self._read = 0.0, 0
 
     def notifications(
         self, serving: int, *, stopping: bool, unfinished: int = 3, after: float = 0
@@ -321,8 +321,8 @@ class Parent:
             workers=2, serving=serving, in_flight=3, unfinished=unfinished, left=7.0
         )
         self._announcer.update(state, stopping=stopping, now=self._now)
-        words = self._systemd.heard()[self._heard :]
-        self._heard += len(words)
+        words = self._systemd.received()[self._read :]
+        self._read += len(words)
         return [word for word in words if not word.startswith("STATUS=")]
 
 

@@ -39,14 +39,14 @@ class Boom(Exception):
     pass
 
 
-class Heard:
-    """A server edge that may be stopped, and the handlers that an app has had before."""
+class Stoppable:
+    """A server that may be stopped, and the handlers that an app has had before."""
 
     def __init__(self) -> None:
         self.drainer = DrainRunner(POLICY)
         self.drainer.server = self
         self.by_the_apps_own: list[object] = []
-        self.attendant = UnhandledExceptions(self.drainer)
+        self.extension = UnhandledExceptions(self.drainer)
 
     def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> None:
         self.drainer.stop(reason, lame_duck=lame_duck, failed=failed)
@@ -59,21 +59,20 @@ class Heard:
 @pytest.fixture
 def former() -> Iterator[list[object]]:
     """Exceptions of threads, as the hook that was there before got them."""
-    heard: list[object] = []
+    caught: list[object] = []
     before = threading.excepthook
-    threading.excepthook = lambda args: heard.append(args.exc_value)
-    yield heard
+    threading.excepthook = lambda args: caught.append(args.exc_value)
+    yield caught
     threading.excepthook = before
 
 
 @pytest.fixture
-async def heard(former: list[object]) -> Any:
+async def server(former: list[object]) -> Any:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: former.append(context.get("exception")))
-    heard = Heard()
-    yield heard
-    assert heard.attendant is not None
-    heard.attendant.closed()
+    server = Stoppable()
+    yield server
+    server.extension.closed()
 
 
 async def fails(exc: BaseException) -> None:
@@ -88,30 +87,32 @@ def raises(exc: BaseException) -> Callable[..., None]:
 
 
 @pytest.mark.anyio
-async def test_a_task_that_nobody_waits_for(heard: Heard, former: list[object]) -> None:
+async def test_a_task_that_nobody_waits_for(server: Stoppable, former: list[object]) -> None:
     exc = Boom("in a task")
     task = asyncio.ensure_future(fails(exc))
     await asyncio.wait([task])
     del task
     await anyio.lowlevel.checkpoint()
-    assert heard.reason == "unhandled exception: Boom('in a task')"
-    assert heard.drainer.report().failed
-    assert heard.drainer.report().exit_code == 1
+    assert server.reason == "unhandled exception: Boom('in a task')"
+    assert server.drainer.report().failed
+    assert server.drainer.report().exit_code == 1
     assert former == [exc], "the former hook is called, too"
 
 
 @pytest.mark.anyio
-async def test_a_callback_of_the_loop(heard: Heard, former: list[object]) -> None:
+async def test_a_callback_of_the_loop(server: Stoppable, former: list[object]) -> None:
     asyncio.get_running_loop().call_soon(raises(Boom("in a callback")))
-    await eventually(lambda: "Boom('in a callback')" in heard.reason)
+    await eventually(lambda: "Boom('in a callback')" in server.reason)
     assert len(former) == 1
 
 
 @pytest.mark.anyio
-async def test_a_task_that_is_held_by_the_callback_that_asks_for_its_result(heard: Heard) -> None:
+async def test_a_task_that_is_held_by_the_callback_that_asks_for_its_result(
+    server: Stoppable,
+) -> None:
     task = asyncio.ensure_future(fails(Boom("held")))
     task.add_done_callback(asyncio.Task.result)
-    await eventually(lambda: "Boom('held')" in heard.reason)
+    await eventually(lambda: "Boom('held')" in server.reason)
     assert task.done()
 
 
@@ -122,10 +123,10 @@ def in_a_thread(function: Callable[[], object]) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_thread(heard: Heard, former: list[object]) -> None:
+async def test_a_thread(server: Stoppable, former: list[object]) -> None:
     exc = Boom("in a thread")
     in_a_thread(raises(exc))
-    assert "Boom('in a thread')" in heard.reason
+    assert "Boom('in a thread')" in server.reason
     assert former == [exc]
 
 
@@ -133,12 +134,12 @@ async def test_a_thread(heard: Heard, former: list[object]) -> None:
     "exc", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr
 )
 @pytest.mark.anyio
-async def test_what_is_no_error_stops_nothing(heard: Heard, exc: BaseException) -> None:
+async def test_what_is_no_error_stops_nothing(server: Stoppable, exc: BaseException) -> None:
     in_a_thread(raises(exc))
     if isinstance(exc, asyncio.CancelledError):
         asyncio.get_running_loop().call_soon(raises(exc))
     await anyio.sleep(0.01)
-    assert not heard.reason
+    assert not server.reason
 
 
 class Bad(asyncio.Protocol):
@@ -162,67 +163,69 @@ class Worse(Bad):
 @pytest.mark.parametrize("protocol", [Bad, Worse])
 @pytest.mark.anyio
 async def test_a_connection_stops_nothing(
-    heard: Heard, former: list[object], protocol: type[asyncio.Protocol]
+    server: Stoppable, former: list[object], protocol: type[asyncio.Protocol]
 ) -> None:
     loop = asyncio.get_running_loop()
     if protocol is Bad and not isinstance(loop, asyncio.BaseEventLoop):
         return  # uvloop leaves such a transport open
-    server = await loop.create_server(protocol, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
+    listening = await loop.create_server(protocol, "127.0.0.1", 0)
+    host, port = listening.sockets[0].getsockname()
     _, writer = await asyncio.open_connection(host, port)
     writer.write(b"data")
     writer.close()
     await eventually(lambda: former, "the loop has told of it")
-    server.close()
-    assert not heard.reason
+    listening.close()
+    assert not server.reason
 
 
 @pytest.mark.anyio
-async def test_a_future_that_is_no_task_stops_nothing(heard: Heard, former: list[object]) -> None:
+async def test_a_future_that_is_no_task_stops_nothing(
+    server: Stoppable, former: list[object]
+) -> None:
     future = asyncio.get_running_loop().create_future()
     future.set_exception(Boom())
     del future
     await anyio.lowlevel.checkpoint()
     assert len(former) == 1
-    assert not heard.reason
+    assert not server.reason
 
 
 @pytest.mark.anyio
-async def test_closed_it_has_left_everything_as_it_was(heard: Heard, former: list[object]) -> None:
-    assert heard.attendant is not None
-    heard.attendant.closed()
+async def test_closed_it_has_left_everything_as_it_was(
+    server: Stoppable, former: list[object]
+) -> None:
+    server.extension.closed()
     in_a_thread(raises(Boom()))
     asyncio.get_running_loop().call_soon(raises(Boom()))
     await eventually(lambda: len(former) == 2)
-    assert not heard.reason
+    assert not server.reason
 
 
 @pytest.mark.anyio
-async def test_closed_it_leaves_alone_what_came_after_it(heard: Heard) -> None:
+async def test_closed_it_leaves_alone_what_came_after_it(server: Stoppable) -> None:
     later: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: later.append(context))
     threading.excepthook = later.append
-    assert heard.attendant is not None
-    heard.attendant.closed()
+    server.extension.closed()
     in_a_thread(raises(Boom()))
     asyncio.get_running_loop().call_soon(raises(Boom()))
     await eventually(lambda: len(later) == 2)
 
 
 @pytest.mark.anyio
-async def test_an_exception_during_a_stop_changes_nothing(heard: Heard) -> None:
-    heard.drainer.stop("SIGTERM")
+async def test_an_exception_during_a_stop_changes_nothing(server: Stoppable) -> None:
+    server.drainer.stop("SIGTERM")
     in_a_thread(raises(Boom()))
-    assert heard.drainer.reason == "SIGTERM"
-    assert heard.drainer.report().exit_code == 0
+    assert server.drainer.reason == "SIGTERM"
+    assert server.drainer.report().exit_code == 0
 
 
 @pytest.mark.anyio
-async def test_an_exception_after_a_begin_is_the_stop_that_it_waits_for(heard: Heard) -> None:
-    heard.drainer.begin("preStop")
+async def test_an_exception_after_a_begin_is_the_stop_that_it_waits_for(server: Stoppable) -> None:
+    server.drainer.begin("preStop")
     in_a_thread(raises(Boom()))
-    await heard.drainer.drain(FakeAdapter(heard.drainer))
-    report = heard.drainer.finish()
+    await server.drainer.drain(FakeAdapter(server.drainer))
+    report = server.drainer.finish()
     assert (report.reason, report.failed, report.exit_code) == ("preStop", True, 1)
 
 
@@ -238,12 +241,12 @@ class Unspeakable(Exception):
 )
 @pytest.mark.anyio
 async def test_the_reason_fits_into_a_line_whatever_the_exception(
-    heard: Heard, exc: Exception
+    server: Stoppable, exc: Exception
 ) -> None:
     in_a_thread(raises(exc))
-    assert heard.reason.isprintable()
-    assert type(exc).__name__ in heard.reason
-    assert len(heard.reason) < LONGEST + 50
+    assert server.reason.isprintable()
+    assert type(exc).__name__ in server.reason
+    assert len(server.reason) < LONGEST + 50
 
 
 @pytest.mark.anyio
@@ -277,11 +280,10 @@ def test_the_default_handler_is_called_where_there_was_none(
     caplog: pytest.LogCaptureFixture, make_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def main() -> None:
-        heard = Heard()
+        server = Stoppable()
         asyncio.get_running_loop().call_soon(raises(Boom("told")))
-        await eventually(lambda: "told" in heard.reason)
-        assert heard.attendant is not None
-        heard.attendant.closed()
+        await eventually(lambda: "told" in server.reason)
+        server.extension.closed()
 
     loop = make_loop()
     loop.run_until_complete(main())
@@ -290,9 +292,9 @@ def test_the_default_handler_is_called_where_there_was_none(
     assert loop.get_exception_handler() is None
 
 
-def test_without_a_loop_threads_are_heard(former: list[object]) -> None:
+def test_without_a_loop_exceptions_of_threads_stop_the_server(former: list[object]) -> None:
     drainer = DrainRunner(POLICY)
-    attendant = UnhandledExceptions(drainer)
+    extension = UnhandledExceptions(drainer)
     in_a_thread(raises(Boom("no loop")))
-    attendant.closed()
+    extension.closed()
     assert "no loop" in drainer.reason

@@ -1,4 +1,4 @@
-"""Servers behind a network with a delay, stopped in the midst of traffic. For tests and bench."""
+"""Servers behind a network with a delay, stopped under traffic. For tests and bench."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Stopped:
 
 
 def stop_under_traffic(case: Case, network: Network) -> Stopped:
-    """Start the server, stop it in the midst of traffic, and count."""
+    """Start the server, stop it under traffic, and count."""
     # Not a directory of pytest, which is open to its owner alone.
     with tempfile.TemporaryDirectory() as directory:
         if not case.privileged:

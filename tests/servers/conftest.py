@@ -1,4 +1,4 @@
-"""uvicorn runs on asyncio and uvloop: each test of its edge does, too."""
+"""uvicorn runs on asyncio and uvloop: so does each test of its adapter."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class NotifySocket:
         self.address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self._heard: list[str] = []
+        self._received: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -31,15 +31,15 @@ class NotifySocket:
     ) -> None:
         self._socket.close()
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """Return everything that has been said up to now, in order."""
         while True:
             try:
-                self._heard.append(self._socket.recv(4096, socket.MSG_DONTWAIT).decode())
+                self._received.append(self._socket.recv(4096, socket.MSG_DONTWAIT).decode())
             except BlockingIOError:
-                return self._heard
+                return self._received
 
     def told(self, name: str) -> list[str]:
         """Return the values of one variable."""
-        lines = [line for message in self.heard() for line in message.splitlines()]
+        lines = [line for message in self.received() for line in message.splitlines()]
         return [line.removeprefix(f"{name}=") for line in lines if line.startswith(f"{name}=")]

@@ -69,7 +69,7 @@ class Counted:
     latencies: list[float] = field(default_factory=list)
     """Seconds from the connect, or from the write on an open connection, to the answer."""
     losses: list[str] = field(default_factory=list)
-    """When each loss happened and how, for people."""
+    """The time and the manner of each loss, for people."""
 
     @property
     def total(self) -> int:

@@ -32,7 +32,7 @@ class HttpAnswer(NamedTuple):
     retry_after: bool = False
     """It has a Retry-After."""
     location: bytes = b""
-    """Where a redirect leads to."""
+    """The target of a redirect."""
     body: bytes = b""
     """The whole body; empty for one longer than `KEPT`."""
     length: int = 0

@@ -30,7 +30,7 @@ _ASKED_AT: Final = (0.0, 0.5, 1.1)
 _ASKED_AT_ONCE: Final = 17
 _WARM_UP_INTERVAL: Final = 0.1
 _WARM_UP_PERIOD: Final = 10.0
-"""How long a 503 is taken for that of a server which is not ready yet."""
+"""Seconds in which a 503 counts as that of a server which is not ready yet."""
 _SLOW: Final = 0.2
 """Seconds. An answer that comes sooner is hardly in flight when the signal comes."""
 _STREAM_PERIOD: Final = 15.0

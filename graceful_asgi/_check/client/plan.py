@@ -18,7 +18,7 @@ class Endpoint:
     """One scenario's request. Its right answers are learned before the load."""
 
     option: str
-    """What names it on the command line."""
+    """The option that gives it."""
     method: str
     path: str
     headers: tuple[Header, ...] = ()
@@ -68,20 +68,20 @@ class LoadPlan:
     """A `text/event-stream` that answers a POST, as of an LLM, and is not asked for again."""
     websocket_path: str | None = None
     websocket_message: str = "graceful-asgi-check"
-    """What the client of a WebSocket sends; most useful is what the server replies to."""
+    """The message that the client of a WebSocket sends. Best is a message that gets a reply."""
     websocket_push_path: str | None = None
     """A WebSocket on which the server sends by itself."""
     hang_path: str | None = None
     """Never answers."""
     single_after: float = 2.0
-    """When the requests that are to be in flight at the signal are sent, from the load's start."""
+    """Seconds from the start of the load until the requests for the signal's moment are sent."""
     answer_period: float = 15.0
-    """How long a client of the load waits for a whole answer before it counts as lost.
+    """Seconds that a client of the load waits for a whole answer before it counts as lost.
 
     The single requests are waited for until the server has gone.
     """
     latency: float = 0.0
-    """What a round trip to the server takes, besides its own time."""
+    """Seconds of a round trip to the server, besides the server's own time."""
     connect_period: float = 3.0
     connect_retries: int = 4
     """After the signal only; before it, the first connect that fails ends the load."""

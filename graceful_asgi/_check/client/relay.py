@@ -117,7 +117,7 @@ class _Way:
         self._source, self._to, self._delay = source, to, delay
         self._loop = asyncio.get_running_loop()
         self._coming: deque[tuple[float, bytes | OSError]] = deque()
-        """What is on its way, with the instant at which it arrives; empty bytes are the end."""
+        """The bytes on their way, with the time of their arrival; empty bytes are the end."""
         self._on_the_way = 0
         self._waits_to_write = False
         self._reads = False

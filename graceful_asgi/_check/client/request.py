@@ -23,7 +23,7 @@ class Request:
     """The head, and the body where it is not written piece by piece."""
     event: h11.Request
     endpoint: Endpoint | None = None
-    """Whose right answers have been learned; None: any complete answer that is no 5xx is right."""
+    """The endpoint of the learned answers. None: any complete answer but a 5xx is right."""
 
     @classmethod
     def make(

@@ -64,7 +64,7 @@ class Written:
 
     before: bool
     at: float
-    """When its client began to wait: for the connection, if it was opened for this request."""
+    """The time at which its client began to wait: for the connection, if that was opened for it."""
 
     def side_now(self, *, signalled: bool) -> Side:
         """Return the side it belongs to, if its outcome is learned now."""
@@ -96,9 +96,9 @@ class Run:
         self.failed: Final = asyncio.Event()
         self.error: SetupError | None = None
         self.expectations: Final = dict(expectations or {})
-        """What right answers are, as far as that has been learned."""
+        """The right answers, as far as they have been learned."""
         self.notes: Final[list[str]] = []
-        """What a reader has to know of what was learned."""
+        """Remarks about the learned answers, for the reader of the result."""
         self._relay = Relay(plan.latency) if plan.latency else None
         self._sent = self._lost = self._wrong = self._refused = 0
         self._waiting: set[HttpConnection] = set()

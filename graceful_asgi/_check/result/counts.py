@@ -29,7 +29,7 @@ WRONG_KINDS: Final = (
     "reply cut",
     "rejected",
 )
-"""How a complete answer may be wrong; besides these, ``status NNN``."""
+"""The faults that a complete answer may have; besides these, ``status NNN``."""
 
 Side: TypeAlias = Literal["before", "during", "after"]
 """Of the signal. `during`: written before it and not answered when it was sent."""
@@ -61,7 +61,7 @@ class Wrong(Complete):
     kind: str
     """One of `WRONG_KINDS`, or ``status NNN``."""
     seen: str = ""
-    """What came instead, in words."""
+    """The answer that came instead, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Counts:
     lost: Mapping[LossKind, int] = field(default_factory=dict)
     """By kind; a kind that did not occur is absent."""
     lost_on_reuse: int = 0
-    """How many of the lost ones were on a connection that had carried a request before."""
+    """The part of the lost ones whose connection had carried a request before."""
     retryable: int = 0
     """Not answered, and safe to send again."""
     unsent: int = 0

@@ -53,7 +53,7 @@ class Finding:
     scenario: str
     result: Result
     detail: str = ""
-    """What was seen; for "not run", why. Empty: what became of its requests says it all."""
+    """The observation; for "not run", the reason. Empty if the counts say it all."""
     load: LoadResult = field(default_factory=LoadResult)
     """The scenario's own requests."""
     seconds: float | None = None

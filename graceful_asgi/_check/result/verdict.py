@@ -43,9 +43,9 @@ class Trial:
     phases: Mapping[str, float] = field(default_factory=dict)
     """The phases of the drain, where the server's log names them: seconds from the signal."""
     expected: Mapping[str, str] = field(default_factory=dict)
-    """What was asked for ("GET /"), and what its right answers are, in words."""
+    """The right answers to each request ("GET /"), in words."""
     notes: tuple[str, ...] = ()
-    """What a reader of the verdict has to know to judge its worth."""
+    """Facts without which a reader cannot judge the worth of the verdict."""
     client: ClientUse = field(default_factory=ClientUse)
 
 
@@ -59,11 +59,11 @@ class Verdict:
     findings: tuple[Finding, ...]
     """One for each scenario, those with a run of their own included."""
     ends: tuple[Exit, ...]
-    """How the server ended, in each trial."""
+    """The end of the server in each trial."""
     expected: Mapping[str, str] = field(default_factory=dict)
-    """What was asked for ("GET /"), and what its right answers are, in words."""
+    """The right answers to each request ("GET /"), in words."""
     notes: tuple[str, ...] = ()
-    """What a reader of the verdict has to know to judge its worth."""
+    """Facts without which a reader cannot judge the worth of the verdict."""
     client: ClientUse = field(default_factory=ClientUse)
     """The most that the clients took in any trial."""
 

@@ -26,7 +26,7 @@ class Scenario(ABC):
 
     name: ClassVar[str]
     option: ClassVar[str] = ""
-    """What names the path on the command line, for a scenario that has one of its own."""
+    """The option that gives the path, for a scenario that has a path of its own."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self.plan = plan

@@ -26,7 +26,7 @@ _HANDSHAKE_PERIOD: Final = 5.0
 _FIRST_MESSAGE_PERIOD: Final = 5.0
 _REPLY_PERIOD: Final = 2.0
 _QUIET_PERIOD: Final = 0.25
-"""When no more messages have come for so long, a reply is taken to be whole."""
+"""Seconds without a message after which a reply counts as whole."""
 _OWED_PERIOD: Final = 0.25
 """A message that was sent so shortly before the server's close frame may have crossed it: whether
 the server had read it, a client cannot know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
@@ -158,6 +159,14 @@ class DrainPolicy:
             }
         )
 
+
+_init = inspect.signature(DrainPolicy.__init__)
+# `help` and `inspect.signature` would show the signature of `__new__`, which names no field. Type
+# stubs know no such attribute.
+DrainPolicy.__signature__ = _init.replace(  # type: ignore[attr-defined]
+    parameters=[each for each in _init.parameters.values() if each.name != "self"],
+    return_annotation=inspect.Signature.empty,
+)
 
 POLICY_OPTIONS: Final[Mapping[str, Option]] = options_of(DrainPolicy)
 """The fields of `DrainPolicy`, each of which is an option."""

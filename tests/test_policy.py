@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import itertools
 import math
 import pickle
@@ -112,6 +113,12 @@ def test_a_bad_value_is_a_value_error_and_one_of_this_package() -> None:
 def test_a_misspelt_field_is_refused_with_the_names_that_exist() -> None:
     with pytest.raises(PolicyError, match=r"'grace_perod'.*20.*grace_period"):
         policy(grace_perod=20)
+
+
+def test_the_signature_shows_the_fields_and_their_defaults() -> None:
+    shown = inspect.signature(DrainPolicy).parameters
+    assert {name: each.default for name, each in shown.items()} == DEFAULTS
+    assert {each.kind for each in shown.values()} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_fields_are_given_by_name_only() -> None:

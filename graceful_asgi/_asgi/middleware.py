@@ -61,11 +61,13 @@ class GracefulMiddleware:
         drain_path: begins a drain in every process of the server, and answers once they are
             drained; for a preStop hook. Needs `drain_token`.
         drain_token: the secret that a request to `drain_path` must carry.
-        **fields: the fields of `DrainPolicy`, in place of *policy* or the policy of *drainer*.
+        **policy_fields: the fields of `DrainPolicy`, in place of *policy* or the policy of
+            *drainer*.
 
     Raises:
         PolicyError: (a `ValueError`) an option is unknown, or its value is not allowed.
-        MisuseError: (a `RuntimeError`) more than one of *policy*, *drainer* and *fields* was given.
+        MisuseError: (a `RuntimeError`) more than one of *policy*, *drainer* and *policy_fields*
+            was given.
 
     In a running event loop neither is raised. There a server is starting, which would take an
     error for an app that has no lifespan, and serve it broken. The start of the server fails.
@@ -82,7 +84,7 @@ class GracefulMiddleware:
         liveness_path: str | None = None,
         drain_path: str | None = None,
         drain_token: str | None = None,
-        **fields: Unpack[PolicyFields],
+        **policy_fields: Unpack[PolicyFields],
     ) -> None:
         endpoints = {
             "readiness_path": readiness_path,
@@ -92,7 +94,10 @@ class GracefulMiddleware:
         }
         self.app = app
         self._code = CodeOptions.read(
-            {**{name: path for name, path in endpoints.items() if path is not None}, **fields},
+            {
+                **{name: path for name, path in endpoints.items() if path is not None},
+                **policy_fields,
+            },
             policy=policy,
             drainer=drainer,
             ready=ready,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._core.work import SCOPE_KEY
@@ -71,9 +72,14 @@ def drain_notice(connection: ConnectionOrScope) -> DrainNotice:
     Usable as a FastAPI dependency: `notice: DrainNotice = Depends(drain_notice)`.
 
     Raises:
-        MisuseError: (a `RuntimeError`) the request did not come through `GracefulMiddleware`.
+        MisuseError: (a `RuntimeError`) the request did not come through `GracefulMiddleware`, or
+            *connection* is none of these.
     """
     scope: Any = getattr(connection, "scope", connection)
+    if not isinstance(scope, Mapping):
+        raise MisuseError(
+            f"drain_notice({connection!r}): give it a request, a WebSocket or an ASGI scope"
+        )
     held = scope.get(SCOPE_KEY)
     if held is None:
         raise MisuseError(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ..errors import MisuseError
+from ..errors import MisuseError, PolicyError
+from ..option import PERIOD, or_none
+from ..policy import DrainPolicy
 from .runner import DrainRunner
 
 if TYPE_CHECKING:
     from ..phase import Phase
-    from ..policy import DrainPolicy
     from ..report import DrainReport, DrainStatistics
     from .notifier import DrainHook
     from .work import TrackedWork
+
+_RESUME_AFTER: Final = or_none(PERIOD)
 
 
 class Drainer:
@@ -29,12 +32,15 @@ class Drainer:
             (`DrainPolicy.from_env`).
 
     Raises:
-        PolicyError: (a `ValueError`) the environment gives a value that is not allowed.
+        PolicyError: (a `ValueError`) *policy* is no `DrainPolicy`, or the environment gives a
+            value that is not allowed.
     """
 
     __slots__ = ("_runner",)
 
     def __init__(self, policy: DrainPolicy | None = None) -> None:
+        if not isinstance(policy, DrainPolicy | None):
+            raise PolicyError(f"policy={policy!r} is not allowed; allowed: a DrainPolicy, or None")
         self._runner = DrainRunner(policy)
 
     @property
@@ -72,7 +78,16 @@ class Drainer:
 
         Returns:
             True if this call began the drain.
+
+        Raises:
+            PolicyError: (a `ValueError`) *reason* is no text, or *resume_after* is no number of
+                seconds. Nothing has changed then.
         """
+        _check_text(reason, called="reason")
+        if not _RESUME_AFTER.accepts(resume_after):
+            raise PolicyError(
+                f"resume_after={resume_after!r} is not allowed; allowed: {_RESUME_AFTER.allowed}"
+            )
         return self._runner.begin(reason, lame_duck=lame_duck, resume_after=resume_after)
 
     def resume(self) -> bool:
@@ -123,7 +138,11 @@ class Drainer:
 
         When the grace period ends the surrounding task is cancelled (asyncio), or the block
         (trio). In a plain thread the work counts, but nothing can cancel it.
+
+        Raises:
+            PolicyError: (a `ValueError`) *name* is no text.
         """
+        _check_text(name, called="name")
         return self._runner.track(name)
 
     def add_hook(self, hook: DrainHook) -> None:
@@ -133,11 +152,20 @@ class Drainer:
         Whatever a hook raises is logged, and changes nothing about the drain.
 
         Raises:
-            MisuseError: (a `RuntimeError`) *hook* is a coroutine function; nobody awaits it.
+            MisuseError: (a `RuntimeError`) *hook* cannot be called, or is a coroutine function,
+                which nobody would await.
         """
-        if inspect.iscoroutinefunction(hook):
+        if not callable(hook):
+            raise MisuseError(f"{hook!r} cannot be called; a hook is a plain function")
+        if any(map(inspect.iscoroutinefunction, (hook, type(hook).__call__))):
             raise MisuseError(f"{hook!r} is a coroutine function; a hook is a plain function")
         self._runner.notifier.hooks.append(hook)
+
+
+def _check_text(value: object, *, called: str) -> None:
+    # Not checked later: the log and the reports join it with other texts, in the middle of a stop.
+    if not isinstance(value, str):
+        raise PolicyError(f"{called}={value!r} is not allowed; allowed: a text")
 
 
 def runner_of(drainer: Drainer) -> DrainRunner:

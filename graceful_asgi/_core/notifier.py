@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias
 
 from .. import log
-from ..event_loop import RunSoon, Wakeup, run_soon
+from ..event_loop import RunSoon, Wakeup, in_event_loop, run_soon
 from ..phase import PhaseChange
 
 DrainHook: TypeAlias = Callable[[PhaseChange], object]
@@ -50,10 +50,24 @@ class Notifier:
         """Call *news* on the loop, soon, and wake the waiting tasks. Safe in a signal handler."""
         self._news.append(news)
         self.wake()
-        if self._run_soon is not None:
-            # The loop is closed. The next loop that binds publishes this, or the watchdog does.
-            with contextlib.suppress(RuntimeError):
-                self._run_soon(self.publish)
+        if not self._publish_soon() and in_event_loop():
+            # No server has bound its loop, or the loop that was bound is closed. This is a program
+            # or a test that uses a drainer by itself.
+            self._run_soon = run_soon()
+            self._publish_soon()
+
+    def _publish_soon(self) -> bool:
+        """Ask the bound loop to publish. Return False if there is none that could.
+
+        Then the next loop that binds publishes what was posted, or the watchdog does.
+        """
+        if self._run_soon is None:
+            return False
+        try:
+            self._run_soon(self.publish)
+        except RuntimeError:  # the loop is closed, or trio's run is over
+            return False
+        return True
 
     def publish(self) -> None:
         """Call everything that was posted. Not for signal handlers."""

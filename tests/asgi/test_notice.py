@@ -95,6 +95,12 @@ async def test_without_the_middleware_the_error_says_what_to_add(state: Any) -> 
         drain_notice(http_scope("/path"))
 
 
+@pytest.mark.parametrize("value", [None, 3, "/path"])
+async def test_an_argument_without_a_scope_is_named(value: Any) -> None:
+    with pytest.raises(MisuseError, match=rf"\({value!r}\).*a request, a WebSocket or an ASGI"):
+        drain_notice(value)
+
+
 async def test_outside_of_a_request_there_is_no_notice() -> None:
     """In the lifespan nobody is in flight."""
     errors: list[Exception] = []

@@ -29,7 +29,7 @@ def code(policy: object = None, drainer: object = None, ready: Any = None, **fla
 
 def test_every_option_is_a_keyword_of_the_middleware() -> None:
     keywords = inspect.signature(GracefulMiddleware).parameters
-    assert set(OPTIONS) == {*keywords} - {"app", "policy", "drainer", "ready", "fields"} | {
+    assert set(OPTIONS) == {*keywords} - {"app", "policy", "drainer", "ready", "policy_fields"} | {
         *POLICY_OPTIONS
     }
 

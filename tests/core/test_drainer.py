@@ -11,7 +11,7 @@ import math
 import queue
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import anyio
 import anyio.to_thread
@@ -25,10 +25,10 @@ from support.polling import PATIENCE
 from support.records import event, extras
 from support.virtual_time import VirtualTimeLoop, virtual_clock, virtual_time
 
-from graceful_asgi import DrainPolicy, DrainReport, GracefulMiddleware, Phase
+from graceful_asgi import Drainer, DrainPolicy, DrainReport, GracefulMiddleware, Phase
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
-from graceful_asgi.errors import MisuseError
+from graceful_asgi.errors import MisuseError, PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -797,5 +797,49 @@ def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
     async def hook(change: PhaseChange) -> None:
         raise NotImplementedError
 
-    with pytest.raises(MisuseError, match="coroutine function"):
-        as_drainer(DrainRunner(DrainPolicy())).add_hook(hook)
+    class Hook:
+        async def __call__(self, change: PhaseChange) -> None:
+            raise NotImplementedError
+
+    for each in (hook, Hook()):
+        with pytest.raises(MisuseError, match="coroutine function"):
+            Drainer(DrainPolicy()).add_hook(each)
+    with pytest.raises(MisuseError, match="None cannot be called"):
+        Drainer(DrainPolicy()).add_hook(cast("Any", None))
+
+
+@pytest.mark.parametrize("value", [3, {"grace_period": 3}, DrainPolicy, "20s"], ids=str)
+def test_a_drainer_refuses_what_is_no_policy(value: Any) -> None:
+    with pytest.raises(PolicyError, match=r"^policy=.*; allowed: a DrainPolicy, or None"):
+        Drainer(value)
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, "5", True, 10**400], ids=repr)
+def test_a_begin_with_a_bad_time_changes_nothing(value: Any) -> None:
+    drainer = Drainer(DrainPolicy())
+    with pytest.raises(PolicyError, match=r"^resume_after=.*; allowed: .*seconds"):
+        drainer.begin("test", resume_after=value)
+    assert drainer.phase is Phase.SERVING
+
+
+@pytest.mark.parametrize("value", [None, 3, b"test"], ids=repr)
+def test_a_reason_and_a_name_are_texts(value: Any) -> None:
+    drainer = Drainer(DrainPolicy())
+    with pytest.raises(PolicyError, match=r"^reason=.*; allowed: a text"):
+        drainer.begin(value)
+    with pytest.raises(PolicyError, match=r"^name=.*; allowed: a text"):
+        drainer.track(value)
+    assert drainer.phase is Phase.SERVING
+
+
+async def test_a_drainer_by_itself_calls_its_hooks_and_undoes_its_drain() -> None:
+    """No server has bound a loop: the loop that the drain begins in takes the place."""
+    drainer = as_drainer(in_virtual_time(DrainPolicy(lame_duck_period=0)))
+    phases: list[Phase] = []
+    drainer.add_hook(lambda change: phases.append(change.phase))
+    drainer.begin("one", resume_after=1)
+    drainer.begin("two", resume_after=2)
+    await anyio.sleep(1.5)
+    assert phases == [Phase.LAME_DUCK]
+    await anyio.sleep(1)
+    assert phases == [Phase.LAME_DUCK, Phase.SERVING]

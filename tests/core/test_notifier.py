@@ -38,16 +38,36 @@ async def test_news_from_another_thread_is_told_on_the_loop_in_order() -> None:
     assert told == [(number, threading.get_ident()) for number in range(100)]
 
 
-@pytest.mark.anyio
-async def test_news_from_before_the_loop_is_told_as_it_binds() -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_news_from_before_the_loop_is_told_as_it_binds(backend: str) -> None:
     notifier = Notifier()
     told: list[str] = []
+
+    async def bind() -> None:
+        notifier.bind()
+        assert notifier.bound
+        assert told == ["early"]
+
     notifier.post(lambda: told.append("early"))
     assert not told
     assert not notifier.bound
-    notifier.bind()
-    assert notifier.bound
-    assert told == ["early"]
+    anyio.run(bind, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_news_from_a_loop_that_nobody_bound_is_told_there(backend: str) -> None:
+    """A program or a test may use a drainer by itself, in one loop after the other."""
+    notifier = Notifier()
+    told: list[str] = []
+
+    async def post(name: str) -> None:
+        notifier.post(lambda: told.append(name))
+        with anyio.fail_after(PATIENCE):
+            await eventually(lambda: name in told)
+
+    anyio.run(post, "first", backend=backend)
+    anyio.run(post, "second", backend=backend)
+    assert told == ["first", "second"]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

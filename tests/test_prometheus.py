@@ -214,7 +214,7 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
         from graceful_asgi._core.drainer import as_drainer
         from graceful_asgi._core.runner import DrainRunner
         from graceful_asgi._extensions.registry import start_extensions
-        from graceful_asgi._core.server import PassiveAdapter
+        from graceful_asgi._core.server_adapter import PassiveAdapter
         from graceful_asgi.prometheus import DrainCollector
 
         drainer = DrainRunner(DrainPolicy(lame_duck_period=0))

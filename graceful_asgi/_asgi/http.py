@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import anyio
 
 from .. import log
-from .._core.server import PassiveAdapter
+from .._core.server_adapter import PassiveAdapter
 from ..errors import ClosedError, GracefulError
 from . import connection_header
 from .event_stream import EventStream, is_event_stream, reconnects

@@ -12,7 +12,7 @@ import anyio
 from .. import log
 from .._core.drainer import Drainer, as_drainer, runner_of
 from .._core.runner import DrainRunner
-from .._core.server import PassiveAdapter
+from .._core.server_adapter import PassiveAdapter
 from .._core.work import SCOPE_KEY
 from ..errors import ControlError, GracefulError
 from ..event_loop import in_event_loop, running_task
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ..phase import PhaseChange
     from ..policy import DrainPolicy, PolicyFields
     from ..types import ASGIApp, Message, Receive, Scope, Send
+    from .endpoints import Ready
     from .exchange import Exchange
-    from .health import Ready
 
 Address: TypeAlias = tuple[Any, ...]
 """The `server` of a scope: the host and the port that a request came to."""

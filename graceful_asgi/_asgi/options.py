@@ -1,7 +1,7 @@
 """Resolves each option: the command line wins over the environment, code and the default.
 
 `resolve` does that once for each server that starts, however it was started. Pure. The options
-themselves are fields of `DrainPolicy` (`policy.py`) and `Endpoints` (`_asgi/health.py`).
+themselves are fields of `DrainPolicy` (`policy.py`) and `Endpoints` (`_asgi/endpoints.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .._core.drainer import Drainer
 from ..errors import GracefulError, MisuseError, PolicyError
 from ..option import PREFIX
 from ..policy import POLICY_OPTIONS, DrainPolicy
-from .health import ENDPOINT_OPTIONS, Endpoints
+from .endpoints import ENDPOINT_OPTIONS, Endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

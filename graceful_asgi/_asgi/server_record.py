@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from .._core.runner import DrainRunner
     from ..errors import GracefulError
-    from .health import Endpoints
+    from .endpoints import Endpoints
 
 STATE_KEY: Final = "graceful_asgi"
 """The key in the lifespan's `scope["state"]` that holds the record while the app starts: a second

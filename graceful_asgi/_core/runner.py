@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .._diagnostics.loop_monitor import LoopMonitor
     from ..event_loop import Clock
     from ..report import DrainReport, DrainStatistics
-    from .server import ServerAdapter, ServerEvents, StoppableServer
+    from .server_adapter import ServerAdapter, ServerEvents, StoppableServer
     from .server_context import Peers
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .._control.extension import ControlSocket
     from .._core.runner import DrainRunner
-    from .._core.server import ServerEvents
+    from .._core.server_adapter import ServerEvents
     from ..phase import PhaseChange
 
 

@@ -1,7 +1,7 @@
 """Adapters for servers: `attach` finds the server that a drainer runs in, and hooks it.
 
-Another server would get an adapter of its own (`ServerAdapter` in `_core/server.py`), and a branch
-in `attach`. Until then it is passive.
+Another server would get an adapter of its own (`ServerAdapter` in `_core/server_adapter.py`), and a
+branch in `attach`. Until then it is passive.
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ from ..event_loop import import_for_waiting
 from ..phase import Phase
 from ..report import StuckWork
 from . import old_uvicorn
-from .adapter import UvicornAdapter
 from .lifespan import HookedLifespan
 from .outside_work import OutsideWork
 from .pause import end_pause
@@ -32,6 +31,7 @@ from .signal_handlers import handles
 from .signal_watch import SignalWatch
 from .signals import CapturedSignals, HostProcess
 from .sse_starlette import keep_event_streams_open, look_at_sse_starlette
+from .uvicorn_adapter import UvicornAdapter
 
 if TYPE_CHECKING:
     from .._core.runner import DrainRunner

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase, log
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
-from graceful_asgi._servers.adapter import HANDSHAKE_PERIOD
+from graceful_asgi._servers.uvicorn_adapter import HANDSHAKE_PERIOD
 
 if TYPE_CHECKING:
     from pathlib import Path

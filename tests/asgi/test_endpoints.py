@@ -12,7 +12,7 @@ from support.asgi import Call, Receive, Send, answer, http_scope, serving, with_
 from support.polling import PATIENCE, eventually
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
-from graceful_asgi._asgi.health import Endpoints
+from graceful_asgi._asgi.endpoints import Endpoints
 from graceful_asgi._core.drainer import runner_of
 from graceful_asgi.errors import PolicyError
 

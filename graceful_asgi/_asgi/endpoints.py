@@ -198,7 +198,7 @@ async def _drain_all(drainer: DrainRunner) -> Sequence[str]:
         if outcome != "clean":
             faults.append(outcome)
         # A stop ends the siblings by itself, and must not wait for this request.
-        await drainer.wait_for(lambda: over or drainer.stopping)
+        await drainer.wait_for(lambda: over or drainer.state.stopping)
         tasks.cancel_scope.cancel()
     return faults
 

@@ -249,7 +249,7 @@ class HTTPExchange(Exchange):
         except BaseException:
             # Cancelled while it waits for a slow reader: the app gave up its own `send`, which this
             # is a part of, or the drain was called off. If there is time, the stream goes on.
-            if self.drainer.waiting or self.drainer.serving:
+            if self.drainer.state.waiting or self.drainer.serving:
                 self.closed = None
             raise
         finally:

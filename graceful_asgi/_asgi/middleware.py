@@ -385,4 +385,4 @@ def _address_of(scope: Scope) -> Address:
 def _refuses(drainer: DrainRunner, exchange: Exchange) -> bool:
     """Note a request that came while draining; return True if it gets a 503."""
     drainer.arrived(exchange)
-    return not drainer.waiting or drainer.policy.new_requests == "reject"
+    return not drainer.state.waiting or drainer.policy.new_requests == "reject"

@@ -329,7 +329,7 @@ class WebSocketExchange(Exchange):
         except BaseException:
             # Cancelled, because the peer does not read: the drain was called off, or the handler
             # gave up its own `send`, which this is a part of.
-            if self.drainer.waiting or self.drainer.serving:
+            if self.drainer.state.waiting or self.drainer.serving:
                 self.closed = None
             raise
         self._note_change()

@@ -23,12 +23,12 @@ def process_status(drainer: DrainRunner) -> dict[str, Any]:
     """
     statistics = drainer.statistics()
     is_lame_duck = statistics.phase is Phase.LAME_DUCK
-    held = is_lame_duck and not drainer.stopping
+    held = is_lame_duck and not drainer.state.stopping
     return {
         "pid": os.getpid(),
         "server": drainer.context.pid,
         "phase": statistics.phase.value,
-        "stopping": drainer.stopping,
+        "stopping": drainer.state.stopping,
         "drained": drainer.drained,
         "reason": statistics.reason[:MAX_TEXT],
         "in_flight": statistics.in_flight,

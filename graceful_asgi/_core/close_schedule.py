@@ -68,7 +68,7 @@ class CloseSchedule:
         """Plan the closes of what is in flight, and carry them out. On the loop that publishes."""
         # This was posted, so it runs later than the trigger: the drain may have been called off,
         # and another one begun. The plan of a drain that was called off ends by itself.
-        if self._view.waiting and (self._plan is None or not self._plan.is_current):
+        if self._view.state.waiting and (self._plan is None or not self._plan.is_current):
             self._plan = ClosePlan(self._view)
             self._running = spawn(partial(self._carry_out, self._plan))
 
@@ -81,7 +81,7 @@ class CloseSchedule:
 
     def add(self, work: Work, *, now: bool = False) -> None:
         """Plan the close of *work* that came, or showed what it is, after the drain had begun."""
-        if self._plan is not None and self._view.waiting:
+        if self._plan is not None and self._view.state.waiting:
             self._plan.add(work, now=now)
 
     def watch(self, work: Work) -> None:
@@ -155,7 +155,7 @@ class ClosePlan:
     @property
     def is_current(self) -> bool:
         """True while the drain that this plan belongs to goes on, and waits for work."""
-        return self._view.waiting and self._view.state.number == self._number
+        return self._view.state.waiting and self._view.state.number == self._number
 
     async def _plan_all(self) -> None:
         view = self._view

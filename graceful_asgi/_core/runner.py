@@ -167,7 +167,7 @@ class DrainRunner:
             )
         if before.phase is Phase.SERVING and after.phase is not Phase.SERVING:
             self.close_schedule.start()
-            if not self.stopping:
+            if not self.state.stopping:
                 self._holding = spawn(partial(self._hold, BegunDrain(self)))
 
     def _tell_phase(self, change: PhaseChange) -> None:
@@ -303,21 +303,6 @@ class DrainRunner:
                 await wakeup.wait(seconds if seconds > 0 else math.inf)
 
     # Looking at a drain
-
-    @property
-    def reason(self) -> str:
-        """The trigger that began the drain; empty while serving."""
-        return self.state.reason
-
-    @property
-    def stopping(self) -> bool:
-        """True once a stop has come: the drain ends with the process."""
-        return self.state.stopping
-
-    @property
-    def waiting(self) -> bool:
-        """True while a drain is under way and work in flight may still finish."""
-        return self.state.waiting
 
     @property
     def drained(self) -> bool:

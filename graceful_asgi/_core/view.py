@@ -28,14 +28,6 @@ class DrainView(Protocol):
     loop_monitor: LoopMonitor | None
 
     @property
-    def stopping(self) -> bool:
-        """True once a stop has come."""
-
-    @property
-    def waiting(self) -> bool:
-        """True while a drain is under way and work in flight may still finish."""
-
-    @property
     def drained(self) -> bool:
         """True while a drain has nothing left to wait for."""
 

@@ -210,7 +210,7 @@ class ServerAnnouncer:
         self._reporter.update(
             drainer.now(),
             status=self._status(),
-            stopping=drainer.stopping,
+            stopping=drainer.state.stopping,
             phase=drainer.phase,
             unfinished=unfinished(drainer),
             left=drainer.whole_time_left() + MARGIN,
@@ -223,7 +223,7 @@ class ServerAnnouncer:
         left = drainer.time_left()
         more = f", {left:.0f} s left" if math.isfinite(left) else ", waiting for a stop"
         count = len(drainer.in_flight)
-        return f"{drainer.phase.value} ({drainer.reason}): {count} in flight{more}"
+        return f"{drainer.phase.value} ({drainer.state.reason}): {count} in flight{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -215,7 +215,7 @@ class HostProcess:
         quick, servers = signum in QUICK_STOPS, self.servers()
         if quick and not self._quick_stops.is_new(signum):
             return
-        if not quick or not all(server.drainer.stopping for server in servers):
+        if not quick or not all(server.drainer.state.stopping for server in servers):
             self._draining.set()
             for server in servers:
                 # A quick stop skips the lame duck: a person is waiting, and no router.
@@ -238,7 +238,7 @@ class HostProcess:
         """
         servers = self.servers()
         if any(server.in_main_thread for server in servers) and all(
-            server.drainer.stopping for server in servers
+            server.drainer.state.stopping for server in servers
         ):
             seconds = max(server.seconds_left() for server in servers) + MARGIN
             self._watchdog.arm(min(seconds, self._watchdog.seconds_left()))

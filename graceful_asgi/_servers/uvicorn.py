@@ -61,7 +61,7 @@ class UvicornHook:
         self._signal_watch = SignalWatch(
             server,
             in_main_thread=self.in_main_thread,
-            is_stopping=lambda: drainer.stopping or server.should_exit,
+            is_stopping=lambda: drainer.state.stopping or server.should_exit,
         )
         self._outside_work = OutsideWork(server, drainer)
         self._loop = asyncio.get_running_loop()
@@ -107,8 +107,8 @@ class UvicornHook:
         drainer.server = self
         drainer.server_events.append(self)
         self._process.add(self)
-        if drainer.stopping:  # another server has this drainer, too
-            self.stop(drainer.reason)
+        if drainer.state.stopping:  # another server has this drainer, too
+            self.stop(drainer.state.reason)
         if self.in_main_thread and not old_uvicorn.raises_signals_anew(server):
             old_uvicorn.take_signals(self)
         if starts:
@@ -125,7 +125,7 @@ class UvicornHook:
 
     def phase_changed(self, change: PhaseChange) -> None:
         """Stop as well, if another server with the same drainer has been stopped."""
-        if self.drainer.stopping and not self._is_stopping:
+        if self.drainer.state.stopping and not self._is_stopping:
             self.stop(change.reason)
 
     def closed(self) -> None:
@@ -268,7 +268,7 @@ class UvicornHook:
             if caller is self._serve_task:
                 await self._outlast_cancellations(self._shutdown_task)
             # After the grace period the drain may have cancelled the caller itself: do not wait.
-            elif not self._shutdown_task.done() and self.drainer.waiting:
+            elif not self._shutdown_task.done() and self.drainer.state.waiting:
                 self.drainer.abort()
                 with anyio.CancelScope(shield=True):
                     await asyncio.shield(self._shutdown_task)
@@ -297,7 +297,7 @@ class UvicornHook:
         server = self.server
         if not self._has_opened:  # stopped in its startup: `main_loop` was left out
             self._open()
-        if not self.drainer.stopping:
+        if not self.drainer.state.stopping:
             code_asked = "should_exit" if server.should_exit else "shutdown()"
             limited = not server.should_exit and server.config.limit_max_requests is not None
             self.stop("limit_max_requests" if limited else code_asked)
@@ -349,7 +349,7 @@ class UvicornHook:
                 await server.on_tick(counter)
             except Exception:
                 log.failed("uvicorn's on_tick failed; the drain goes on")
-            if server.force_exit and drainer.waiting:
+            if server.force_exit and drainer.state.waiting:
                 drainer.abort()
             if drainer.phase is not Phase.LAME_DUCK:
                 await self._adapter.sweep(drainer.time_left())

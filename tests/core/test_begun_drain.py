@@ -67,7 +67,7 @@ async def test_a_later_time_puts_the_undoing_off_while_it_is_waited_for(
     await anyio.sleep(5)
     runner.begin("second", resume_after=30)
     await anyio.sleep(20)
-    assert runner.waiting
+    assert runner.state.waiting
     await anyio.sleep(15)
     assert runner.phase is Phase.SERVING
 

@@ -360,7 +360,7 @@ async def test_a_drainer_serves_again_where_a_server_starts_anew() -> None:
         drain.drainer.finish()
         drain.drainer.bind(anew=True)
         assert drain.drainer.phase is Phase.SERVING
-        assert not drain.drainer.stopping
+        assert not drain.drainer.state.stopping
         assert drain.drainer.statistics().elapsed == 0.0
         assert drain.drainer.begin("again")
 

@@ -54,7 +54,7 @@ def test_begin_begins_a_drain_and_says_that_it_did(drainer: DrainRunner) -> None
     assert drainer.begin("drain endpoint") is True
     assert drainer.phase is Phase.LAME_DUCK
     assert drainer.statistics().reason == "drain endpoint"
-    assert drainer.stopping is False
+    assert drainer.state.stopping is False
 
 
 def test_the_first_trigger_counts(drainer: DrainRunner, clock: ManualClock) -> None:
@@ -76,7 +76,7 @@ def test_a_begin_gives_no_deadline_to_the_work_in_flight(drainer: DrainRunner) -
 def test_stop_begins_a_drain_that_ends_the_process(drainer: DrainRunner) -> None:
     assert drainer.stop("SIGTERM") is True
     assert drainer.phase is Phase.LAME_DUCK
-    assert drainer.stopping is True
+    assert drainer.state.stopping is True
     assert drainer.time_left() == 20.0
 
 
@@ -167,7 +167,7 @@ def test_resume_is_refused_once_a_stop_has_come(drainer: DrainRunner) -> None:
     drainer.stop("SIGTERM")
     assert drainer.resume() is False
     assert drainer.phase is Phase.LAME_DUCK
-    assert drainer.stopping is True
+    assert drainer.state.stopping is True
 
 
 def test_resume_is_refused_once_work_is_cancelled(drainer: DrainRunner) -> None:
@@ -234,7 +234,7 @@ def test_waiting_says_whether_work_may_still_finish(
     for trigger in triggers:
         arguments = ["test"] if trigger == "begin" else []
         getattr(drainer, trigger)(*arguments)
-    assert drainer.waiting is waiting
+    assert drainer.state.waiting is waiting
 
 
 def test_of_many_threads_that_trigger_at_once_one_begins_the_drain() -> None:
@@ -311,7 +311,7 @@ def test_a_stop_is_heard_at_whichever_line_it_interrupts_another_trigger(
         if not interrupted(call, at, stop):
             assert at > 5, "there are more lines than that"
             break
-        assert drainer.stopping, f"at line {at}"
+        assert drainer.state.stopping, f"at line {at}"
         assert stops.count(True) == 1, f"at line {at}"
         assert all(0 <= left <= 20.0 for left in told), f"at line {at}: {told}"
         assert drainer.statistics().reason, f"at line {at}"

@@ -53,7 +53,7 @@ class Stoppable:
 
     @property
     def reason(self) -> str:
-        return self.drainer.reason if self.drainer.stopping else ""
+        return self.drainer.state.reason if self.drainer.state.stopping else ""
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ async def test_closed_it_leaves_alone_what_came_after_it(server: Stoppable) -> N
 async def test_an_exception_during_a_stop_changes_nothing(server: Stoppable) -> None:
     server.drainer.stop("SIGTERM")
     in_a_thread(raises(Boom()))
-    assert server.drainer.reason == "SIGTERM"
+    assert server.drainer.state.reason == "SIGTERM"
     assert server.drainer.report().exit_code == 0
 
 
@@ -266,7 +266,7 @@ async def test_a_server_that_cannot_be_stopped_from_here_is_drained_and_told_of(
         in_a_thread(raises(Boom("passive")))
         await middleware.drainer.wait_begun()
         assert (await server.get()).status == 200
-        assert not runner_of(middleware.drainer).stopping
+        assert not runner_of(middleware.drainer).state.stopping
         await server.shut_down()
     assert middleware.drainer.phase is Phase.STOPPED
     assert middleware.drainer.report().reason == "unhandled exception: Boom('passive')"
@@ -297,4 +297,4 @@ def test_without_a_loop_exceptions_of_threads_stop_the_server(former: list[objec
     extension = UnhandledExceptions(drainer)
     in_a_thread(raises(Boom("no loop")))
     extension.closed()
-    assert "no loop" in drainer.reason
+    assert "no loop" in drainer.state.reason

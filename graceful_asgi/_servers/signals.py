@@ -312,7 +312,12 @@ class HostProcess:
         if self._exit is None:
             return ()
         handlers = {signum: signal.getsignal(signum) for signum in reversed(self.captured)}
-        handled = [signum for signum, handler in handlers.items() if handler is not signal.SIG_DFL]
+        # The handler of a gunicorn worker's SIGQUIT is one of ours: uvicorn restores none there.
+        handled = [
+            signum
+            for signum, handler in handlers.items()
+            if handler is not signal.SIG_DFL and not is_ours(handler)
+        ]
         # A shell script starts `command &` with SIGINT ignored: then nobody handles it either.
         if not all(
             handlers[signum] is signal.SIG_IGN or is_pythons_own(handlers[signum])

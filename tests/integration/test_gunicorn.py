@@ -213,6 +213,26 @@ def test_a_quick_stop_during_a_drain_cancels(tmp_path: Path) -> None:
         assert "was sent SIG" not in server.log
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_with_work_that_swallows_its_end_is_gone_by_its_own_deadline(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Not by gunicorn's `graceful_timeout` and SIGKILL, at a quick stop either."""
+    with (
+        gunicorn(
+            tmp_path, "--graceful-timeout", "300", lame_duck=0, grace=0.2, cancel=0.2, cleanup=0.5
+        ) as server,
+        Client(server.port) as client,
+    ):
+        client.request("/swallow")
+        server.wait_for("swallow began")
+        server.signal(number)
+        assert client.response().status == 503
+        assert server.wait(ROOM) == 0
+        server.wait_for(r"exited with code 1\.")
+        assert "was sent SIG" not in server.log
+
+
 # -- how long it gives
 
 

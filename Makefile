@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ROUNDS ?= 1
 JOBS ?= 4
+TEST_JOBS ?= 6
 BIN := $(VENV)/bin
 SOURCES := graceful_asgi tests docs
 
@@ -19,18 +20,19 @@ demo: $(VENV)/demo
 		--slow-path /slow --stream-path /stream --upload-path /upload --ws-path /ws \
 		--sse-path /events --deadline 10
 
-# Most tests wait for a server more than they compute: more of them at once than there are cores.
+# Most tests wait for a server more than they compute: more of them at once than there are cores. In `make integration`
+# programs of others compute, too. What measures when things happen (`timed`) runs afterwards, with little beside it.
 PYTEST := $(BIN)/python -m pytest
 
 # What this package does by itself: every folder of tests/ but tests/integration. A few minutes.
 test: $(VENV)/dev
-	$(PYTEST) -n $(JOBS) --dist worksteal -m "not alone" --ignore tests/integration
-	$(PYTEST) -m alone --ignore tests/integration
+	$(PYTEST) -n $(TEST_JOBS) --dist worksteal -m "not timed" --ignore tests/integration
+	$(PYTEST) -n 2 --dist worksteal -m timed --ignore tests/integration
 
 # What it does with programs of others: frameworks, clients, proxies, servers. `make proxies` brings some that are large.
 integration: $(VENV)/integration
-	$(PYTEST) -n $(JOBS) --dist worksteal -m "not alone" tests/integration
-	$(PYTEST) -m alone tests/integration
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "not timed" tests/integration
+	$(PYTEST) -m timed tests/integration
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check $(SOURCES)

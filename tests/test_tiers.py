@@ -40,10 +40,10 @@ def chosen(run: list[str]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("alone", ["alone", "not alone"])
-def test_each_folder_is_run_by_one_of_the_two(alone: str) -> None:
+@pytest.mark.parametrize("marked", ["timed", "not timed"])
+def test_each_folder_is_run_by_one_of_the_two(marked: str) -> None:
     own, others = (
-        [chosen(run) for run in runs(target) if run[run.index("-m") + 1] == alone]
+        [chosen(run) for run in runs(target) if run[run.index("-m") + 1] == marked]
         for target in ("test", "integration")
     )
     assert len(own) == len(others) == 1

@@ -17,6 +17,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -276,10 +277,13 @@ async def ws_late(websocket: WebSocket) -> None:
 
 
 async def ws_busy(websocket: WebSocket) -> None:
-    """Look at what comes in only after `?s=`; with `?reply=1`, reply to it."""
+    """Look at what comes in a second after the file `?until=` is there; `?reply=1`: reply to it."""
     await websocket.accept()
     say("busy began")
-    await asyncio.sleep(float(websocket.query_params["s"]))
+    until = anyio.Path(websocket.query_params["until"])
+    while not await until.exists():  # noqa: ASYNC110  # another process makes it
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(1)
     try:
         while True:
             said = await websocket.receive_text()

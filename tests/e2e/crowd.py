@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -32,6 +32,8 @@ class Ended:
     """Seconds since the signal."""
     unanswered: str = ""
     """The message that had no reply by then."""
+    kind: int = 0
+    """The place of its client among those that `Crowd.run` was given."""
 
 
 @dataclass
@@ -47,9 +49,12 @@ class Crowd:
         self._there = 0
         expected = sum(count for count, _ in clients)
         tasks = []
-        for count, client in clients:
-            for number in range(count):
-                tasks.append(asyncio.create_task(self._follow(client, number)))
+        # In turns: a drain closes what is in flight in the order in which it came.
+        for number in range(max(count for count, _ in clients)):
+            for kind, (count, client) in enumerate(clients):
+                if number >= count:
+                    continue
+                tasks.append(asyncio.create_task(self._follow(client, number, kind)))
                 if len(tasks) % 50 == 0:  # not more than the accept queue takes
                     await eventually(lambda: self._there >= len(tasks) - 50, within=PATIENCE)
         await eventually(lambda: self._there >= expected, within=PATIENCE)
@@ -59,8 +64,10 @@ class Crowd:
         with anyio.fail_after(PATIENCE):
             await asyncio.gather(*tasks)
 
-    async def _follow(self, client: Callable[[Crowd, int], Awaitable[Ended]], number: int) -> None:
-        self.ended.append(await client(self, number))
+    async def _follow(
+        self, client: Callable[[Crowd, int], Awaitable[Ended]], number: int, kind: int
+    ) -> None:
+        self.ended.append(replace(await client(self, number), kind=kind))
 
     def arrived(self) -> None:
         """Count a client that is connected and served."""
@@ -76,10 +83,24 @@ class Crowd:
             for how in sorted({end.how for end in self.ended})
         }
 
-    def busiest(self, seconds: float) -> int:
-        """Return how many ended within the busiest so many *seconds*."""
-        times = [end.after for end in self.ended]
-        return max(sum(begin <= at < begin + seconds for at in times) for begin in times)
+    def bunched(self, seconds: float) -> float:
+        """Return the largest share of the clients of one kind that ended within so many seconds."""
+        kinds: dict[int, list[float]] = {}
+        for end in self.ended:
+            kinds.setdefault(end.kind, []).append(end.after)
+        return max(
+            sum(begin <= at < begin + seconds for at in times) / len(times)
+            for times in kinds.values()
+            for begin in times
+        )
+
+
+def spread(drained: Callable[[], Crowd]) -> bool:
+    """Return True if no 100 ms had more than a fifth of the ends of a kind, in one of three drains.
+
+    A machine that does something else for 100 ms bunches them, and does not do that each time.
+    """
+    return any(drained().bunched(0.1) <= 0.2 for _ in range(3))
 
 
 def talks(path: str, *, pause: float = 0.05) -> Callable[[Crowd, int], Awaitable[Ended]]:
@@ -95,7 +116,7 @@ def talks(path: str, *, pause: float = 0.05) -> Callable[[Crowd, int], Awaitable
             crowd.arrived()
             try:
                 for turn in range(100_000):
-                    said = f"{number}.{turn}"
+                    said = f"{path}:{number}.{turn}"
                     await websocket.send(said)
                     assert await websocket.recv() == said
                     crowd.replies += 1

@@ -17,17 +17,18 @@ from support.need import need
 from support.polling import wait_until
 from support.server import Server, uvicorn
 
-from .crowd import Crowd, listens_to, talks
+from .crowd import Crowd, listens_to, spread, talks
 from .reloading import change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
     from websockets.sync.client import ClientConnection
 
 WS = ["websockets-sansio", "wsproto", "websockets"]
+WS_AND_LOOP = [*((ws, "asyncio") for ws in WS), ("websockets-sansio", "uvloop")]
 SERVICE_RESTART = 1012
 
 
@@ -86,9 +87,7 @@ def frame(first: int, payload: bytes) -> bytes:
     return bytes((first, 0x80 | len(payload))) + mask + masked
 
 
-@pytest.mark.parametrize(
-    ("ws", "loop"), [*((ws, "asyncio") for ws in WS), ("websockets-sansio", "uvloop")]
-)
+@pytest.mark.parametrize(("ws", "loop"), WS_AND_LOOP)
 def test_websockets_are_closed_with_1012_within_the_lame_duck_whatever_their_handlers_wait_for(
     tmp_path: Path, ws: str, loop: str
 ) -> None:
@@ -194,52 +193,34 @@ def test_a_peer_that_ignores_the_close_does_not_hold_the_server_past_its_periods
         assert "hard deadline" not in server.log
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize(("loop", "path"), [("asyncio", "/ws/work"), ("uvloop", "/ws/apart")])
-@pytest.mark.parametrize("ws", WS)
-def test_every_message_that_a_handler_got_is_answered_and_the_closes_are_spread(
-    tmp_path: Path, ws: str, loop: str, path: str
+@pytest.mark.timed
+@pytest.mark.parametrize(("ws", "loop"), WS_AND_LOOP)
+def test_sessions_are_closed_one_after_the_other_and_every_message_that_was_received_is_answered(
+    tmp_path: Path, ws: str, loop: str
 ) -> None:
+    """Those that only push, too, and those that wait for something else: they owe no reply."""
     need("websockets", "wsproto")
 
     def drained() -> Crowd:
-        with uvicorn(tmp_path, "--ws", ws, loop=loop, lame_duck=2, grace=10) as server:
+        clients = [
+            *((80, talks(path)) for path in ("/ws/work", "/ws/apart")),
+            *((40, listens_to(path)) for path in ("/ws/push", "/ws/push?s=3600", "/ws/idle")),
+        ]
+        with uvicorn(tmp_path, "--ws", ws, loop=loop, lame_duck=2, grace=20, cleanup=5) as server:
             crowd = Crowd(server)
-            asyncio.run(crowd.run((200, talks(path))))
+            asyncio.run(crowd.run(*clients))
             assert server.wait() == 0
-        assert crowd.how() == {"1012": 200}
+        assert crowd.how() == {"1012": 280}
         assert crowd.replies > 400
         received = set(re.findall(r"received (\S+)", server.log))
         unanswered = {end.unanswered for end in crowd.ended if end.unanswered}
         assert not unanswered & received, "given to the handler, and never answered"
-        assert "200 closed" in server.log
+        assert "0 completed, 280 closed, 0 cancelled, 0 aborted" in server.log
+        assert "]: draining (" in server.log
         assert "Traceback" not in server.log
         return crowd
 
-    assert is_spread(drained)
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize(
-    ("ws", "path"),
-    [*((ws, "/ws/push") for ws in WS), (WS[0], "/ws/push?s=3600"), (WS[1], "/ws/idle")],
-)
-def test_sessions_that_only_push_are_closed_one_after_the_other(
-    tmp_path: Path, ws: str, path: str
-) -> None:
-    """Also where the handler waits for something else: it owes no reply either."""
-
-    def drained() -> Crowd:
-        with uvicorn(tmp_path, "--ws", ws, lame_duck=2, grace=20, cleanup=5) as server:
-            crowd = Crowd(server)
-            asyncio.run(crowd.run((40, listens_to(path))))
-            assert server.wait() == 0
-        assert crowd.how() == {"1012": 40}
-        assert "0 completed, 40 closed, 0 cancelled, 0 aborted" in server.log
-        assert "]: draining (" in server.log
-        return crowd
-
-    assert is_spread(drained)
+    assert spread(drained)
 
 
 @pytest.mark.parametrize("ws", WS)
@@ -273,18 +254,6 @@ def test_a_session_that_only_pushes_does_not_hold_up_a_reload(tmp_path: Path, ws
         server.signal(signal.SIGTERM)
         assert server.wait(20) in (0, -signal.SIGTERM)  # the parent is uvicorn's own
     assert "0 completed, 2 closed" in server.log
-
-
-def is_spread(drained: Callable[[], Crowd]) -> bool:
-    """Return True if no 100 ms had more than a fifth of the closes, in one of three drains.
-
-    A machine that does something else for 100 ms bunches them, and does not do that each time.
-    """
-    for _ in range(3):
-        crowd = drained()
-        if crowd.busiest(0.1) <= len(crowd.ended) / 5:
-            return True
-    return False
 
 
 @pytest.mark.parametrize("ws", WS)
@@ -323,15 +292,17 @@ def test_a_busy_handler_gets_what_it_would_get_of_plain_uvicorn_that_serves_on(
     for app in ("bare", "app"):
         with (
             uvicorn(tmp_path, "--ws", ws, app=f"e2e.app:{app}", lame_duck=0.3, grace=20) as server,
-            raw_websocket(server, "/ws/busy?s=4") as peer,
+            raw_websocket(server, f"/ws/busy?until=go-on-{app}") as peer,
         ):
             server.wait_for("busy began")
-            peer.send(b"".join(text_frame(f"{number}") for number in range(10)))
-            peer.send(close_frame(1000, "bye"))
+            # In one piece: uvicorn reads no further while a message waits for its handler.
+            sent = [text_frame(f"{number}") for number in range(10)]
+            peer.send(b"".join([*sent, close_frame(1000, "bye")]))
             wait_until(lambda: unread_by_server(peer) == 0, "the server has read all of it")
             if app == "app":
                 server.terminate()
                 server.wait_for(r"\]: draining \(")
+            (tmp_path / f"go-on-{app}").touch()
             server.wait_for("ws disconnected")
             heard[app] = re.findall(r"received \d+|ws disconnected .*", server.log)
             if app == "app":
@@ -347,13 +318,14 @@ def test_what_a_busy_handler_is_given_late_is_answered_before_the_close(
 ) -> None:
     with (
         uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=20) as server,
-        websocket(server, "/ws/busy?s=4&reply=1") as opened,
+        websocket(server, "/ws/busy?until=go-on&reply=1") as opened,
     ):
         server.wait_for("busy began")
         for number in range(10):
             opened.send(f"{number}")
         server.terminate()
         server.wait_for(r"\]: draining \(")
+        (tmp_path / "go-on").touch()
         assert [opened.recv(timeout=10) for _ in range(10)] == [f"{n}" for n in range(10)]
         assert close_code(opened, within=10) == SERVICE_RESTART
         assert server.wait() == 0

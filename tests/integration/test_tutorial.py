@@ -179,7 +179,7 @@ def test_the_terminals_show_a_request_that_hangs(
 LOAD = ROOT / "docs" / "how-to" / "manifests" / "load.py"
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_the_load_of_the_rollout_sees_a_stop_and_no_failure(tmp_path: Path) -> None:
     main(tmp_path, GRACEFUL)
     need("httpx")

@@ -124,7 +124,7 @@ class Load:
             group.cancel_scope.cancel()
         if self._run.error is not None:
             raise self._run.error
-        return total(scenario.counter.result() for scenario in self._scenarios)
+        return total(scenario.load for scenario in self._scenarios)
 
     def findings(self, end: Exit) -> list[Finding]:
         """Return what each scenario came to, once `run` has returned."""

@@ -56,9 +56,8 @@ class ConsoleProgress:
         for target in targets:
             verdict = target.verdict
             text = Text(f"after {some(number, 'round')}: {target.command.name}: ")
-            text.append(f"{verdict.lost_total:,} lost", "bold red" if verdict.lost_total else "")
-            text.append(", ")
-            text.append(f"{verdict.wrong_total:,} wrong", "bold red" if verdict.wrong_total else "")
+            for count, what in (verdict.lost_total, "lost, "), (verdict.total.wrong_total, "wrong"):
+                text.append(f"{count:,} {what}", "bold red" if count else "")
             text.append(f" of {verdict.at_risk:,} at risk")
             if verdict.missed_requests is not None and verdict.at_risk >= _ENOUGH:
                 text.append(f" (95 %: fewer than 1 in {1 / verdict.missed_requests:,.0f} lost)")

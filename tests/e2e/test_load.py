@@ -53,8 +53,8 @@ def test_no_request_is_lost_under_load(
         [trial(tmp_path, loop=loop, lame_duck=lame_duck, number=number) for _ in range(2)]
     )
     assert verdict.clean, verdict.as_dict()
-    assert verdict.served_before > 100
-    assert verdict.served_after > 20
+    assert verdict.load.before.served > 100
+    assert verdict.load.after.served > 20
     assert verdict.slow == "200 complete"
     assert verdict.stream == "200 complete"
     assert verdict.exit_code == 0

@@ -115,7 +115,7 @@ def test_no_request_is_lost_at_sigterm_where_uvicorn_alone_loses_some(tmp_path: 
     for program, app in ((RUN, "e2e.app:bare"), (["uvicorn"], "e2e.app:app")):
         verdict = judge([trial(program, app)])
         assert verdict.clean, verdict.as_dict()
-        assert verdict.served_after > 20
+        assert verdict.load.after.served > 20
         assert verdict.slow == "200 complete"
         assert verdict.exit_code == 0
 

@@ -96,7 +96,7 @@ def test_no_request_is_lost_as_the_service_stops(tmp_path: Path, number: signal.
 
     verdict = judge([trial() for _ in range(2)])
     assert verdict.clean, verdict.as_dict()
-    assert verdict.served_before > 50
+    assert verdict.load.before.served > 50
     assert verdict.slow == "200 complete"
     assert verdict.exit_code == 0
 

@@ -19,7 +19,7 @@ from ..result.counts import (
     Answered,
     AnyOutcome,
     Complete,
-    Counter,
+    LoadResult,
     Lost,
     Outcome,
     Rejected,
@@ -137,7 +137,7 @@ class Run:
 
     # -- one connection -------------------------------------------------------------------------
 
-    async def connect(self, counter: Counter) -> HttpConnection | None:
+    async def connect(self, load: LoadResult) -> HttpConnection | None:
         """Connect, and return None when this client is to stop: refused, or the run is over."""
         try:
             for attempt in range(1 + self.plan.connect_retries):
@@ -158,9 +158,9 @@ class Run:
                 return connection
         except asyncio.CancelledError:
             if self.over.is_set():
-                self._refuse(counter)
+                self._refuse(load)
             raise
-        self._refuse(counter)
+        self._refuse(load)
         return None
 
     async def _open(self) -> HttpConnection:
@@ -169,8 +169,8 @@ class Run:
             return await connect(self.host, self.port, within=period)
         return await self._relay.connect(self.host, self.port, within=period)
 
-    def _refuse(self, counter: Counter) -> None:
-        counter.refused += 1
+    def _refuse(self, load: LoadResult) -> None:
+        load.refused += 1
         self._refused += 1
         self.timeline.refused(time.monotonic())
 
@@ -204,23 +204,23 @@ class Run:
 
     async def exchange(
         self,
-        counter: Counter,
+        load: LoadResult,
         connection: HttpConnection,
         request: Request,
         *,
         since: float | None = None,
     ) -> Outcome:
         """Send a request of the load, wait for its answer as long as the plan says, count it."""
-        written = self.send(counter, connection, request, since=since)
+        written = self.send(load, connection, request, since=since)
         if isinstance(written, Unsent):
             return written
         outcome = await self.receive(connection, within=self.plan.answer_period)
-        self.record(counter, outcome, written, is_timed=True)
+        self.record(load, outcome, written, is_timed=True)
         return outcome
 
     def send(
         self,
-        counter: Counter,
+        load: LoadResult,
         connection: HttpConnection,
         request: Request,
         *,
@@ -236,7 +236,7 @@ class Run:
         """
         unsent = connection.send(request, copies=copies)
         if unsent is not None:
-            counter.record("after" if self.signalled.is_set() else "before", unsent)
+            load.record("after" if self.signalled.is_set() else "before", unsent)
             return unsent
         return self.note_written(copies=copies, since=since)
 
@@ -305,7 +305,7 @@ class Run:
                 self._none_waiting.set()
 
     def record(
-        self, counter: Counter, outcome: AnyOutcome, written: Written, *, is_timed: bool = False
+        self, load: LoadResult, outcome: AnyOutcome, written: Written, *, is_timed: bool = False
     ) -> None:
         """Count the outcome of a request that `send` has written.
 
@@ -313,7 +313,7 @@ class Run:
         """
         now = time.monotonic()
         side = written.side_now(signalled=self.signalled.is_set())
-        counter.record(side, outcome, now - written.at if is_timed else 0.0)
+        load.record(side, outcome, now - written.at if is_timed else 0.0)
         lost, wrong = isinstance(outcome, Lost), isinstance(outcome, Wrong)
         self._lost += lost
         self._wrong += wrong

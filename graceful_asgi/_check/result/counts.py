@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 LossKind: TypeAlias = Literal[
     "reset on reuse",  # reset before any byte of the answer, on a connection used before
@@ -93,9 +93,9 @@ Outcome: TypeAlias = Complete | Lost | Unsent
 AnyOutcome: TypeAlias = Outcome | Retryable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Counts:
-    """The requests written on one side of the signal.
+    """The requests written on one side of the signal, counted while a run goes on.
 
     ``sent == served + rejected + sum(wrong) + sum(lost) + retryable``: every request written has
     one outcome.
@@ -105,9 +105,9 @@ class Counts:
     """Complete and right answers."""
     rejected: int = 0
     """Complete answers after the signal with a 5xx status and a Retry-After."""
-    wrong: Mapping[str, int] = field(default_factory=dict)
+    wrong: dict[str, int] = field(default_factory=dict)
     """Complete answers that were not right, by kind; a kind that did not occur is absent."""
-    lost: Mapping[LossKind, int] = field(default_factory=dict)
+    lost: dict[LossKind, int] = field(default_factory=dict)
     """By kind; a kind that did not occur is absent."""
     lost_on_reuse: int = 0
     """The part of the lost ones whose connection had carried a request before."""
@@ -133,6 +133,25 @@ class Counts:
         """Return how many complete answers were wrong, of any kind."""
         return sum(self.wrong.values())
 
+    def record(self, outcome: AnyOutcome, seconds: float) -> None:
+        """Count one outcome, which came after so many seconds."""
+        if isinstance(outcome, Complete):
+            if seconds > self.slowest:
+                self.slowest = seconds
+            if isinstance(outcome, Answered):
+                self.served += 1
+            elif isinstance(outcome, Wrong):
+                self.wrong[outcome.kind] = self.wrong.get(outcome.kind, 0) + 1
+            else:
+                self.rejected += 1
+        elif isinstance(outcome, Lost):
+            self.lost[outcome.kind] = self.lost.get(outcome.kind, 0) + 1
+            self.lost_on_reuse += outcome.reused
+        elif isinstance(outcome, Unsent):
+            self.unsent += 1
+        else:
+            self.retryable += 1
+
     def __add__(self, other: Counts) -> Counts:
         return Counts(
             served=self.served + other.served,
@@ -146,16 +165,16 @@ class Counts:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LoadResult:
-    """All that the clients of one run saw, or those of one scenario in it."""
+    """All that the clients of one run see, or those of one scenario in it."""
 
     before: Counts = field(default_factory=Counts)
     during: Counts = field(default_factory=Counts)
     after: Counts = field(default_factory=Counts)
     refused: int = 0
     """Requests never sent because no connection could be made. Only ever after the signal."""
-    examples: Mapping[str, str] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
     """Of each kind of wrong answer, the first that came, in words."""
 
     @property
@@ -167,6 +186,13 @@ class LoadResult:
     def at_risk(self) -> Counts:
         """Return what the stop could do harm to: in flight at the signal, or written after it."""
         return self.during + self.after
+
+    def record(self, side: Side, outcome: AnyOutcome, seconds: float = 0.0) -> None:
+        """Count one outcome on its side of the signal."""
+        counts: Counts = getattr(self, side)
+        counts.record(outcome, seconds)
+        if isinstance(outcome, Wrong):
+            self.examples.setdefault(outcome.kind, outcome.seen)
 
     def __add__(self, other: LoadResult) -> LoadResult:
         return LoadResult(
@@ -181,84 +207,3 @@ class LoadResult:
 def total(results: Iterable[LoadResult]) -> LoadResult:
     """Return all of them together."""
     return sum(results, LoadResult())
-
-
-class SideCounter:
-    """Counts one side of the signal while a run goes on."""
-
-    __slots__ = (
-        "_lost",
-        "_wrong",
-        "lost_on_reuse",
-        "rejected",
-        "retryable",
-        "served",
-        "slowest",
-        "unsent",
-    )
-
-    def __init__(self) -> None:
-        self._wrong: collections.Counter[str] = collections.Counter()
-        self._lost: collections.Counter[LossKind] = collections.Counter()
-        self.served = self.rejected = self.lost_on_reuse = self.retryable = self.unsent = 0
-        self.slowest = 0.0
-
-    def record(self, outcome: AnyOutcome, seconds: float) -> None:
-        """Count one outcome, which came after so many seconds."""
-        if isinstance(outcome, Complete):
-            if seconds > self.slowest:
-                self.slowest = seconds
-            if isinstance(outcome, Answered):
-                self.served += 1
-            elif isinstance(outcome, Wrong):
-                self._wrong[outcome.kind] += 1
-            else:
-                self.rejected += 1
-        elif isinstance(outcome, Lost):
-            self._lost[outcome.kind] += 1
-            self.lost_on_reuse += outcome.reused
-        elif isinstance(outcome, Unsent):
-            self.unsent += 1
-        else:
-            self.retryable += 1
-
-    def counts(self) -> Counts:
-        """Return the counts so far, frozen."""
-        return Counts(
-            served=self.served,
-            rejected=self.rejected,
-            wrong=dict(self._wrong),
-            lost=dict(self._lost),
-            lost_on_reuse=self.lost_on_reuse,
-            retryable=self.retryable,
-            unsent=self.unsent,
-            slowest=self.slowest,
-        )
-
-
-class Counter:
-    """Counts the requests of one scenario on each side of the signal, and what was refused."""
-
-    __slots__ = ("_examples", "_sides", "refused")
-
-    def __init__(self) -> None:
-        self._sides: dict[Side, SideCounter] = {side: SideCounter() for side in SIDES}
-        self._examples: dict[str, str] = {}
-        self.refused = 0
-
-    def record(self, side: Side, outcome: AnyOutcome, seconds: float = 0.0) -> None:
-        """Count one outcome on its side."""
-        self._sides[side].record(outcome, seconds)
-        if isinstance(outcome, Wrong):
-            self._examples.setdefault(outcome.kind, outcome.seen)
-
-    def result(self) -> LoadResult:
-        """Return the counts so far, frozen."""
-        before, during, after = (self._sides[side].counts() for side in SIDES)
-        return LoadResult(
-            before=before,
-            during=during,
-            after=after,
-            refused=self.refused,
-            examples=dict(self._examples),
-        )

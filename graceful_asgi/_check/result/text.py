@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .counts import LOSS_KINDS, Counts
@@ -13,7 +14,6 @@ from .verdict import some
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from .counts import LossKind
     from .finding import Finding
     from .verdict import Verdict
 
@@ -53,10 +53,12 @@ def _faults(verdicts: Sequence[Verdict]) -> Section:
     rows = [_strong("LOST", verdicts, _lost)]
     if any(v.lost_total for v in verdicts):
         rows += _by_side(verdicts, _lost)
-    rows += _present(verdicts, ((f"  {kind}", partial(_lost_as, kind)) for kind in LOSS_KINDS))
+    rows += _present(
+        verdicts, ((f"  {kind}", partial(_of_kind, "lost", kind)) for kind in LOSS_KINDS)
+    )
     rows.append(_strong("WRONG", verdicts, _wrong))
     kinds = sorted({kind for v in verdicts for kind in v.total.wrong})
-    rows += _present(verdicts, ((f"  {kind}", partial(_wrong_as, kind)) for kind in kinds))
+    rows += _present(verdicts, ((f"  {kind}", partial(_of_kind, "wrong", kind)) for kind in kinds))
     return rows
 
 
@@ -70,7 +72,7 @@ def _requests(verdicts: Sequence[Verdict]) -> Section:
             ("safe to send again", lambda counts: counts.retryable),
         ),
     )
-    rows.append(Row("refused, never sent", tuple(Cell(f"{v.refused:,}") for v in verdicts)))
+    rows.append(Row("refused, never sent", tuple(Cell(f"{v.load.refused:,}") for v in verdicts)))
     rows.append(_slowest("slowest before it", [v.load.before for v in verdicts]))
     rows.append(_slowest("slowest after it", [v.load.at_risk for v in verdicts]))
     return rows
@@ -124,7 +126,7 @@ def headline(name: str, verdict: Verdict, *, deadline: float) -> Cell:
     if verdict.untested:
         return Cell(f"NOT JUDGED  {name}: not tested: {'; '.join(verdict.untested)}", "bad")
     return Cell(
-        f"PASSED  {name}: nothing lost and nothing wrong of {some(verdict.sent, 'request')}, "
+        f"PASSED  {name}: nothing lost and nothing wrong of {some(verdict.total.sent, 'request')}, "
         f"gone {verdict.seconds_to_exit:.1f} s after the signal (deadline {deadline:g} s)",
         "good",
     )
@@ -169,24 +171,13 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _lost(counts: Counts) -> int:
-    return counts.lost_total
+_lost = attrgetter("lost_total")
+_wrong = attrgetter("wrong_total")
+_served = attrgetter("served")
 
 
-def _lost_as(kind: LossKind, counts: Counts) -> int:
-    return counts.lost.get(kind, 0)
-
-
-def _wrong(counts: Counts) -> int:
-    return counts.wrong_total
-
-
-def _wrong_as(kind: str, counts: Counts) -> int:
-    return counts.wrong.get(kind, 0)
-
-
-def _served(counts: Counts) -> int:
-    return counts.served
+def _of_kind(figure: str, kind: str, counts: Counts) -> int:
+    return int(getattr(counts, figure).get(kind, 0))
 
 
 def _names(verdicts: Sequence[Verdict]) -> list[str]:

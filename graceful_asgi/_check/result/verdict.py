@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .counts import LOSS_KINDS, SIDES, Counts, LoadResult, total
@@ -75,39 +75,9 @@ class Verdict:
         return self.load.total
 
     @property
-    def sent(self) -> int:
-        """Return how many requests were written in full, whatever became of them."""
-        return self.total.sent
-
-    @property
     def lost_total(self) -> int:
         """Return how many were written in full on a connection, and never answered in full."""
         return self.total.lost_total
-
-    @property
-    def lost_on_reuse(self) -> int:
-        """Return how many of the lost were on a connection that had carried a request before."""
-        return self.total.lost_on_reuse
-
-    @property
-    def wrong_total(self) -> int:
-        """Return how many were answered in full, but not with the right answer."""
-        return self.total.wrong_total
-
-    @property
-    def refused(self) -> int:
-        """Return how many were never sent, because no connection could be made."""
-        return self.load.refused
-
-    @property
-    def served_before(self) -> int:
-        """Return how many were written and answered before the signal."""
-        return self.load.before.served
-
-    @property
-    def served_after(self) -> int:
-        """Return how many were written after the signal, and answered."""
-        return self.load.after.served
 
     # -- the process ----------------------------------------------------------------------------
 
@@ -144,7 +114,8 @@ class Verdict:
     @property
     def faults(self) -> list[str]:
         """Return what is against the server, in words."""
-        scenarios = [f"{f.scenario}: {f.text}" for f in self.findings if f.failed and _adds(f)]
+        failed = [f for f in self.findings if f.failed and f.scenario not in _COUNTED]
+        scenarios = [f"{f.scenario}: {f.text}" for f in failed]
         return [*self.request_faults, *scenarios, *self.exit_faults]
 
     @property
@@ -259,10 +230,7 @@ class Verdict:
             "at_risk": self.at_risk,
             "missed_requests": self.missed_requests,
             "missed_stops": round(self.missed_stops, 4),
-            "client": {
-                "core": round(self.client.core, 3),
-                "machine": round(self.client.machine, 3),
-            },
+            "client": _rounded(self.client),
             "scenarios": [
                 {
                     "name": found.scenario,
@@ -272,16 +240,7 @@ class Verdict:
                 }
                 for found in self.findings
             ],
-            "exits": [
-                {
-                    "code": end.code,
-                    "seconds": round(end.seconds, 3),
-                    "late": end.late,
-                    "left_running": end.left_running,
-                    "still_open": end.still_open,
-                }
-                for end in self.ends
-            ],
+            "exits": [_rounded(end) for end in self.ends],
         }
 
 
@@ -289,10 +248,6 @@ class Verdict:
 _COUNTED: Final = frozenset(
     {"keep-alive", "fresh connections", "connection storm", "POST", "HTTP/2", "pipelining"}
 )
-
-
-def _adds(finding: Finding) -> bool:
-    return finding.scenario not in _COUNTED
 
 
 def _missed(tries: int) -> float:
@@ -316,6 +271,11 @@ def load_as_dict(load: LoadResult) -> dict[str, Any]:
         "refused": load.refused,
         "examples": dict(load.examples),
     }
+
+
+def _rounded(facts: ClientUse | Exit) -> dict[str, Any]:
+    fields = asdict(facts).items()
+    return {name: round(each, 3) if isinstance(each, float) else each for name, each in fields}
 
 
 def _counts_as_dict(counts: Counts) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
-from ..result.counts import Counter
+from ..result.counts import LoadResult
 from ..result.finding import Finding
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Scenario(ABC):
 
     def __init__(self, plan: LoadPlan) -> None:
         self.plan = plan
-        self.counter = Counter()
+        self.load = LoadResult()
         self.in_position = anyio.Event()
         """Set when the signal may come: what has to be in flight is; or never will be."""
         self._reason = ""
@@ -74,7 +74,7 @@ class Scenario(ABC):
         if not self._reason:
             return self.judge(end)
         result: Result = "untested" if self._is_asked_for else "not run"
-        return Finding(self.name, result, self._reason, self.counter.result())
+        return Finding(self.name, result, self._reason, self.load)
 
     def not_run(self, reason: str) -> None:
         """Note that the scenario could not take place, and why. The first reason counts."""
@@ -92,7 +92,7 @@ class Scenario(ABC):
     async def connect_in_time(self, run: Run) -> HttpConnection | None:
         """Connect shortly before the signal. None: there is no connection, or the signal came."""
         await run.poised.wait()
-        connection = await run.connect(self.counter)
+        connection = await run.connect(self.load)
         if connection is not None and not run.signalled.is_set():
             return connection
         if connection is not None:

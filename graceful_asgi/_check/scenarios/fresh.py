@@ -27,9 +27,9 @@ class Fresh(Clients):
     async def client(self, run: Run, request: Request) -> None:
         while not run.over.is_set():
             since = time.monotonic()
-            connection = await run.connect(self.counter)
+            connection = await run.connect(self.load)
             if connection is None:
                 return
             with closing(connection):
-                await run.exchange(self.counter, connection, request, since=since)
+                await run.exchange(self.load, connection, request, since=since)
             await self.think()

@@ -47,7 +47,7 @@ class Http2(Clients):
 
     async def client(self, run: Run, request: Request) -> None:
         while not run.over.is_set():
-            connection = await run.connect(self.counter)
+            connection = await run.connect(self.load)
             if connection is None:
                 return
             with closing(connection), run.waiting(connection):
@@ -77,7 +77,7 @@ class Http2(Clients):
             outcome: AnyOutcome = (
                 found if isinstance(found, Lost | Retryable) else run.judge(found, request)
             )
-            run.record(self.counter, outcome, written)
+            run.record(self.load, outcome, written)
             if not isinstance(outcome, Answered):
                 await asyncio.sleep(self.plan.think_period)
             await self.think()

@@ -34,13 +34,12 @@ class Idle(Scenario):
             return
         with closing(connection):
             request = run.request(self.plan.load)
-            outcome = await run.exchange(self.counter, connection, request)
+            outcome = await run.exchange(self.load, connection, request)
             if not (isinstance(outcome, Complete) and outcome.reusable):
                 return self.not_run("the server keeps no connection alive")
             _, self._seconds = await self.read_to_end(run, connection)
 
     def judge(self, end: Exit) -> Finding:
-        load = self.counter.result()
         if self._seconds is None:
-            return Finding(self.name, "failed", "open until the kill", load)
-        return Finding(self.name, "passed", "closed", load, self._seconds)
+            return Finding(self.name, "failed", "open until the kill", self.load)
+        return Finding(self.name, "passed", "closed", self.load, self._seconds)

@@ -31,7 +31,7 @@ class KeepAlive(Clients):
         self, run: Run, connection: HttpConnection, request: Request, since: float
     ) -> Outcome:
         """Send one request and count what comes of it."""
-        return await run.exchange(self.counter, connection, request, since=since)
+        return await run.exchange(self.load, connection, request, since=since)
 
     async def client(self, run: Run, request: Request) -> None:
         connection: HttpConnection | None = None
@@ -41,7 +41,7 @@ class KeepAlive(Clients):
                 if connection is None or connection.is_stale():
                     if connection is not None:
                         connection.close()
-                    connection = await run.connect(self.counter)
+                    connection = await run.connect(self.load)
                     if connection is None:
                         return
                 outcome = await self.ask(run, connection, request, since)

@@ -36,7 +36,7 @@ class Pipelining(Clients):
 
     async def client(self, run: Run, request: Request) -> None:
         while not run.over.is_set():
-            connection = await run.connect(self.counter)
+            connection = await run.connect(self.load)
             if connection is None:
                 return
             with closing(connection):
@@ -49,7 +49,7 @@ class Pipelining(Clients):
 
     async def _batch(self, run: Run, connection: HttpConnection, request: Request) -> bool:
         """Write a batch and read its answers. Return True if another may follow it."""
-        written = run.send(self.counter, connection, request, copies=_DEPTH)
+        written = run.send(self.load, connection, request, copies=_DEPTH)
         if isinstance(written, Unsent):
             return False
         going_on = True
@@ -59,5 +59,5 @@ class Pipelining(Clients):
                 if going_on:
                     outcome = await run.receive(connection, within=self.plan.answer_period)
                     going_on = not isinstance(outcome, Complete) or outcome.reusable
-                run.record(self.counter, outcome, written)
+                run.record(self.load, outcome, written)
         return going_on and isinstance(outcome, Complete)

@@ -42,7 +42,7 @@ class PostEventStream(Clients):
         endpoint = self.endpoint()
         right = run.expectations.get(endpoint) if endpoint else None
         while not run.over.is_set():
-            connection = await run.connect(self.counter)
+            connection = await run.connect(self.load)
             if connection is None:
                 return
             began = False
@@ -52,12 +52,12 @@ class PostEventStream(Clients):
                 began = began or isinstance(event, h11.Data)
 
             with closing(connection):
-                written = run.send(self.counter, connection, request)
+                written = run.send(self.load, connection, request)
                 if isinstance(written, Unsent):
                     continue
                 outcome = await run.receive(connection, watch=watch)
                 is_cut = isinstance(outcome, Lost) and outcome.kind != "timeout"
                 if is_cut and began and right is not None and not right.has_end:
                     outcome = Answered(200, reusable=False)  # the client knows that it was cut
-                run.record(self.counter, outcome, written)
+                run.record(self.load, outcome, written)
             await self.think()

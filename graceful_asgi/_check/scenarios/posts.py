@@ -51,7 +51,7 @@ class Posts(KeepAlive):
         if not (self._in_two and endpoint and endpoint.body):
             return await super().ask(run, connection, request, since)
         head = run.request(endpoint, with_body=False)
-        written = run.send(self.counter, connection, head, since=since)
+        written = run.send(self.load, connection, head, since=since)
         if isinstance(written, Unsent):
             return written
         # One wait from the head on: a run that ends in the pause waits for the outcome as well.
@@ -60,5 +60,5 @@ class Posts(KeepAlive):
             with contextlib.suppress(OSError):  # whether it was answered all the same is read below
                 await connection.write(endpoint.body)
             outcome = await run.receive(connection, within=self.plan.answer_period)
-        run.record(self.counter, outcome, written)
+        run.record(self.load, outcome, written)
         return outcome

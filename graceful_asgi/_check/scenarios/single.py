@@ -68,27 +68,27 @@ class Single(Scenario):
 
     async def _ask_after_signal(self, run: Run, request: Request) -> None:
         await run.signalled.wait()
-        while (connection := await run.connect(self.counter)) is not None:
+        while (connection := await run.connect(self.load)) is not None:
             with closing(connection):
-                written = run.send(self.counter, connection, request)
+                written = run.send(self.load, connection, request)
                 if not isinstance(written, Unsent):
-                    run.record(self.counter, await self.answer(run, connection), written)
+                    run.record(self.load, await self.answer(run, connection), written)
             await self.think()
 
     async def _ask_until_signal(self, run: Run, request: Request) -> None:
         await run.poised.wait()
         before_signal = True
         while before_signal:
-            connection = await run.connect(self.counter)
+            connection = await run.connect(self.load)
             if connection is None:
                 return self.not_run("no connection before the signal")
             with closing(connection):
-                written = run.send(self.counter, connection, request)
+                written = run.send(self.load, connection, request)
                 if isinstance(written, Unsent):
                     self.outcome = written
                     return
                 outcome = await self.answer(run, connection)
-                run.record(self.counter, outcome, written)
+                run.record(self.load, outcome, written)
             before_signal = not run.signalled.is_set()
             if self.is_left_out or (before_signal and not self.goes_on()):
                 return
@@ -97,9 +97,8 @@ class Single(Scenario):
         self.outcome = outcome
 
     def judge(self, end: Exit) -> Finding:
-        load = self.counter.result()
         if not isinstance(self.outcome, Answered | Rejected):
-            return Finding(self.name, "failed", outcome_text(self.outcome), load)
-        if not is_faultless(load):
-            return Finding(self.name, "failed", load_text(load), load)
-        return Finding(self.name, "passed", outcome_text(self.outcome), load)
+            return Finding(self.name, "failed", outcome_text(self.outcome), self.load)
+        if not is_faultless(self.load):
+            return Finding(self.name, "failed", load_text(self.load), self.load)
+        return Finding(self.name, "passed", outcome_text(self.outcome), self.load)

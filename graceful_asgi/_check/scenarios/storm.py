@@ -41,7 +41,7 @@ class Storm(Clients):
         waits = False
         while not run.over.is_set():
             since = time.monotonic()
-            connection = await run.connect(self.counter)
+            connection = await run.connect(self.load)
             if connection is None:
                 return
             self._opened += 1
@@ -52,6 +52,6 @@ class Storm(Clients):
                 # A connection that the server has closed without a word costs no request: the
                 # client sees it, and opens another one.
                 if not (connection.is_stale() or run.over.is_set()):
-                    await run.exchange(self.counter, connection, request, since=since)
+                    await run.exchange(self.load, connection, request, since=since)
             if self._opened > _MOST:
                 await self.think()

@@ -89,7 +89,7 @@ class WebSocket(Scenario):
             return
         session = WebSocketSession(run, path)
         with closing(connection):
-            written = run.send(self.counter, connection, session.handshake)
+            written = run.send(self.load, connection, session.handshake)
             if isinstance(written, Unsent):
                 return self.not_run(f"no handshake: {written.reason}")
             # A timeout: it is still open at the end of the run.
@@ -97,7 +97,7 @@ class WebSocket(Scenario):
                 await self._use(run, session, connection)
             self._seconds = since_signal(run)
             self._outcome = self._conclude(run, session)
-            run.record(self.counter, self._outcome, written)
+            run.record(self.load, self._outcome, written)
 
     async def _use(self, run: Run, session: WebSocketSession, connection: HttpConnection) -> None:
         """Read what comes, until the session is over."""
@@ -127,13 +127,12 @@ class WebSocket(Scenario):
         return "in the middle of a message" if session.in_message else None
 
     def judge(self, end: Exit) -> Finding:
-        load = self.counter.result()
         if self._code == CUT:
-            return Finding(self.name, "failed", "cut without a close frame (1006)", load)
+            return Finding(self.name, "failed", "cut without a close frame (1006)", self.load)
         if isinstance(self._outcome, Wrong):
             text = self._outcome.seen or self._outcome.kind
-            return Finding(self.name, "failed", text, load, self._seconds)
-        return Finding(self.name, "passed", f"closed with {self._code}", load, self._seconds)
+            return Finding(self.name, "failed", text, self.load, self._seconds)
+        return Finding(self.name, "passed", f"closed with {self._code}", self.load, self._seconds)
 
 
 class WebSocketReplies(WebSocket):

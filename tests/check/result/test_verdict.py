@@ -55,7 +55,11 @@ def test_a_trial_without_a_fault_is_clean_though_connections_were_refused() -> N
     verdict = judge([trial()])
     assert verdict.clean
     assert verdict.lost_total == 0
-    assert (verdict.served_before, verdict.served_after, verdict.refused) == (10, 5, 3)
+    assert (verdict.load.before.served, verdict.load.after.served, verdict.load.refused) == (
+        10,
+        5,
+        3,
+    )
     assert verdict.slow == "200 complete"
     assert verdict.stream == "not run"
 
@@ -95,7 +99,7 @@ def test_the_exit_code_alone_is_no_fault(code: int) -> None:
 def test_what_was_rejected_on_purpose_or_can_be_sent_again_is_no_fault(harmless: Counts) -> None:
     verdict = judge([trial(after=harmless)])
     assert verdict.clean
-    assert verdict.sent == 14
+    assert verdict.total.sent == 14
 
 
 def test_losses_on_all_sides_of_the_signal_add_up() -> None:
@@ -109,14 +113,14 @@ def test_losses_on_all_sides_of_the_signal_add_up() -> None:
         ]
     )
     assert verdict.total.lost == {"cut body": 3, "empty reply": 3, "timeout": 1}
-    assert (verdict.lost_on_reuse, verdict.lost_total) == (2, 7)
-    assert verdict.sent == 8
+    assert (verdict.total.lost_on_reuse, verdict.lost_total) == (2, 7)
+    assert verdict.total.sent == 8
 
 
 def test_several_trials_give_sums_the_longest_exit_and_the_first_bad_code() -> None:
     verdict = judge([trial(), trial(CUT, exit_code=-9, seconds=4.0), trial()])
     assert verdict.trials == 3
-    assert verdict.served_before == 30
+    assert verdict.load.before.served == 30
     assert verdict.seconds_to_exit == 4.0
     assert verdict.exit_code == -9
     assert verdict.slow == "2 x 200 complete, 1 x lost: cut body"

@@ -89,7 +89,7 @@ def test_a_program_drains_under_load(tmp_path: Path, program: Program) -> None:
     verdict = stop_under_load(program, server)
     assert verdict.clean, (verdict.as_dict(), server.log)
     assert {finding.result for finding in verdict.findings} <= {"passed", "not run"}
-    assert verdict.served_before > 10
+    assert verdict.load.before.served > 10
     assert verdict.slow == "200 complete"
     assert verdict.exit_code == 0
     assert server.count("clean after") == 1

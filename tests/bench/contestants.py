@@ -33,9 +33,14 @@ class Entrant:
     """The reason not to run it; empty if it runs."""
 
 
+def python_entrants() -> list[Entrant]:
+    """All that are written in Python: nothing has to be built for one of them."""
+    return [*_uvicorn(), *_python_servers()]
+
+
 def entrants(directory: Path) -> list[Entrant]:
     """All of them; what has to be built for one is built in `directory`."""
-    return [*_uvicorn(), *_python_servers(), *_node(directory), *_go(directory)]
+    return [*python_entrants(), *_node(directory), *_go(directory)]
 
 
 def _uvicorn() -> Iterator[Entrant]:

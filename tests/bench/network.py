@@ -38,6 +38,8 @@ STOPS: Final[tuple[Stop, ...]] = ("SIGTERM", "SIGINT", "drain, SIGTERM")
 SERVERS: Final[tuple[tuple[Program, int], ...]] = (("uvicorn", 1), ("run", 2))
 PLAIN: Final[tuple[tuple[Program, int], ...]] = (("plain uvicorn", 1), ("plain uvicorn", 2))
 PLAN: Final = TrafficPlan(keep_alive=100, fresh=300, think=0.15)
+INTERRUPTED: Final = 130
+"""The exit code after SIGINT or SIGTERM."""
 
 
 @dataclass(eq=False)
@@ -176,11 +178,15 @@ def stop_once(job: Job, network: Network, tally: Tally) -> None:
 
 
 def count(all_jobs: list[Job], tally: Tally, at_once: int) -> None:
-    """Stop one server after the other, in turns, until each job is done."""
+    """Stop one server after the other, in turns, until each job is done.
+
+    An interrupt waits for the stops that are under way: they end their servers.
+    """
     waiting: queue.SimpleQueue[tuple[Job, Network]] = queue.SimpleQueue()
+    interrupted = threading.Event()
 
     def work() -> None:
-        while True:
+        while not interrupted.is_set():
             try:
                 job, made = waiting.get_nowait()
             except queue.Empty:
@@ -196,8 +202,12 @@ def count(all_jobs: list[Job], tally: Tally, at_once: int) -> None:
             if not job.is_done:
                 waiting.put((job, stack.enter_context(make_network(job.delay))))
         with ThreadPoolExecutor(at_once) as pool:
-            for each in [pool.submit(work) for _ in range(at_once)]:
-                each.result()
+            try:
+                for each in [pool.submit(work) for _ in range(at_once)]:
+                    each.result()
+            except BaseException:
+                interrupted.set()
+                raise
 
 
 def main() -> int:
@@ -211,7 +221,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         tally = Tally(options.tally or Path(directory) / "tally")
         tally.read_into(all_jobs)
-        count(all_jobs, tally, options.at_once)
+        try:
+            count(all_jobs, tally, options.at_once)
+        except KeyboardInterrupt:
+            say("interrupted: the networks are gone")
+            return INTERRUPTED
         tally.finish()
     for job in all_jobs:
         say(str(job))

@@ -62,7 +62,7 @@ class Line:
 
 
 async def compare(
-    chosen: list[Entrant], rounds: int, console: Console, settings: Settings = SETTINGS
+    chosen: list[Entrant], rounds: int, console: Console, settings: Settings
 ) -> list[Line]:
     """Run each in turn, `rounds` times; one that cannot be run takes no further part."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -133,7 +133,7 @@ def _row(line: Line) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def circumstances(lines: list[Line], rounds: int, settings: Settings = SETTINGS) -> str:
+def circumstances(lines: list[Line], rounds: int, settings: Settings) -> str:
     """The subject of the measurement, when and where, and under which load."""
     versions = dict.fromkeys(
         version for line in lines for version in line.entrant.version.split(", ") if version
@@ -155,7 +155,7 @@ def report(lines: list[Line], rounds: int, rate: tuple[int, float]) -> str:
     """All that stands between the markers."""
     return "\n\n".join(
         [
-            circumstances(lines, rounds),
+            circumstances(lines, rounds, SETTINGS),
             table(lines),
             f"The load by itself puts {rate[0]:,} requests per second on a server that writes a "
             f"fixed answer: 200 keep-alive clients without a pause, {rate[1]:g} s, client and "
@@ -181,7 +181,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="graceful-asgi-") as directory:
         chosen = [each for each in entrants(Path(directory)) if options.only in each.name]
         rate = anyio.run(capacity, console)
-        lines = anyio.run(compare, chosen, options.rounds, console)
+        lines = anyio.run(compare, chosen, options.rounds, console, SETTINGS)
     text = report(lines, options.rounds, rate)
     console.print(text, markup=False, soft_wrap=True)
     if not options.only:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -77,11 +78,12 @@ class Network:
 
     @contextlib.contextmanager
     def up(self) -> Iterator[Network]:
-        """Set the network up for the length of a block."""
+        """Set the network up for the length of a block. SIGTERM ends the block, as SIGINT does."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_interrupted_by_sigterm())
             for name in (self._client, self._server):
+                stack.callback(_delete, name)  # first: an interrupt may come in between
                 _ip("netns", "add", name)
-                stack.callback(_ip, "netns", "del", name)
                 _ip("-n", name, "link", "set", "lo", "up")
             stack.enter_context(self._relay())
             for name, number in ((self._client, 1), (self._server, 2)):
@@ -151,8 +153,33 @@ def _refused() -> str | None:
     return None
 
 
+def _delete(namespace: str) -> None:
+    if os.path.exists(f"/var/run/netns/{namespace}"):
+        _ip("netns", "del", namespace)
+
+
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Make SIGTERM raise KeyboardInterrupt. By default it would leave the namespaces behind.
+
+    pytest goes on after a SystemExit. A handler of the program, or of a network further out, stays.
+    """
+    is_ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if not is_ours:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

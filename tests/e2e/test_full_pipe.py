@@ -74,7 +74,7 @@ def test_a_log_that_nobody_reads_delays_no_step_of_a_stop(
     with Server(redirected, tmp_path, port=port, ready_path="/", periods=PERIODS) as server:
         count = 2 if "2" in program else 1
         wait_until(lambda: pipe.read().count("startup complete") == count, "the server")
-        slow = beside.submit(get, port, "/slow?s=2")
+        slow = beside.submit(get, port, "/slow?s=1.5")
         wait_until(lambda: "slow began" in pipe.read(), "the request")
         pipe.fill()
         server.signal(signal.SIGTERM)
@@ -94,7 +94,9 @@ def test_a_stuck_worker_is_killed_at_its_deadline_by_a_parent_whose_log_is_stuck
     command = [sys.executable, "-m", *RUN, "--workers", "2", "--port", str(port)]
     redirected = ["sh", "-c", 'exec "$@" >pipe 2>&1', "sh", *command, "--no-access-log"]
     with (
-        Server(redirected, tmp_path, port=port, ready_path="/", periods=PERIODS) as server,
+        Server(
+            redirected, tmp_path, port=port, ready_path="/", periods={**PERIODS, "grace": 1.0}
+        ) as server,
         Client(port) as client,
     ):
         wait_until(lambda: pipe.read().count("startup complete") == 2, "the server")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,7 @@ def test_the_connection_of_a_stream_that_is_closed_ends_with_it(tmp_path: Path, 
                 pass
             assert client.ends()
             assert "]: draining (" not in server.log
+        server.signal(signal.SIGINT)  # the rest of the lame duck shows nothing
         assert server.wait() == 0
 
 

@@ -153,12 +153,12 @@ def test_a_websocket_that_has_sent_its_close_and_reads_nothing_does_not_abort_th
     """uvicorn's shutdown of that connection raises, and with it the shutdown of the server:
     everything else in flight is cut, and the lifespan gets no shutdown."""
     with (
-        uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=4) as server,
+        uvicorn(tmp_path, "--ws", ws, lame_duck=0.3, grace=3) as server,
         raw_websocket(server, "/ws/flood", receive_buffer=4096) as half_closed,
     ):
         half_closed.send(close_frame(1000))
         wait_until(lambda: unread_by_server(half_closed) == 0, "the server has read the close")
-        slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
+        slow = beside.submit(get, server.port, "/slow?s=1&name=old")
         server.wait_for("slow began old")
         server.terminate()
         answer = slow.result()

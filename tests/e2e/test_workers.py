@@ -216,12 +216,12 @@ def test_a_worker_that_holds_the_gil_is_killed_and_the_others_finish(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
     """Its event loop stands still, and so do its threads."""
-    with run(tmp_path, lame_duck=0.3, grace=3.0) as server:
+    with run(tmp_path, lame_duck=0.3, grace=2.0) as server:
         wait_until_up(server)
         cut = beside.submit(ask_for_the_gil, server)
         server.wait_for("gil held")
         # The kernel may give a connection to the worker that never looks; ask until one is served.
-        slow = [beside.submit(get, server.port, "/slow?s=2&name=x") for _ in range(4)]
+        slow = [beside.submit(get, server.port, "/slow?s=1&name=x") for _ in range(4)]
         server.wait_for("slow began", count=4)
         server.signal(signal.SIGTERM)
         assert [answer.result().status for answer in slow] == [200] * 4
@@ -236,12 +236,12 @@ def test_a_worker_that_does_not_run_at_all_is_killed_and_the_others_finish(
 ) -> None:
     """Neither its signal handler nor its watchdog ever runs: SIGKILL is the one answer."""
     args = ("--timeout-worker-healthcheck", "3")
-    with run(tmp_path, *args, lame_duck=0.3, grace=3.0) as server:
+    with run(tmp_path, *args, lame_duck=0.3, grace=2.0) as server:
         wait_until_up(server)
         stopped = int(min(pids_that_serve(server)))
         os.kill(stopped, signal.SIGSTOP)
         spent = cpu_seconds(server.pid)
-        slow = beside.submit(get, server.port, "/slow?s=2")
+        slow = beside.submit(get, server.port, "/slow?s=1")
         server.wait_for("slow began")
         server.signal(signal.SIGTERM)
         assert slow.result().status == 200

@@ -31,7 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """HttpAnswer, and end the connection: HTTP/1.0."""
         if self.path == "/slow":
-            time.sleep(1.5)
+            time.sleep(1)
         self.send_response(200 if self.headers["Host"] in self.hosts else 403)
         self.send_header("Content-Length", "2")
         self.end_headers()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from support.client import get
+from support.polling import eventually
 from support.ports import free_port
 from support.server import Server
 from support.traffic import Counted, Traffic, TrafficPlan
@@ -68,9 +69,9 @@ def served(directory: Path, loop: str) -> Server:
     )
 
 
-async def stop_in_traffic(server: Server, *, after: float) -> Counted:
+async def stop_in_traffic(server: Server) -> Counted:
     async with Traffic(PLAN, server.port).flowing() as traffic:
-        await anyio.sleep(after)
+        await eventually(lambda: traffic.counted.answered > 20, "answers")
         traffic.mark()
         server.signal(signal.SIGTERM)
         await server.wait_exit()
@@ -84,7 +85,7 @@ def test_a_worker_that_is_starting_costs_no_request(tmp_path: Path, moment: str,
         (tmp_path / moment).touch()
         os.kill(int(get(server.port, "/pid").body), signal.SIGKILL)
         server.wait_for(f"is slow at {moment}")
-        counted = anyio.run(lambda: stop_in_traffic(server, after=0.3))
+        counted = anyio.run(stop_in_traffic, server)
     assert counted.lost == {}, counted
     assert counted.failed == {}
     assert counted.answered > 20
@@ -115,6 +116,6 @@ async def block_one_and_stop(server: Server) -> Counted:
         env=server.env,
     )
     await anyio.to_thread.run_sync(server.wait_for, "block began")
-    counted = await stop_in_traffic(server, after=0.3)
+    counted = await stop_in_traffic(server)
     assert await blocked.wait() == 0, "its own is answered, too"
     return counted

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from support.client import Client, get, is_refused
-from support.polling import wait_until
+from support.polling import eventually, wait_until
 from support.ports import free_port
 from support.server import ROOM, Server, uvicorn
 
@@ -133,7 +133,7 @@ def test_no_request_is_lost_while_workers_are_replaced(
 
         async def replace_and_stop() -> None:
             await logged(server, {"startup complete": 2})
-            await anyio.sleep(0.5)
+            await eventually(lambda: load.statistics().sent > 100, "requests")
             load.mark_signalled()
             for turn in (1, 2):
                 server.signal(signal.SIGHUP)

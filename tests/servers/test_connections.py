@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import select
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +219,8 @@ async def test_unread_bytes_keep_an_idle_connection_open(
         (connection,) = server.server_state.connections
         connection.transport.pause_reading()
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.sleep(0.05)
+        sock = connection.transport.get_extra_info("socket")
+        await eventually(lambda: select.select([sock], [], [], 0)[0], "it is in the kernel")
         patience["idle"] = NONE
         swept = connections_of(server)
         for _ in range(5):

@@ -17,6 +17,7 @@ from check.client.adversary import (
     OK_UNTIL_EOF,
     Adversary,
     Request,
+    always,
     first,
     status,
 )
@@ -56,11 +57,7 @@ async def test_a_fresh_client_uses_a_connection_for_one_request() -> None:
 
 
 async def test_an_answer_in_our_buffers_when_the_server_has_gone_is_not_lost() -> None:
-    async def answer_last(request: Request) -> bool:
-        request.end(OK)
-        return True
-
-    adversary = Adversary(answer_last, enough=1)
+    adversary = Adversary(always(lambda request: request.end(OK)), enough=1)
     result = await measure(adversary, plan(fresh=1))
     assert result.before.lost == {}
 
@@ -68,12 +65,7 @@ async def test_an_answer_in_our_buffers_when_the_server_has_gone_is_not_lost() -
 @pytest.mark.parametrize("answer", [OK_AND_CLOSE, OK_HTTP_10])
 async def test_connection_close_is_honoured_by_a_new_connection(answer: bytes) -> None:
     """The server does not close: a client that went on would be answered, and be seen."""
-
-    async def respond(request: Request) -> bool:
-        request.answer(answer)
-        return True
-
-    adversary = Adversary(respond, enough=50)
+    adversary = Adversary(always(lambda request: request.answer(answer)), enough=50)
     result = await measure(adversary, plan(keep_alive=3))
     assert adversary.most_on_a_connection == 1
     assert adversary.connections >= adversary.requests >= 50
@@ -82,23 +74,15 @@ async def test_connection_close_is_honoured_by_a_new_connection(answer: bytes) -
 
 async def test_a_connection_found_closed_before_reuse_costs_no_request() -> None:
     """The end of the stream arrives together with the answer, so no reuse may ever be tried."""
-
-    async def respond(request: Request) -> bool:
-        request.end(OK)
-        return True
-
-    adversary = Adversary(respond, enough=50)
+    adversary = Adversary(always(lambda request: request.end(OK)), enough=50)
     result = await measure(adversary, plan(keep_alive=3))
     assert adversary.most_on_a_connection == 1
     assert result.before.lost == {}
 
 
 async def test_a_body_that_ends_with_the_connection_is_complete() -> None:
-    async def respond(request: Request) -> bool:
-        request.end(OK_UNTIL_EOF)
-        return True
-
-    result = await measure(Adversary(respond, enough=20), plan(keep_alive=2, fresh=2))
+    adversary = Adversary(always(lambda request: request.end(OK_UNTIL_EOF)), enough=20)
+    result = await measure(adversary, plan(keep_alive=2, fresh=2))
     assert result.before.lost == {}
 
 

@@ -71,7 +71,7 @@ async def test_a_stop_is_not_called_off(tmp_path: Path) -> None:
         assert reply["process"]["phase"] == "lame duck"
 
 
-async def test_who_waits_hears_when_it_is_drained_with_the_loop_blocked(tmp_path: Path) -> None:
+async def test_a_waiting_peer_gets_the_outcome_with_the_loop_blocked(tmp_path: Path) -> None:
     with control(tmp_path / "c", QUICK) as opened:
         replies = opened.say(WAIT)  # which blocks it
     assert replies[0]["reply"] == "drain"
@@ -79,7 +79,7 @@ async def test_who_waits_hears_when_it_is_drained_with_the_loop_blocked(tmp_path
     assert replies[-1]["process"]["drained"]
 
 
-async def test_who_waits_hears_of_the_progress_and_of_work_that_ends(tmp_path: Path) -> None:
+async def test_a_waiting_peer_gets_the_progress_and_the_work_that_ends(tmp_path: Path) -> None:
     with control(tmp_path / "c", QUICK) as opened:
         work = TrackedWork(opened.drainer.in_flight, "export")
         work.__enter__()
@@ -103,7 +103,7 @@ async def test_work_that_outlasts_the_grace_period_is_forced_and_nothing_is_canc
         assert len(opened.drainer.in_flight) == 1
 
 
-async def test_who_waits_hears_at_once_that_the_drain_was_called_off(
+async def test_a_waiting_peer_learns_at_once_that_the_drain_was_called_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graceful_asgi._control.handler.PROGRESS_PERIOD", 600)
@@ -119,7 +119,7 @@ async def test_who_waits_hears_at_once_that_the_drain_was_called_off(
 
 
 @pytest.mark.parametrize("outcome", ["clean", "forced"])
-async def test_who_waits_hears_how_it_came_out_before_the_server_has_gone(
+async def test_a_waiting_peer_gets_the_outcome_before_the_server_has_gone(
     tmp_path: Path, outcome: str
 ) -> None:
     with (

@@ -129,7 +129,7 @@ def test_an_event_stream_that_nobody_reconnects_to_is_never_completed(tmp_path: 
     assert "Traceback" not in server.log
 
 
-def test_an_app_without_a_framework_hears_of_the_end_by_an_oserror(tmp_path: Path) -> None:
+def test_an_app_without_a_framework_learns_of_the_end_by_an_oserror(tmp_path: Path) -> None:
     with uvicorn(tmp_path, lame_duck=0.5, grace=20) as server:
         drained(server, 5, "/events/raw/")
         assert server.wait(8) == 0

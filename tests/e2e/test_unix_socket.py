@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 from support.client import Client, CutError, get
 from support.polling import wait_until
 from support.server import Server, uvicorn
+from support.threads import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,31 +53,22 @@ def test_the_next_server_keeps_the_path_that_it_has_taken_over(
 def asking(path: Path) -> Iterator[Counter[str]]:
     """Ask without a pause, on a connection for each request; count what comes of it."""
     seen: Counter[str] = Counter()
-    over = threading.Event()
 
-    def ask() -> None:
-        while not over.is_set():
-            try:
-                with Client(str(path)) as client:
-                    client.request("/")
-                    try:
-                        seen[str(client.response().status)] += 1
-                    except CutError as error:
-                        seen[f"lost: {error}"] += 1
-            except BrokenPipeError:
-                seen["lost: before it was written"] += 1
-            except (ConnectionRefusedError, FileNotFoundError):
-                seen["refused"] += 1
+    def ask(over: object) -> None:
+        try:
+            with Client(str(path)) as client:
+                client.request("/")
+                try:
+                    seen[str(client.response().status)] += 1
+                except CutError as error:
+                    seen[f"lost: {error}"] += 1
+        except BrokenPipeError:
+            seen["lost: before it was written"] += 1
+        except (ConnectionRefusedError, FileNotFoundError):
+            seen["refused"] += 1
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    try:
+    with repeated(ask, threads=6):
         yield seen
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(20)
 
 
 def has_seen(seen: Counter[str], count: int) -> bool:

@@ -66,7 +66,7 @@ def test_gunicorn_drains_its_worker(tmp_path: Path, beside: ThreadPoolExecutor) 
         assert "was sent SIG" not in server.log
 
 
-def test_gunicorn_hears_the_heart_of_a_worker_that_drains_for_longer_than_its_timeout(
+def test_gunicorn_gets_the_heartbeat_of_a_worker_that_drains_for_longer_than_its_timeout(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
     """uvicorn's own stops with the main loop: a worker at its max_requests is then killed."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from support.client import Client, CutError, Response, get
 from support.polling import wait_until
 from support.ports import free_port
 from support.server import uvicorn
+from support.threads import repeated
 
 from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.load import Load
@@ -25,6 +25,7 @@ from graceful_asgi._check.load import Load
 from .proxies import PROXIES
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
@@ -50,31 +51,22 @@ def served_by(directory: Path, port: int) -> Server:
 def posting(port: int) -> Iterator[Counter[object]]:
     """Post without a pause, on kept-alive connections; count what comes of it."""
     seen: Counter[object] = Counter()
-    over = threading.Event()
 
-    def post() -> None:
-        while not over.is_set():
-            with Client(port) as client, contextlib.suppress(StopIteration):
-                while not over.is_set():
-                    client.request("/echo", method="POST", body=b"four")
-                    try:
-                        answer = client.response()
-                    except CutError as error:
-                        seen[repr(error)] += 1
-                        break
-                    seen[answer.status, answer.body] += 1
-                    if answer.closes:
-                        break
+    def post(over: threading.Event) -> None:
+        with Client(port) as client, contextlib.suppress(StopIteration):
+            while not over.is_set():
+                client.request("/echo", method="POST", body=b"four")
+                try:
+                    answer = client.response()
+                except CutError as error:
+                    seen[repr(error)] += 1
+                    break
+                seen[answer.status, answer.body] += 1
+                if answer.closes:
+                    break
 
-    threads = [threading.Thread(target=post) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
+    with repeated(post, threads=4):
         yield seen
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(20)
 
 
 @pytest.mark.parametrize("proxied_by", PROXIES)

@@ -132,6 +132,16 @@ async def _read_head(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
+def always(answer: Callable[[Request], None]) -> Callable[[Request], Awaitable[bool]]:
+    """Answer each request in this way."""
+
+    async def respond(request: Request) -> bool:
+        answer(request)
+        return True
+
+    return respond
+
+
 def first(
     count: int,
     misbehave: Callable[[Request], None],

@@ -8,7 +8,16 @@ import pytest
 from support.polling import eventually
 from support.ports import free_port
 
-from check.client.adversary import OK, OK_AND_CLOSE, OK_CHUNKED, Adversary, Request, first, reset
+from check.client.adversary import (
+    OK,
+    OK_AND_CLOSE,
+    OK_CHUNKED,
+    Adversary,
+    Request,
+    always,
+    first,
+    reset,
+)
 from graceful_asgi._check.client.answer import HttpAnswer
 from graceful_asgi._check.client.http1 import connect
 from graceful_asgi._check.client.request import Request as ToSend
@@ -35,11 +44,7 @@ GET = ToSend.make("GET", "/", authority="server")
 
 
 async def exchange_once(answer: bytes) -> HttpAnswer | Lost:
-    async def respond(request: Request) -> bool:
-        request.answer(answer)
-        return True
-
-    async with Adversary(respond).serving() as adversary:
+    async with Adversary(always(lambda request: request.answer(answer))).serving() as adversary:
         connection = await connect("127.0.0.1", adversary.port, within=5.0)
         try:
             assert connection.send(GET) is None
@@ -68,11 +73,7 @@ async def test_a_switch_of_protocols_nobody_asked_for_is_a_bad_reply() -> None:
 
 
 async def test_a_connection_is_stale_once_the_peer_has_ended_it() -> None:
-    async def respond(request: Request) -> bool:
-        request.end(OK)
-        return True
-
-    async with Adversary(respond).serving() as adversary:
+    async with Adversary(always(lambda request: request.end(OK))).serving() as adversary:
         connection = await connect("127.0.0.1", adversary.port, within=5.0)
         assert not connection.is_stale()
         connection.send(GET)

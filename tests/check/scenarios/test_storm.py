@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.polling import eventually
 
-from check.client.adversary import OK, Adversary, Request, first
+from check.client.adversary import OK, Adversary, Request, always, first
 from check.client.loading import plan
 from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.finding import Exit, Finding
@@ -88,11 +88,7 @@ async def test_a_connection_that_is_closed_before_the_client_writes_costs_no_req
         async def think(self) -> None:
             await eventually(lambda: bool(closed))
 
-    async def respond(request: Request) -> bool:
-        request.answer(OK)
-        return True
-
-    adversary = ClosesTheFirst(respond, enough=5)
+    adversary = ClosesTheFirst(always(lambda request: request.answer(OK)), enough=5)
     finding, result = await storm_on(adversary, WaitsForTheClose(plan(fresh=1)))
     assert finding.result == "passed"
     assert closed

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .log_writer import Escaped, Writer, escaped, note_failure, plain, traceback_of
 from .phase import Phase, PhaseChange
-from .text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .policy import DrainPolicy
-    from .report import DrainOutcome, DrainReport, DrainStatistics, StuckReport, StuckWork
+    from .report import DrainOutcome, DrainReport, DrainStatistics, Moment, StuckWork
 
 logger: Final = logging.getLogger("graceful_asgi")
 
@@ -197,20 +196,16 @@ def all_stuck(works: Sequence[StuckWork]) -> None:
         _drain(logging.WARNING, "stuck: %d more", more, event="stuck_more", more=more)
 
 
-def stuck_report(report: StuckReport) -> None:
+def stuck_report(
+    moment: Moment, head: str, lines: Iterable[str], figures: Mapping[str, Any]
+) -> None:
     """Log in one record everything that keeps a drain from its end."""
-    after = f"{report.elapsed:.1f} s after {printable(report.reason)}"
-    if report.moment == "hard deadline":
-        level, event = logging.ERROR, "hard_deadline"
-        head = f"hard deadline: {after} the process ends now"
-    elif report.moment == "interrupt":
-        level, event = logging.ERROR, "interrupted"
-        head = f"interrupted again: {after} the process ends now, before its hard deadline"
-    else:
-        level, event = logging.WARNING, "stuck_report"
-        head = f"{report.time_left:.1f} s until work is cancelled ({printable(report.reason)})"
-    head += f", {report.in_flight} still in flight"
-    _drain_lines(level, head, report.lines(), event=event, **report.figures())
+    level, event = {
+        "grace period": (logging.WARNING, "stuck_report"),
+        "hard deadline": (logging.ERROR, "hard_deadline"),
+        "interrupt": (logging.ERROR, "interrupted"),
+    }[moment]
+    _drain_lines(level, head, lines, event=event, **figures)
 
 
 def lingering(waits_for: str, stacks: Iterable[str], *, seconds: float, left: float) -> None:

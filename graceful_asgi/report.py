@@ -1,14 +1,14 @@
-"""Results and states of a drain: `DrainReport`, `DrainStatistics`, `StuckReport`. Only data."""
+"""Results and states of a drain: `DrainReport`, `DrainStatistics`, `StuckWork`. Only data."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from .text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from .phase import Phase
 
@@ -143,86 +143,3 @@ class DrainStatistics:
     did not answer in full because it raised."""
     total_server_errors: int = 0
     """The same in all drains; it never decreases."""
-
-
-class ThreadStack(NamedTuple):
-    """A thread, and the lines that it was running."""
-
-    name: str
-    lines: tuple[str, ...]
-    """From the outermost call to the innermost, the app's with their source."""
-
-
-class BlockedLoop(NamedTuple):
-    """An event loop that is blocked."""
-
-    seconds: float
-    at_least: bool
-    """True if the loop was blocked already when it was first checked."""
-    where: str
-
-    def __str__(self) -> str:
-        more = "at least " if self.at_least else ""
-        where = printable(self.where)
-        return f"event loop blocked for {more}{self.seconds:.1f} s at {where}"
-
-
-class StuckReport(NamedTuple):
-    """The work, threads and event loop that keep a drain from its end."""
-
-    moment: Moment
-    reason: str
-    """The trigger that began the drain."""
-    elapsed: float
-    """Seconds since then."""
-    time_left: float
-    """Seconds until the work is cancelled; 0 where the process ends."""
-    in_flight: int
-    works: tuple[StuckWork, ...]
-    """The app's startup or shutdown, if that runs; then the oldest of what is in flight."""
-    blocked: BlockedLoop | None
-    threads: tuple[ThreadStack, ...]
-
-    @property
-    def more(self) -> int:
-        """The number of pieces of work in flight that are not described."""
-        return self.in_flight - sum(work.kind != "lifespan" for work in self.works)
-
-    def figures(self) -> dict[str, Any]:
-        """Return the report in types that a JSON formatter can print."""
-        return {
-            "reason": self.reason,
-            "elapsed": self.elapsed,
-            "time_left": self.time_left,
-            "in_flight": self.in_flight,
-            "stuck": [asdict(work) for work in self.works],
-            "more": self.more,
-            "loop_blocked": None if self.blocked is None else self.blocked._asdict(),
-            "threads": [thread._asdict() for thread in self.threads],
-        }
-
-    def lines(self) -> Iterator[str]:
-        """Yield the report as lines for a terminal; `log.stuck_report` writes the first line."""
-        if self.blocked is not None:
-            yield f"  {self.blocked}"
-        for work in self.works:
-            yield f"  stuck: {work}"
-            yield from (f"    {name:<7} {value}" for name, value in _details(work))
-        if self.more:
-            yield f"  stuck: {self.more} more"
-        for thread in self.threads:
-            yield f"  {printable(thread.name)}"
-            yield from (f"    {printable(line)}" for line in thread.lines)
-
-
-def _details(work: StuckWork) -> Iterator[tuple[str, str]]:
-    """Yield the names and values that the line of *work* leaves out."""
-    begun = work.sent is not None and work.phase != "response not started"
-    sent = f"{work.sent:,} bytes of the body" if begun else ""
-    for name, value in (("route", work.route), ("client", work.client), ("sent", sent)):
-        if value:
-            yield name, printable(value)
-    if work.thread:
-        yield "thread", printable(work.thread)
-    for number, line in enumerate(work.chain):
-        yield "" if number else "waits", printable(line)

@@ -12,8 +12,10 @@ import pytest
 from support.records import event, extras
 
 from graceful_asgi import DrainPolicy, DrainReport, Phase, StuckWork, log
+from graceful_asgi._core.stuck_report import BlockedLoop, StuckReport
+from graceful_asgi._diagnostics.stacks import ThreadStack
 from graceful_asgi.phase import PhaseChange
-from graceful_asgi.report import BlockedLoop, DrainStatistics, Moment, StuckReport, ThreadStack
+from graceful_asgi.report import DrainStatistics, Moment
 
 LOGGER = "graceful_asgi"
 
@@ -304,12 +306,10 @@ def test_of_a_little_stuck_work_every_one_is_named(captured: pytest.LogCaptureFi
 def test_a_stuck_report_is_one_record_for_a_terminal_and_for_json(
     captured: pytest.LogCaptureFixture,
 ) -> None:
-    log.stuck_report(
-        stuck_report(
-            blocked=BlockedLoop(3.0, True, "app.py:4 in f"),
-            threads=(ThreadStack("worker", ("app.py:5 in g: sleep(1)",)),),
-        )
-    )
+    stuck_report(
+        blocked=BlockedLoop(3.0, True, "app.py:4 in f"),
+        threads=(ThreadStack("worker", ("app.py:5 in g: sleep(1)",)),),
+    ).write()
     record = only(captured)
     assert record.levelname == "ERROR"
     text = record.getMessage()
@@ -325,7 +325,7 @@ def test_a_stuck_report_is_one_record_for_a_terminal_and_for_json(
 def test_one_more_ctrl_c_is_not_called_the_hard_deadline(
     captured: pytest.LogCaptureFixture,
 ) -> None:
-    log.stuck_report(stuck_report("interrupt"))
+    stuck_report("interrupt").write()
     record = only(captured)
     assert "interrupted again: 9.0 s after SIGTERM the process ends now" in record.getMessage()
     assert extras(record)["event"] == "drain.interrupted"
@@ -367,7 +367,7 @@ def test_no_attribute_of_a_record_belongs_to_another_library(
     usual = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
     log.finished(report())
     log.supervision("started", "supervises %d workers", 2)
-    log.stuck_report(stuck_report())
+    stuck_report().write()
     for record in captured.records:
         ours = set(vars(record)) - usual
         assert ours
@@ -408,14 +408,12 @@ def test_no_text_from_outside_reaches_a_terminal_unescaped(
 def test_in_a_stuck_report_only_our_own_line_breaks_are_left(
     captured: pytest.LogCaptureFixture,
 ) -> None:
-    log.stuck_report(
-        stuck_report(
-            reason=EVIL,
-            works=(stuck(path=EVIL, where=EVIL),),
-            blocked=BlockedLoop(1.0, False, EVIL),
-            threads=(ThreadStack(EVIL, (EVIL,)),),
-        )
-    )
+    stuck_report(
+        reason=EVIL,
+        works=(stuck(path=EVIL, where=EVIL),),
+        blocked=BlockedLoop(1.0, False, EVIL),
+        threads=(ThreadStack(EVIL, (EVIL,)),),
+    ).write()
     lines = only(captured).getMessage().split("\n")
     assert len(lines) == 5
     assert all(map(str.isprintable, lines))

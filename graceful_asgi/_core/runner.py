@@ -56,7 +56,7 @@ class DrainRunner:
         self.in_flight = InFlight(clock or self._first_time)
         self.notifier = Notifier()
         self.close_schedule: CloseSchedule = CloseSchedule(self)
-        self.context = ServerContext()
+        self.context: ServerContext = ServerContext()
         self.peers: Peers | None = None
         self.adapter: ServerAdapter | None = None
         """The server, once it drains."""

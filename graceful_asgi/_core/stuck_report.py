@@ -1,6 +1,4 @@
-"""The stuck report: what is in flight as its deadline comes near, or has passed. It only looks.
-
-The text is in `StuckReport.lines` (`report.py`) and in `stuck_report` (`log.py`).
+"""The stuck report: what is in flight as its deadline comes near, or has passed, and its text.
 
 It is made in the event loop, or in the watchdog's thread where the loop is blocked.
 """
@@ -8,8 +6,10 @@ It is made in the event loop, or in the watchdog's thread where the loop is bloc
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .. import log
 from .._diagnostics.stacks import (
     compressed,
     innermost,
@@ -18,17 +18,111 @@ from .._diagnostics.stacks import (
     thread_stacks,
 )
 from .._diagnostics.trail import Trail, trail_of
-from ..report import BlockedLoop, StuckReport, StuckWork
+from ..report import StuckWork
+from ..text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from .._diagnostics.loop_monitor import LoopMonitor
+    from .._diagnostics.stacks import ThreadStack
     from ..report import Moment
     from .work import Work
 
 MOST: Final = 20
 """The pieces of work that the report describes, the oldest first. Nobody reads a thousand."""
+
+
+class BlockedLoop(NamedTuple):
+    """An event loop that is blocked."""
+
+    seconds: float
+    at_least: bool
+    """True if the loop was blocked already when it was first checked."""
+    where: str
+
+    def __str__(self) -> str:
+        more = "at least " if self.at_least else ""
+        where = printable(self.where)
+        return f"event loop blocked for {more}{self.seconds:.1f} s at {where}"
+
+
+class StuckReport(NamedTuple):
+    """The work, threads and event loop that keep a drain from its end."""
+
+    moment: Moment
+    reason: str
+    """The trigger that began the drain."""
+    elapsed: float
+    """Seconds since then."""
+    time_left: float
+    """Seconds until the work is cancelled; 0 where the process ends."""
+    in_flight: int
+    works: tuple[StuckWork, ...]
+    """The app's startup or shutdown, if that runs; then the oldest of what is in flight."""
+    blocked: BlockedLoop | None
+    threads: tuple[ThreadStack, ...]
+
+    @property
+    def head(self) -> str:
+        """The first line."""
+        after = f"{self.elapsed:.1f} s after {printable(self.reason)}"
+        match self.moment:
+            case "hard deadline":
+                head = f"hard deadline: {after} the process ends now"
+            case "interrupt":
+                head = f"interrupted again: {after} the process ends now, before its hard deadline"
+            case "grace period":
+                head = f"{self.time_left:.1f} s until work is cancelled ({printable(self.reason)})"
+        return f"{head}, {self.in_flight} still in flight"
+
+    @property
+    def more(self) -> int:
+        """The number of pieces of work in flight that are not described."""
+        return self.in_flight - sum(work.kind != "lifespan" for work in self.works)
+
+    def figures(self) -> dict[str, Any]:
+        """Return the report in types that a JSON formatter can print."""
+        return {
+            "reason": self.reason,
+            "elapsed": self.elapsed,
+            "time_left": self.time_left,
+            "in_flight": self.in_flight,
+            "stuck": [asdict(work) for work in self.works],
+            "more": self.more,
+            "loop_blocked": None if self.blocked is None else self.blocked._asdict(),
+            "threads": [thread._asdict() for thread in self.threads],
+        }
+
+    def write(self) -> None:
+        """Write the report to the log, in one record."""
+        log.stuck_report(self.moment, self.head, self.lines(), self.figures())
+
+    def lines(self) -> Iterator[str]:
+        """Yield the other lines."""
+        if self.blocked is not None:
+            yield f"  {self.blocked}"
+        for work in self.works:
+            yield f"  stuck: {work}"
+            yield from (f"    {name:<7} {value}" for name, value in _details(work))
+        if self.more:
+            yield f"  stuck: {self.more} more"
+        for thread in self.threads:
+            yield f"  {printable(thread.name)}"
+            yield from (f"    {printable(line)}" for line in thread.lines)
+
+
+def _details(work: StuckWork) -> Iterator[tuple[str, str]]:
+    """Yield the names and values that the line of *work* leaves out."""
+    begun = work.sent is not None and work.phase != "response not started"
+    sent = f"{work.sent:,} bytes of the body" if begun else ""
+    for name, value in (("route", work.route), ("client", work.client), ("sent", sent)):
+        if value:
+            yield name, printable(value)
+    if work.thread:
+        yield "thread", printable(work.thread)
+    for number, line in enumerate(work.chain):
+        yield "" if number else "waits", printable(line)
 
 
 def stuck_work(work: Work, now: float, *, closely: bool = True) -> StuckWork:

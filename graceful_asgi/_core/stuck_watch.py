@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from .. import log
 
 if TYPE_CHECKING:
-    from ..report import Moment, StuckReport
+    from ..report import Moment
+    from .stuck_report import StuckReport
     from .view import DrainView
 
 AHEAD: Final = 1.0
@@ -42,7 +43,7 @@ class StuckWatch:
         self._reported = number
         try:
             if self._runner.in_flight or self._loop_is_blocked():
-                log.stuck_report(self.look("grace period"))
+                self.look("grace period").write()
         except Exception:
             log.failed("the stuck report failed; the drain goes on")
 
@@ -59,7 +60,7 @@ class StuckWatch:
     def report_at_end(self, moment: Moment) -> None:
         """Log what is stuck as the process ends, whatever the loop does. For the watchdog."""
         self._runner.notifier.publish()
-        log.stuck_report(self.look(moment))
+        self.look(moment).write()
 
     def _loop_is_blocked(self) -> bool:
         monitor = self._runner.loop_monitor

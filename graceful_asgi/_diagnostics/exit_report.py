@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from ..report import ThreadStack
+    from .stacks import ThreadStack
 
 MOST = 20
 """The names of each kind in a report, at the most. Nobody reads a thousand."""

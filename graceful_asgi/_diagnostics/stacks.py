@@ -13,9 +13,7 @@ import linecache
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
-
-from ..report import ThreadStack
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -53,6 +51,14 @@ def stack_of(innermost: FrameType | None) -> list[FrameType]:
 
 
 # Threads
+
+
+class ThreadStack(NamedTuple):
+    """A thread, and the lines that it was running."""
+
+    name: str
+    lines: tuple[str, ...]
+    """From the outermost call to the innermost, the app's with their source."""
 
 
 def thread_frames(ident: int | None) -> list[FrameType]:

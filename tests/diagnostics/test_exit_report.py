@@ -12,7 +12,7 @@ import pytest
 from support.polling import PATIENCE, eventually
 
 from graceful_asgi._diagnostics.exit_report import ExitReport, look_at_exit
-from graceful_asgi.report import ThreadStack
+from graceful_asgi._diagnostics.stacks import ThreadStack
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from graceful_asgi._diagnostics.trail import trail_of
 from .waiting import Blocked, line_of, step, waits_in_a_library
 
 if TYPE_CHECKING:
-    from graceful_asgi.report import ThreadStack
+    from graceful_asgi._diagnostics.stacks import ThreadStack
 
 
 def test_every_other_thread_is_shown_with_the_lines_of_the_app_and_their_source(

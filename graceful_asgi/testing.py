@@ -1,4 +1,4 @@
-"""For the tests of your own service: a server that is started, told to stop, and looked at.
+"""Servers for the tests of your own service: started, told to stop, and looked at.
 
 `ServerProcess` is the whole server as a process of its own; it needs the extra
 ``graceful-asgi[check]``. `ThreadedServer` is an app on uvicorn in a thread of the test's process.

@@ -85,7 +85,7 @@ class BareThread:
         self.cannot_wait = cannot_wait
         self._life = _Life()
         self._pauses: list[bool] = []
-        """Has an entry while a pause is wanted. `list.pop` is one C call: of the thread that wants
+        """An entry while a pause is wanted. `list.pop` is one C call: of the thread that wants
         to end and the thread that wants it to go on, one wins."""
         self._has_to_resume = self._is_stuck = False
 
@@ -182,8 +182,8 @@ class _Forks:
         self._participants: set[ForkParticipant] = set()
         self._paused: list[ForkParticipant] = []
         self._turn = [True]
-        """Is empty while a thread forks. Another one that forks meanwhile leaves all as it is: its
-        process has two threads in any case."""
+        """A token; none while a thread forks. Another one that forks meanwhile leaves all as it is:
+        its process has two threads in any case."""
         self._forking = 0
         """The thread that forks; 0 where there is none."""
         self._is_registered = False

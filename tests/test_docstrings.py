@@ -19,6 +19,8 @@ TESTS = Path(__file__).parent
 RIDDLES = {"What", "Who", "Whom", "Whose", "Whether", "Which", "When", "Where", "How", "Why"}
 ORDERS_THAT_SAY_LITTLE = {"Be", "Have", "Let", "Say"}
 """A reader does not learn from these what the function does."""
+FRAGMENTS = {"After", "At", "By", "For", "From", "Has", "In", "Is", "It", "Not", "Of", "Those"}
+"""The sentences of attributes and classes name what is there first."""
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -38,12 +40,12 @@ def docstrings(source: str) -> Iterator[tuple[str, str]]:
                     yield ast.unparse(target), text
 
 
-def openers(source: str) -> dict[str, str]:
-    """Return the first line of each docstring that begins with one of these words, by its place."""
+def openers(source: str, words: set[str] = RIDDLES | ORDERS_THAT_SAY_LITTLE) -> dict[str, str]:
+    """Return the first line of each docstring that begins with one of *words*, by its place."""
     return {
         name: text.splitlines()[0]
         for name, text in docstrings(source)
-        if text.split()[0].strip(".,:") in RIDDLES | ORDERS_THAT_SAY_LITTLE
+        if text.split()[0].strip(".,:") in words
     }
 
 
@@ -53,6 +55,15 @@ def test_docstrings_begin_with_what_is_done(folder: Path) -> None:
         f"{path.relative_to(folder)}: {name}: {line}"
         for path in folder.rglob("*.py")
         for name, line in openers(path.read_text(encoding="utf-8")).items()
+    }
+    assert found == set()
+
+
+def test_docstrings_of_the_package_begin_with_whole_sentences() -> None:
+    found = {
+        f"{path.relative_to(PACKAGE)}: {name}: {line}"
+        for path in PACKAGE.rglob("*.py")
+        for name, line in openers(path.read_text(encoding="utf-8"), FRAGMENTS).items()
     }
     assert found == set()
 

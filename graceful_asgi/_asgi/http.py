@@ -42,9 +42,9 @@ class HTTPExchange(Exchange):
     before: bytes = b"\n\n"
     """The end of the body before the last message: after a whole event, if nothing was sent yet."""
     _answer: Answer | None = None
-    """Not None once the drain knows better than the messages do."""
+    """The state of the answer, once the drain knows it better than the messages show; else None."""
     _body: StreamedBody | None = None
-    """Not None once a drain has asked for it."""
+    """The framing of the body, once a drain has asked for it; else None."""
     _body_read: bool = False
 
     @property

@@ -24,7 +24,7 @@ OPTIONS: Final[Mapping[str, Option]] = {**POLICY_OPTIONS, **ENDPOINT_OPTIONS}
 """Every option that has a keyword, a variable and a flag, by name."""
 
 ALIKE: Final = 0.9
-"""From this similarity on (`difflib`) a name counts as misspelt: a letter or two differ."""
+"""The similarity (`difflib`) from which on a name counts as misspelt: a letter or two differ."""
 
 COMMAND_LINE_KEY: Final = "graceful_asgi.command_line"
 """The key in the lifespan's `scope["state"]` that holds the `CommandLine` until the app started."""

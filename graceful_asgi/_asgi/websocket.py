@@ -103,7 +103,7 @@ class WebSocketExchange(Exchange):
         self._mailbox: deque[Message] = deque()
         """Messages taken from the server that the handler has not been given."""
         self._reading: anyio.Event | None = None
-        """Not None while the drain takes messages that the server has read; set at the end."""
+        """Set when the drain has taken what the server had read; None before and after."""
         self._changed: anyio.Event | None = None
         """Set when the handler waits or has sent something; None until `close` waits for that."""
 

@@ -45,9 +45,9 @@ class Settings:
     """Go on until each server's stops could have lost so many requests."""
     signal: int = signal.SIGTERM
     signal_after: float = 3.0
-    """From the beginning of the load."""
+    """Seconds from the beginning of the load."""
     deadline: float = 30.0
-    """From the signal; the server is killed then."""
+    """Seconds from the signal until the server is killed."""
     start_period: float = 30.0
     """Seconds that the server may take until it answers."""
     skip: frozenset[str] = frozenset()
@@ -70,7 +70,7 @@ class Settings:
 
 
 class Progress(Protocol):
-    """Is told how a check goes on."""
+    """Shows how a check goes on."""
 
     def run(self, number: int, command: Command, what: str) -> AbstractContextManager[Watch]:
         """Show a run of `command` in round `number`; the block is the run."""

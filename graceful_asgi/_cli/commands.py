@@ -18,7 +18,7 @@ class Entry:
 
     module: str
     extra: str
-    """Of ``graceful-asgi[...]``: what installs all that the module imports."""
+    """The extra (``graceful-asgi[...]``) that installs all that the module imports."""
     summary: str
 
 

@@ -40,11 +40,11 @@ class ControlRequest:
 
     command: Command
     reason: str = "control socket"
-    """Of a drain: the cause that the log and the report name."""
+    """The cause of a drain that the log and the report name."""
     wait: bool = False
-    """Of a drain: True keeps the connection until its outcome is known."""
+    """True keeps the connection until the outcome of the drain is known."""
     resume_after: float | None = None
-    """Of a drain: seconds after which it may be undone if no stop has come."""
+    """Seconds after which the drain may be undone if no stop has come."""
 
 
 @dataclass(frozen=True, slots=True)

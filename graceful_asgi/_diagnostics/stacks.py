@@ -58,7 +58,7 @@ class ThreadStack(NamedTuple):
 
     name: str
     lines: tuple[str, ...]
-    """From the outermost call to the innermost, the app's with their source."""
+    """Its calls from the outermost to the innermost, the app's with their source."""
 
 
 def thread_frames(ident: int | None) -> list[FrameType]:

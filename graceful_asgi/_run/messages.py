@@ -31,11 +31,11 @@ class StopDeadlines:
     """Limits for a worker that stops, in seconds."""
 
     after_stop: float
-    """From SIGTERM to its own hard deadline."""
+    """Seconds from SIGTERM to its own hard deadline."""
     lame_duck: float
     """The part of `after_stop` that SIGINT skips."""
     after_cancel: float
-    """From the cancellation of its work in flight."""
+    """Seconds from the cancellation of its work in flight."""
 
     @classmethod
     def of(cls, policy: DrainPolicy) -> StopDeadlines:
@@ -52,7 +52,7 @@ class Serving:
     """The worker has started, and serves."""
 
     deadlines: StopDeadlines
-    """By the policy that the app has in the end; the parent only knows its own options."""
+    """The deadlines by the app's policy; the parent knows its own options only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Connections:
         self._server = server
         self._since: dict[Connection, tuple[object, float]] = {}
         self._in_use_since: dict[Connection, float] = {}
-        """For HTTP/2: when a sweep first found the connection."""
+        """The time of the sweep that first found an HTTP/2 connection."""
         self._told_to_go_away: set[Connection] = set()
         self._time = 0.0
         """Seconds that the sweeps have listened for, as `LONGEST_GAP` has it."""

@@ -30,7 +30,7 @@ class HttpAnswer(NamedTuple):
     encoding: bytes = b""
     """Its Content-Encoding, in lower case."""
     retry_after: bool = False
-    """It has a Retry-After."""
+    """True if it has a Retry-After."""
     location: bytes = b""
     """The target of a redirect."""
     body: bytes = b""

@@ -36,7 +36,7 @@ class Expectation:
     """Each body begins so, but for such words."""
     ends: bytes = b""
     length: int | None = None
-    """Of each body in bytes; None: it varies."""
+    """The bytes of each body; None if that varies."""
     may_be_empty: bool = False
     framed: bool = True
     """The framing of the answer says where the body ends."""

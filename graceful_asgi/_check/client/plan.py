@@ -27,7 +27,7 @@ class Endpoint:
     is_stream: bool = False
     """Answers in events, perhaps without an end."""
     is_slow: bool = False
-    """Is to take a second or more."""
+    """True if the answer has to take a second or more."""
 
     @property
     def text(self) -> str:
@@ -84,7 +84,7 @@ class LoadPlan:
     """Seconds of a round trip to the server, besides the server's own time."""
     connect_period: float = 3.0
     connect_retries: int = 4
-    """After the signal only; before it, the first connect that fails ends the load."""
+    """Retries after the signal only. Before it, the first connect that fails ends the load."""
     connect_retry_interval: float = 0.05
     right_statuses: frozenset[int] = frozenset()
     """Statuses that are right though they are no 2xx."""

@@ -32,7 +32,7 @@ WRONG_KINDS: Final = (
 """The faults that a complete answer may have; besides these, ``status NNN``."""
 
 Side: TypeAlias = Literal["before", "during", "after"]
-"""Of the signal. `during`: written before it and not answered when it was sent."""
+"""A side of the signal. `during`: written before it and not answered when it was sent."""
 SIDES: Final[tuple[Side, ...]] = get_args(Side)
 
 
@@ -81,7 +81,7 @@ class Unsent:
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """Not answered, and the server has said that it has not looked at it.
+    """An outcome without an answer: the server has said that it has not looked at the request.
 
     A request that was pipelined behind an answer with `Connection: close` (RFC 9112, 9.3.2 and
     9.6), or an HTTP/2 stream above the last one of a GOAWAY, or refused (RFC 9113, 8.7). The client
@@ -108,11 +108,11 @@ class Counts:
     wrong: dict[str, int] = field(default_factory=dict)
     """Complete answers that were not right, by kind; a kind that did not occur is absent."""
     lost: dict[LossKind, int] = field(default_factory=dict)
-    """By kind; a kind that did not occur is absent."""
+    """Requests without a complete answer, by kind; a kind that did not occur is absent."""
     lost_on_reuse: int = 0
     """The part of the lost ones whose connection had carried a request before."""
     retryable: int = 0
-    """Not answered, and safe to send again."""
+    """Requests that were not answered, and are safe to send again."""
     unsent: int = 0
     """Requests whose connection was dead at the write: not sent, so neither lost nor in `sent`."""
     slowest: float = field(default=0.0, compare=False)
@@ -175,7 +175,7 @@ class LoadResult:
     refused: int = 0
     """Requests never sent because no connection could be made. Only ever after the signal."""
     examples: dict[str, str] = field(default_factory=dict)
-    """Of each kind of wrong answer, the first that came, in words."""
+    """The first wrong answer of each kind, in words."""
 
     @property
     def total(self) -> Counts:

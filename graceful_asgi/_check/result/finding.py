@@ -32,9 +32,9 @@ class Exit:
     code: int
     """Negative: the signal that ended the process."""
     seconds: float
-    """From the signal to the exit; when it was late, to the end that was made of it."""
+    """Seconds from the signal to the exit; of a late server, to its kill."""
     late: bool
-    """It was still running when the deadline passed."""
+    """True if it still ran when the deadline passed."""
     left_running: int = 0
     """Processes of its group that still ran when the command itself had exited."""
     still_open: bool = False
@@ -57,7 +57,7 @@ class Finding:
     load: LoadResult = field(default_factory=LoadResult)
     """The scenario's own requests."""
     seconds: float | None = None
-    """From the signal to what `detail` tells."""
+    """Seconds from the signal to what `detail` tells."""
 
     @property
     def failed(self) -> bool:

@@ -29,9 +29,9 @@ _BANDS: Final = ("#eef2f6", "#dfe6ee")
 
 _TEXT: Final[dict[str, Any]] = {"size": 9, "color": _INK}
 _MARGIN: Final = 0.18
-"""Of the width: what the name of the last exit needs at the right."""
+"""The part of the width that the name of the last exit needs at the right."""
 _NARROW: Final = 0.14
-"""Of the width: a phase that is narrower has its name written upwards."""
+"""The part of the width below which the name of a phase is written upwards."""
 
 
 def draw(path: Path, targets: Sequence[Target], *, signal: str = "signal") -> None:

@@ -1,4 +1,4 @@
-"""From the raw facts of runs to a verdict. Pure: no I/O, no clock, nothing to configure."""
+"""Verdicts from the raw facts of runs. Pure: no I/O, no clock, nothing to configure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _RARE: Final = 0.05
 """A loss that has been missed with this probability may be there all the same."""
 _BUSY: Final = 0.85
-"""Of one core: a client that took more may have been what held up the load."""
+"""The share of a core from which on the clients may have held up the load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,9 @@ class ClientUse:
     """The share of the machine that the clients of one run took under load."""
 
     core: float = 0.0
-    """Of one core, 0 to 1: the clients run in one thread."""
+    """The share of one core, 0 to 1: the clients run in one thread."""
     machine: float = 0.0
-    """Of all cores of the machine."""
+    """The share of all cores of the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CONNECTIONS: Final = 3
 _STREAMS: Final = 4
-"""In flight on each connection. It is never idle, so it has to be told to leave."""
+"""Streams in flight on each connection. So it is never idle, and has to get a GOAWAY."""
 _FIRST_FRAME_PERIOD: Final = 1.0
 
 

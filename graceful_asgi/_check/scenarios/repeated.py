@@ -14,7 +14,7 @@ NAME: Final = "repeated signal"
 SENT_AGAIN_AFTER: Final = (0.15, 0.4, 0.8)
 """Seconds from the first one."""
 URGENT: Final = frozenset({signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)})
-"""Of these a second one asks for haste, and gets it by losing requests."""
+"""Signals that ask for haste the second time, and get it by losing requests."""
 
 
 def judge_repeated(load: LoadResult, end: Exit) -> Finding:

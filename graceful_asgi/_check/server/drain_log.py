@@ -26,7 +26,7 @@ _STUCK: Final = re.compile(
 )
 
 _PHASES: Final = (Phase.LAME_DUCK, Phase.DRAINING, Phase.CANCELLING, Phase.CLEANUP)
-"""Those that take time. A server that serves or has stopped is not in a phase of its drain."""
+"""The phases that take time. A server that serves or has stopped is not in a phase of its drain."""
 _PHASE: Final = re.compile(
     rf"drain \[\d+\]: (?P<phase>{'|'.join(phase.value for phase in _PHASES)}) \("
 )

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
+
+_held: Final[list[int]] = []
+"""The descriptors that hold the ports which this process was given, until it ends."""
 
 
 def free_port() -> int:
-    """Return a port that nobody else is given for the next minute, in this process or another.
+    """Return a port of 127.0.0.1 that nobody else is given while this process lives.
 
-    One that has only been looked up would be anybody's until the server has started. This one is
-    left in TIME_WAIT: the kernel hands it out to nobody who asks for any port, and a server that
-    asks for this one (with SO_REUSEADDR, as they all do) gets it.
+    A port that has only been looked up would be anybody's until the server has started, and again
+    while the server restarts: a client's own end takes any free one. This one is bound by a socket
+    that never listens. So the kernel hands it out to nobody who asks for any port, refuses connects
+    to it, and still gives it to a server that asks for this one with SO_REUSEADDR, as they all do:
+    on Linux two sockets with that option are in conflict only if one of them listens.
     """
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
-        port: int = listener.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            accepted, _ = listener.accept()
-            accepted.close()  # whoever closes first is left with TIME_WAIT
-            client.recv(1)
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        _held.append(holder.detach())
     return port
 
 

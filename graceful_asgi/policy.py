@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypedDict
 
 from .errors import PolicyError
 from .option import FLAG, PERIOD, Option, choice, option, options_of, or_none
@@ -44,6 +44,7 @@ class DrainPolicy:
         PolicyError: (a `ValueError`) a field is unknown or its value is not allowed.
     """
 
+    __signature__: ClassVar[inspect.Signature]
     lame_duck_period: float = field(
         default=5.0,
         metadata=option(
@@ -161,9 +162,8 @@ class DrainPolicy:
 
 
 _init = inspect.signature(DrainPolicy.__init__)
-# `help` and `inspect.signature` would show the signature of `__new__`, which names no field. Type
-# stubs know no such attribute.
-DrainPolicy.__signature__ = _init.replace(  # type: ignore[attr-defined]
+# `help` and `inspect.signature` would show the signature of `__new__`, which names no field.
+DrainPolicy.__signature__ = _init.replace(
     parameters=[each for each in _init.parameters.values() if each.name != "self"],
     return_annotation=inspect.Signature.empty,
 )

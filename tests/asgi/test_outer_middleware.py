@@ -57,14 +57,14 @@ TOKEN = "t" * 16
     ids=["path", "token"],
 )
 async def test_the_command_line_may_give_the_path_and_the_app_the_token(
-    given: dict[str, str], own: dict[str, str]
+    given: dict[str, str], own: dict[str, Any]
 ) -> None:
     drainer = Drainer(DrainPolicy(lame_duck_period=0))
     authorization = [(b"authorization", f"Bearer {TOKEN}".encode())]
 
     async def starts(scope: Any, receive: Receive, send: Send) -> None:
         # As Starlette does: the middleware is made in the lifespan, in a running loop.
-        app = GracefulMiddleware(with_lifespan(answer), drainer=drainer, **own)  # type: ignore[arg-type]
+        app = GracefulMiddleware(with_lifespan(answer), drainer=drainer, **own)
         made.append(app)
         await app(scope, receive, send)
 

@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import gc
 import json
+import math
 import os
 import platform
 import re
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from support.client import Client
+from support.polling import eventually
 from support.ports import free_port
 from support.server import Server
 
@@ -167,8 +169,7 @@ async def drain(kind: str, count: int, loop: str) -> Result:
             crowd, places = Crowd(server.port), asyncio.Semaphore(ARRIVING)
             clients = enumerate(kinds_of(kind, count))
             tasks = [asyncio.create_task(crowd.client(one, n, places)) for n, one in clients]
-            while crowd.served + len(crowd.ends) < count:  # noqa: ASYNC110  # a count
-                await asyncio.sleep(0.05)
+            await eventually(lambda: crowd.served + len(crowd.ends) >= count, within=math.inf)
             await asyncio.sleep(1)  # a request that hangs says nothing of its arrival
             await asyncio.to_thread(begin, server)
             memory = (resident(server.pid) - before) / count

@@ -17,6 +17,7 @@ import uvicorn
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
+from support.polling import eventually
 
 from .app import app, make_app, say
 
@@ -86,8 +87,7 @@ def displaced(port: int) -> None:
     async def main() -> None:
         server = uvicorn.Server(config(port))
         task = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110  # a flag of uvicorn's: nobody announces it
-            await asyncio.sleep(0.01)
+        await eventually(lambda: server.started)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop, server)
         say("handler displaced")
         await task

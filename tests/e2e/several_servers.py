@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from support.polling import eventually
 
 from .app import make_app, say
 
@@ -73,8 +74,7 @@ def started_later(*ports: int) -> None:
     async def main() -> None:
         servers = make_servers(*ports)
         first = asyncio.create_task(servers[0].serve())
-        while not servers[0].should_exit:  # noqa: ASYNC110  # a flag of uvicorn's
-            await asyncio.sleep(0.05)
+        await eventually(lambda: servers[0].should_exit, within=60)
         say("starts another")
         await asyncio.gather(first, servers[1].serve())
         say("program goes on")
@@ -92,8 +92,7 @@ def in_a_lifespan(*ports: int) -> None:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with around(app):
             task = asyncio.create_task(second.serve())
-            while not second.started:  # noqa: ASYNC110  # a flag of uvicorn's
-                await asyncio.sleep(0.01)
+            await eventually(lambda: second.started)
             yield
             second.should_exit = True
             await asyncio.gather(task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import re
 import shutil
@@ -18,7 +17,7 @@ from support.client import Client, get
 from support.docs import ROOT
 from support.polling import wait_until
 from support.server import MARGIN, Server, uvicorn
-from support.systemd import NotifySocket
+from support.systemd import NotifySocket, UnitFile
 
 from graceful_asgi import DrainPolicy
 
@@ -174,15 +173,8 @@ def units() -> list[str]:
     return re.findall(r"^```ini\n(.*?)^```$", page, re.M | re.S)
 
 
-def parsed(text: str) -> configparser.ConfigParser:
-    unit = configparser.ConfigParser(interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]  # to keep the case
-    unit.read_string(text)
-    return unit
-
-
 def test_the_units_of_the_documentation_give_the_drain_its_time() -> None:
-    services = [unit["Service"] for unit in map(parsed, units()) if "Service" in unit]
+    services = [unit["Service"] for unit in map(UnitFile, units()) if "Service" in unit]
     assert len(services) == 2
     for service in services:
         assert (service["Type"], service["KillMode"]) == ("notify", "mixed")

@@ -12,12 +12,12 @@ import os
 import shlex
 import subprocess
 import sys
-from configparser import RawConfigParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.docs import ROOT
 from support.need import need, need_program
+from support.systemd import UnitFile
 
 from graceful_asgi import DrainPolicy
 from graceful_asgi._asgi.options import OPTIONS
@@ -290,10 +290,7 @@ UNITS = ("shop.service", "shop-activated.service", "shop-activated.socket")
 
 def unit(name: str) -> dict[str, str]:
     """Return the settings of a unit's service."""
-    parser = RawConfigParser()
-    parser.optionxform = str  # type: ignore[assignment,method-assign]  # to keep the case
-    parser.read_string((MANIFESTS / name).read_text(encoding="utf-8"))
-    return dict(parser["Service"])
+    return dict(UnitFile((MANIFESTS / name).read_text(encoding="utf-8"))["Service"])
 
 
 def verified(directory: Path, replace: tuple[str, str] = ("", "")) -> str:

@@ -1,7 +1,8 @@
-"""systemd's end of the notification socket, for tests."""
+"""systemd's end of the notification socket, and its units, for tests."""
 
 from __future__ import annotations
 
+import configparser
 import socket
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,17 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+
+class UnitFile(configparser.RawConfigParser):
+    """The settings of a unit, with their names as they are written."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.read_string(text)
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
 
 
 class NotifySocket:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from ...phase import Phase
-from ...report import DrainReport, StuckWork
+from ...report import DrainReport, Kind, StuckWork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,7 @@ _REPORT: Final = re.compile(
     r"(?P<cancelled>\d+) cancelled, (?P<aborted>\d+) aborted, (?P<rejected>\d+) rejected"
     r"(?:; (?P<server_errors>\d+) of the completed)?"
 )
+_KINDS: Final[dict[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 _STUCK: Final = re.compile(
     r"drain \[\d+\]: stuck: (?P<kind>http|websocket|task|lifespan) (?:(?P<method>[A-Z]+) )?"
     r"(?P<path>.*?) ?for (?P<age>[\d.]+) s, (?P<phase>.*?)(?:, at (?P<where>.*))?$",
@@ -82,7 +83,7 @@ def read_report(log: str) -> DrainReport | None:
 def _stuck(log: str) -> Iterator[StuckWork]:
     for found in _STUCK.finditer(log):
         yield StuckWork(
-            kind=found["kind"],  # type: ignore[arg-type]  # one of them, says the pattern
+            kind=_KINDS[found["kind"]],
             method=found["method"] or "",
             path=found["path"],
             age=float(found["age"]),

@@ -9,13 +9,37 @@ GracefulError
 
 from __future__ import annotations
 
-from typing import Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from .text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _DISCONNECTS: Final = ("ClientDisconnect", "WebSocketDisconnect")
 """The error that Starlette raises in place of an `OSError` from `send`. Compared by name, so that
 Starlette is not imported."""
+
+
+@contextmanager
+def naming_extra(extra: str, who: str) -> Iterator[None]:
+    """Import in a block what *extra* installs.
+
+    Raises:
+        ModuleNotFoundError: (an `ImportError`) a module is missing; the message says that *who*
+            needs it, and how to install it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "graceful_asgi"):
+            raise
+        raise ModuleNotFoundError(
+            f"{who} needs {missing}, which is not installed: pip install 'graceful-asgi[{extra}]'",
+            name=error.name,
+        ) from error
 
 
 class GracefulError(Exception):

@@ -13,16 +13,18 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from prometheus_client import Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.multiprocess import mark_process_dead
-from prometheus_client.registry import Collector
-
 from . import log
 from ._core.drainer import runner_of
+from .errors import naming_extra
 from .event_loop import current_task, spawn
 from .phase import Phase
 from .report import Kind, Outcome
+
+with naming_extra("prometheus", "graceful_asgi.prometheus"):
+    from prometheus_client import Counter, Gauge
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.multiprocess import mark_process_dead
+    from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

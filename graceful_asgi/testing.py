@@ -201,11 +201,13 @@ class ServerProcess:
         """
         import anyio
 
-        from ._check.client.plan import LoadPlan
-        from ._check.result.verdict import judge
-        from ._check.scenarios import together
-        from ._check.trial import stop_under_load
-        from .errors import MisuseError
+        from .errors import MisuseError, naming_extra
+
+        with naming_extra("check", "stop_under_load()"):
+            from ._check.client.plan import LoadPlan
+            from ._check.result.verdict import judge
+            from ._check.scenarios import together
+            from ._check.trial import stop_under_load
 
         if not self.running:
             raise MisuseError("stop_under_load() needs a server that runs: call start() first")
@@ -255,10 +257,11 @@ class ThreadedServer:
 
     def start(self) -> None:
         """Start it, and return once it serves. Raises `CheckError` when it does not start."""
-        import uvicorn
-
         from ._check.errors import ServerStartError
-        from .errors import MisuseError
+        from .errors import MisuseError, naming_extra
+
+        with naming_extra("run", "ThreadedServer"):
+            import uvicorn
 
         if self._thread is not None:
             raise MisuseError("ThreadedServer.start() was called twice; make a new one")

@@ -52,6 +52,23 @@ class Scraped:
         self.drainer.finish()
 
 
+def test_a_missing_extra_is_named_with_what_installs_it() -> None:
+    ended = run_python(
+        """
+        import sys
+        sys.modules["prometheus_client"] = None
+        try:
+            import graceful_asgi.prometheus
+        except ImportError as error:
+            print(error.name, error)
+        """
+    )
+    assert ended.stdout == (
+        "prometheus_client graceful_asgi.prometheus needs prometheus_client, which is not "
+        "installed: pip install 'graceful-asgi[prometheus]'\n"
+    )
+
+
 @pytest.mark.anyio
 async def test_a_server_that_serves_shows_what_is_in_flight_by_its_kind() -> None:
     scraped = Scraped()

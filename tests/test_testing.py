@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.command import SERVER
+from support.command import SERVER, run_python
 
 from graceful_asgi import GracefulMiddleware, log
 from graceful_asgi._check.server.drain_log import read_report
@@ -40,6 +40,34 @@ def test_it_can_be_imported_where_there_is_no_pytest() -> None:
 
 
 # -- the process ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("missing", "call", "who", "extra"),
+    [
+        ("h11", "testing.ServerProcess.stop_under_load(Running())", "stop_under_load()", "check"),
+        ("uvicorn", "testing.ThreadedServer(None).start()", "ThreadedServer", "run"),
+    ],
+)
+def test_a_missing_extra_is_named_with_what_installs_it(
+    missing: str, call: str, who: str, extra: str
+) -> None:
+    ended = run_python(
+        f"""
+        import sys
+        from graceful_asgi import testing
+        class Running:
+            running = True
+        sys.modules[{missing!r}] = None
+        try:
+            {call}
+        except ImportError as error:
+            print(error)
+        """
+    )
+    assert ended.stdout == (
+        f"{who} needs {missing}, which is not installed: pip install 'graceful-asgi[{extra}]'\n"
+    )
 
 
 def test_a_server_is_started_told_to_stop_and_waited_for() -> None:

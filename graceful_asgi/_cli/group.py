@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import naming_extra
 from .commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -23,14 +24,12 @@ class MissingExtraError(click.ClickException):
 def needs(extra: str, who: str) -> Iterator[None]:
     """Import in a block what *extra* installs. Raises `MissingExtraError` if it is missing."""
     try:
-        yield
+        with naming_extra(extra, who):
+            yield
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in ("", "graceful_asgi"):
+        if error.__cause__ is None:
             raise
-        raise MissingExtraError(
-            f"{who} needs {missing}, which is not installed: pip install 'graceful-asgi[{extra}]'"
-        ) from error
+        raise MissingExtraError(str(error)) from error
 
 
 class LazyGroup(click.Group):

@@ -107,23 +107,12 @@ async def test_work_is_counted_by_how_it_ended_and_the_count_stays() -> None:
         await scraped.drain()
         tasks.cancel_scope.cancel()
     assert scraped.phase() == "stopped"
-    assert scraped.works() == {
-        "completed": 1,
-        "closed": 0,
-        "cancelled": 1,
-        "aborted": 0,
-        "rejected": 0,
-    }
+    works = {"completed": 1, "closed": 0, "cancelled": 1, "aborted": 0, "rejected": 0}
+    assert scraped.works() == works
     assert scraped.value("drain_elapsed_seconds") > 0
     scraped.drainer.bind(anew=True)
     assert scraped.phase() == "serving"
-    assert scraped.works() == {
-        "completed": 1,
-        "closed": 0,
-        "cancelled": 1,
-        "aborted": 0,
-        "rejected": 0,
-    }
+    assert scraped.works() == works
 
 
 @pytest.mark.anyio

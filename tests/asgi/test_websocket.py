@@ -289,7 +289,7 @@ async def test_a_handler_that_never_comes_back_is_cancelled_as_the_grace_period_
 
 
 async def test_a_message_that_has_come_in_that_moment_is_answered_first() -> None:
-    """It has woken the handler, which has not run yet: too late to send it away unheard."""
+    """It has woken the handler, which has not run yet: too late to leave it without an answer."""
     async with anyio.create_task_group() as tasks:
         session = await Session(echo, tasks, DrainPolicy(lame_duck_period=0)).open()
         session.say(text("just now"))

@@ -259,7 +259,7 @@ def test_of_many_threads_that_trigger_at_once_one_begins_the_drain() -> None:
 
 
 def interrupted(call: Callable[[], object], at: int, handler: Callable[[], object]) -> bool:
-    """Make *call*, with *handler* run before line *at* of it; say whether it has so many."""
+    """Make *call*, with *handler* run before its line *at*; return False if it has fewer lines."""
     lines = itertools.count()
     handled = False
 

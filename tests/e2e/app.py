@@ -206,7 +206,7 @@ async def raw_ticks(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
             await asyncio.sleep(0.05)
     except OSError as exc:
-        say(f"raw ticks heard {exc!r}")
+        say(f"raw ticks got {exc!r}")
 
 
 async def willing(request: Request) -> Response:
@@ -399,7 +399,7 @@ def make_app(**paths: Any) -> Starlette:
 app = make_app()
 
 bare = make_bare_app()
-"""The app as somebody has it who has never heard of a drain."""
+"""The app without this package: it knows nothing of a drain."""
 
 
 def make_owned_app() -> Starlette:

@@ -133,7 +133,7 @@ def test_an_app_without_a_framework_learns_of_the_end_by_an_oserror(tmp_path: Pa
     with uvicorn(tmp_path, lame_duck=0.5, grace=20) as server:
         drained(server, 5, "/events/raw/")
         assert server.wait(8) == 0
-    assert server.count("raw ticks heard ClosedError(") == 5
+    assert server.count("raw ticks got ClosedError(") == 5
 
 
 @pytest.mark.timed

@@ -288,7 +288,7 @@ def test_a_busy_handler_gets_what_it_would_get_of_plain_uvicorn_that_serves_on(
     tmp_path: Path, ws: str
 ) -> None:
     """Its client's messages and close came before the drain would have closed the session."""
-    heard = {}
+    received = {}
     for app in ("bare", "app"):
         with (
             uvicorn(tmp_path, "--ws", ws, app=f"e2e.app:{app}", lame_duck=0.3, grace=20) as server,
@@ -304,12 +304,12 @@ def test_a_busy_handler_gets_what_it_would_get_of_plain_uvicorn_that_serves_on(
                 server.wait_for(r"\]: draining \(")
             (tmp_path / f"go-on-{app}").touch()
             server.wait_for("ws disconnected")
-            heard[app] = re.findall(r"received \d+|ws disconnected .*", server.log)
+            received[app] = re.findall(r"received \d+|ws disconnected .*", server.log)
             if app == "app":
                 assert server.wait() == 0
                 assert "1 completed, 0 closed, 0 cancelled, 0 aborted" in server.log
-    assert heard["app"] == heard["bare"]
-    assert heard["bare"] == [*(f"received {n}" for n in range(10)), "ws disconnected 1000 bye"]
+    assert received["app"] == received["bare"]
+    assert received["bare"] == [*(f"received {n}" for n in range(10)), "ws disconnected 1000 bye"]
 
 
 @pytest.mark.parametrize("ws", WS)

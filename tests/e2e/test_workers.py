@@ -1,6 +1,6 @@
 """`graceful-asgi run`: workers under a parent that loses nothing and ends them by a deadline.
 
-The app is one that has never heard of a drain.
+The app knows nothing of a drain.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def test_the_port_refuses_while_workers_finish(tmp_path: Path, beside: ThreadPoo
 def test_a_worker_that_has_had_its_requests_is_replaced_and_nothing_is_lost(
     tmp_path: Path, lifespan: str
 ) -> None:
-    """One that knows of no lifespan says that it leaves, too: its end is no loss."""
+    """A worker without a lifespan announces its end as well, so that end is no loss."""
     args = ("--limit-max-requests", "20", "--lifespan", lifespan)
     with run(tmp_path, *args, lame_duck=0.2) as server:
         server.wait_for("Started server process", count=2)

@@ -91,7 +91,7 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     deadline for the failed one, which nobody would lift, and it has one control socket."""
     monkeypatch.setenv("GRACEFUL_CONTROL_DIR", str(tmp_path / "control"))
     drainer = DrainRunner(replace(QUICK, drain_on_unhandled_exception=True))
-    heard = threading.excepthook
+    hook = threading.excepthook
 
     async def no_database(scope: Any, receive: Receive, send: Send) -> None:
         await receive()
@@ -110,7 +110,7 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     assert server.lifespan.should_exit
     assert (drainer.server, drainer.server_events) == (None, [])
     assert drainer.loop_monitor is None
-    assert threading.excepthook is heard
+    assert threading.excepthook is hook
     await eventually(lambda: not list((tmp_path / "control").iterdir()))
     async with uvicorn_in_loop(GracefulMiddleware(RecordingApp(), drainer=as_drainer(drainer))) as (
         _,

@@ -174,7 +174,7 @@ async def test_the_period_begins_anew_with_each_answer(patience: dict[module.Sta
         writer.close()
 
 
-async def test_a_client_in_the_midst_of_its_requests_is_given_time_for_the_next_one(
+async def test_a_client_that_goes_on_with_requests_is_given_time_for_the_next_one(
     patience: dict[module.State, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last answer came before the drain, and so did not say `Connection: close`."""

@@ -74,9 +74,9 @@ def test_a_handshake_under_way_survives_the_refusal_and_a_new_one_does_not_begin
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(listener.getsockname()[:2], 5)
         accepted, _ = listener.accept()
-        client.send(b"heard")
+        client.send(b"received")
         accepted.settimeout(5)
-        assert accepted.recv(10) == b"heard"
+        assert accepted.recv(10) == b"received"
         accepted.close()
 
 
@@ -88,13 +88,13 @@ def test_a_connection_made_from_a_listener_that_drops_packets_has_its_limit_lift
     with network.on_server(), listening(host) as listener, connecting(network, listener) as client:
         assert drop_new_connections(listener)
         accepted, _ = listener.accept()
-        client.send(b"repeated until somebody hears it")
+        client.send(b"repeated until it is received")
         accepted.settimeout(2 * network.delay)
         with pytest.raises(TimeoutError):
             accepted.recv(100)
         lift_limits(accepted)
         accepted.settimeout(5)
-        assert accepted.recv(100) == b"repeated until somebody hears it"
+        assert accepted.recv(100) == b"repeated until it is received"
         accepted.close()
 
 
@@ -140,8 +140,8 @@ def test_a_unix_listener_refuses_new_connections_and_gives_those_that_wait(tmp_p
             late.connect(path)
         accepted, _ = listener.accept()
         with accepted:
-            waiting.send(b"heard")
-            assert accepted.recv(10) == b"heard"
+            waiting.send(b"received")
+            assert accepted.recv(10) == b"received"
 
 
 def test_a_unix_socket_has_no_round_trip_and_none_that_is_closed() -> None:

@@ -223,15 +223,15 @@ async def no_shutdown(sockets: object = None) -> None:
 
 
 async def test_handle_exit_appends_to_captured_signals(server: uvicorn.Server) -> None:
-    heard = []
+    captured = []
 
     class Captured(list[int]):
         def append(self, signum: int, /) -> None:
-            heard.append(signum)
+            captured.append(signum)
 
     server._captured_signals = Captured()
     server.handle_exit(signal.SIGTERM, None)
-    assert heard == [signal.SIGTERM]
+    assert captured == [signal.SIGTERM]
 
 
 async def test_handle_exit_sets_should_exit_and_forces_at_the_second_sigint(

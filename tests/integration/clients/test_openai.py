@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyio.abc import TaskGroup
+    from support.server import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +89,11 @@ def httpx_errors() -> type[Exception]:
     return error
 
 
+def chat(directory: Path, loop: str, *, lame_duck: float, grace: float) -> Server:
+    app = "integration.clients.programs.chat_app:app"
+    return uvicorn(directory, app=app, loop=loop, lame_duck=lame_duck, grace=grace, cleanup=5)
+
+
 def ended(text: str, reason: str | None, count: int) -> str:
     """Return how an answer ended for which the client raised nothing."""
     is_whole = text == "".join(f"{number} " for number in range(count)) and reason == "stop"
@@ -100,14 +106,7 @@ async def test_answers_that_fit_into_the_grace_period_are_whole(
 ) -> None:
     """Those in flight at the stop, and those that are asked for in the lame duck."""
     need("openai", "sse_starlette", "fastapi.sse")
-    async with uvicorn(
-        tmp_path,
-        app="integration.clients.programs.chat_app:app",
-        loop=loop,
-        lame_duck=3,
-        grace=30,
-        cleanup=5,
-    ) as server:
+    async with chat(tmp_path, loop, lame_duck=3, grace=30) as server:
         client = Client(server.port, framework)
         async with anyio.create_task_group() as tasks:
             in_flight = ask(tasks, client, framework, "early", SHORT)
@@ -130,14 +129,7 @@ async def test_an_answer_that_takes_longer_raises_after_its_part_or_is_a_503(
     tmp_path: Path, framework: str, loop: str, round_number: int
 ) -> None:
     need("openai", "sse_starlette", "fastapi.sse")
-    async with uvicorn(
-        tmp_path,
-        app="integration.clients.programs.chat_app:app",
-        loop=loop,
-        lame_duck=0.5,
-        grace=2,
-        cleanup=5,
-    ) as server:
+    async with chat(tmp_path, loop, lame_duck=0.5, grace=2) as server:
         client = Client(server.port, framework)
         async with anyio.create_task_group() as tasks:
             in_flight = ask(tasks, client, framework, "long", LONG)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DrainRecord:
-    """The counts of all drains of one drainer, each under the number of its drain.
+    """The counts of the drain that is under way, and the sums of those before it.
 
     Every method is given the drain as it stands, and is safe from any thread, but for `note_stuck`.
     """
@@ -33,6 +33,10 @@ class DrainRecord:
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
         self._counts: dict[int, OutcomeCounts] = {}
+        """The counts of each drain that is not in the sums, by the number of the drain."""
+        self._before = 1, OutcomeCounts()
+        """The sums of all drains up to a number, and that number plus one: one value, so that a
+        thread that reads both never gets the one without the other."""
         self._closed = 0
         """The number of the last drain whose counts are final, although work goes on."""
         self._idle = 0
@@ -43,6 +47,20 @@ class DrainRecord:
         if drain.phase is Phase.SERVING:
             return OutcomeCounts()
         return self._counts.setdefault(drain.number, OutcomeCounts())
+
+    def begin(self, drain: Drain) -> None:
+        """Keep only the sums of the drains before *drain*. On the loop that publishes.
+
+        A process may drain and resume for months. The counts of each drain name its stuck work,
+        and keep that in memory.
+        """
+        first, total = self._before
+        past = {number: self._counts[number] for number in self._counts if number < drain.number}
+        if past:
+            every = (total, *(past[number] for number in past if number >= first))
+            self._before = drain.number, OutcomeCounts.sum(every)
+            for number in past:
+                del self._counts[number]
 
     def is_open(self, drain: Drain) -> bool:
         """Return True while work that ends counts for *drain*."""
@@ -114,7 +132,10 @@ class DrainRecord:
         works = tuple(self._in_flight)
         if leave_out is not None:
             works = tuple(w for w in works if w.task is not leave_out or w.kind != "http")
-        all_counts = tuple(self._counts.values())
+        # In this order: `begin` may run in between, and removes only what is in the sums by then.
+        latest = tuple(self._counts.items())
+        first, total = self._before
+        total = OutcomeCounts.sum((total, *(each for number, each in latest if number >= first)))
         oldest = min(works, key=lambda work: work.began, default=None)
         return DrainStatistics(
             phase=drain.phase,
@@ -127,9 +148,9 @@ class DrainRecord:
             kinds=Counter(work.kind for work in works),
             tracked=Counter(work.path for work in works if work.kind == "task"),
             drains=drain.number,
-            totals=OutcomeCounts.total(all_counts),
+            totals=total.by_name(),
             server_errors=self.of(drain).server_errors,
-            total_server_errors=sum(counts.server_errors for counts in all_counts),
+            total_server_errors=total.server_errors,
         )
 
     def report(self, drain: Drain, now: float) -> DrainReport:

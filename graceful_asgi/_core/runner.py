@@ -166,6 +166,7 @@ class DrainRunner:
                 "no stop has followed the drain begun by %s: the drain is undone", before.reason
             )
         if before.phase is Phase.SERVING and after.phase is not Phase.SERVING:
+            self.record.begin(after)
             self.close_schedule.start()
             if not self.state.stopping:
                 self._holding = spawn(partial(self._hold, BegunDrain(self)))

@@ -338,12 +338,13 @@ class OutcomeCounts:
         }
 
     @staticmethod
-    def total(all_counts: Iterable[OutcomeCounts]) -> dict[Outcome, int]:
-        """Return the sums of several counts, by name."""
-        total = OutcomeCounts().by_name()
+    def sum(all_counts: Iterable[OutcomeCounts]) -> OutcomeCounts:
+        """Return the sums of several counts. They name no stuck work."""
+        total = OutcomeCounts()
         for counts in all_counts:
             for name, count in counts.by_name().items():
-                total[name] += count
+                setattr(total, name, getattr(total, name) + count)
+            total.server_errors += counts.server_errors
         return total
 
 

@@ -34,10 +34,12 @@ class ProcessExit:
     Args:
         watchdog: is armed with what is left of the cleanup period.
         clean: True if all drains were clean.
+        again: True if the process has begun to end before, and has started another server.
     """
 
-    def __init__(self, watchdog: Watchdog, *, clean: bool) -> None:
+    def __init__(self, watchdog: Watchdog, *, clean: bool, again: bool = False) -> None:
         self.clean = clean
+        self.again = again
         self.begun = False
         """True once a `serve()` has come to its end."""
         self.is_left_to_program = False
@@ -90,7 +92,8 @@ class ProcessExit:
         if self.is_left_to_program:
             if self._program_runs():
                 self._lingers_since = time.monotonic()
-                self._watchdog.disarm()
+                if self._watchdog.armed:  # each call wakes the watchdog's threads
+                    self._watchdog.disarm()
                 return
             if not self._watchdog.armed:
                 self._watchdog.arm(self._allowance)
@@ -172,6 +175,11 @@ def _ignore_sigterm() -> None:
 
 def _do_nothing(signum: int, frame: FrameType | None) -> None:
     """Handle SIGTERM in a process that is ending."""
+
+
+def is_default(handler: object) -> bool:
+    """Return True if the program leaves SIGTERM to the system: it has no handler of its own."""
+    return handler is signal.SIG_DFL or handler is _do_nothing
 
 
 def shut_pools_down_first() -> None:

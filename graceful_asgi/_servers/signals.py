@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from .._diagnostics.watchdog import FORCED, LOOK_PERIOD, MARGIN, Watchdog
 from .forked_child import DrainingFlag
-from .process_exit import ProcessExit, shut_pools_down_first
+from .process_exit import ProcessExit, is_default, shut_pools_down_first
 from .signal_handlers import is_pythons_own, server_of
 
 if TYPE_CHECKING:
@@ -278,7 +278,9 @@ class HostProcess:
                 self.set_deadline()  # to what is left of the cleanup period
                 if hook.server.config.reload and self._watchdog.seconds_left() > RELOAD_PERIOD:
                     self._watchdog.arm(RELOAD_PERIOD)
-                self._exit = ProcessExit(self._watchdog, clean=not any(self._exit_codes))
+                again = self._exit is not None and self._exit.begun
+                clean = not any(self._exit_codes)
+                self._exit = ProcessExit(self._watchdog, clean=clean, again=again)
             else:
                 self._watchdog.disarm()  # no signal has asked the process to end
         hook.drainer.notifier.wake()
@@ -301,7 +303,8 @@ class HostProcess:
         `KeyboardInterrupt`. Call it on the main thread.
 
         Raises:
-            SystemExit: the drain was forced, or an exception that nobody handled was the cause.
+            SystemExit: the drain was forced, or an exception that nobody handled was the cause. Or
+                the process was ending already, and has started another server.
         """
         if self._exit is None and self.captured and self.servers() == [hook]:
             # Stopped in its startup: uvicorn before 0.41 does not call `shutdown` then.
@@ -316,7 +319,7 @@ class HostProcess:
         handled = [
             signum
             for signum, handler in handlers.items()
-            if handler is not signal.SIG_DFL and not is_ours(handler)
+            if not is_default(handler) and not is_ours(handler)
         ]
         # A shell script starts `command &` with SIGINT ignored: then nobody handles it either.
         if not all(
@@ -328,9 +331,11 @@ class HostProcess:
             self._watchdog.close()  # the program decides how it ends
             self._reset()
             return handled
-        if not self._exit.clean:
+        # A program that starts its server over and over (`while True: uvicorn.run(app)`) would
+        # never end. On plain uvicorn SIGTERM ends it.
+        if not self._exit.clean or self._exit.again:
             self._exit.begin(left_to_program=False)
-            raise SystemExit(FORCED)
+            raise SystemExit(0 if self._exit.clean else FORCED)
         if not others:
             self._exit.begin(left_to_program=bool(handled))
             return handled

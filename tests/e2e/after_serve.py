@@ -12,6 +12,8 @@ import itertools
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -63,6 +65,29 @@ def server_run(port: int) -> None:
     except KeyboardInterrupt:
         say("interrupted")
     say("after server.run()")
+
+
+def run_over_and_over(port: int) -> None:
+    """Restart the server whenever it ends, as a small supervisor does."""
+    for number in itertools.count(1):
+        say(f"round {number}")
+        uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+
+
+def idle_after_ctrl_c(port: int) -> None:
+    """Go on without a server, and print which of the threads wake up meanwhile."""
+    uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+    time.sleep(1)  # what has just ended may still clean up
+    before = wake_ups()
+    time.sleep(4)
+    say(f"after 4 s: {wake_ups() - before} wake-ups")
+
+
+def wake_ups() -> int:
+    """Return how often the threads of this process have waited for something and gone on."""
+    files = Path("/proc/self/task").glob("*/status")
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))
 
 
 def serve(port: int) -> None:

@@ -96,6 +96,30 @@ def test_a_loop_that_runs_for_ever_is_ended_in_order(tmp_path: Path) -> None:
         assert "Traceback" not in server.log
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_sigterm_ends_a_program_that_starts_its_server_over_and_over(
+    tmp_path: Path, loop: str
+) -> None:
+    """SIGTERM ends it on plain uvicorn. The third server would serve, whatever SIGTERM comes."""
+    with program(tmp_path, "run_over_and_over", loop, cleanup=20) as server:
+        server.terminate()
+        assert server.wait(10) == 0
+        assert server.count("round") == 2
+        assert said(server) == ["atexit"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_program_that_goes_on_after_ctrl_c_has_hardly_any_wake_ups_from_us(
+    tmp_path: Path,
+) -> None:
+    """The watchdog looks four times a second whether the program ends: 16 times in these 4 s."""
+    with program(tmp_path, "idle_after_ctrl_c") as server:
+        server.signal(signal.SIGINT)
+        assert server.wait(15) == 0
+        (line,) = [line for line in said(server) if line.startswith("after 4 s")]
+        assert int(line.split()[3]) <= 30
+
+
 @on_loops(*ENDS_BY_ITSELF, "gather", "task_group")
 def test_after_ctrl_c_a_program_sees_what_it_sees_on_plain_uvicorn(
     tmp_path: Path, name: str, loop: str

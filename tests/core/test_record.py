@@ -1,0 +1,95 @@
+"""A process that drains and resumes for months: what it keeps of each drain, and what it costs."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from typing import Any
+
+import pytest
+from support.virtual_time import virtual_clock, virtual_time
+
+from graceful_asgi import DrainPolicy
+from graceful_asgi._core.runner import DrainRunner
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    return virtual_time("asyncio")
+
+
+def drain_and_resume(drainer: DrainRunner, times: int) -> None:
+    """Drain *times*; one piece of work ends in each drain."""
+    for _ in range(times):
+        with drainer.track("job"):
+            assert drainer.begin("test")
+        assert drainer.resume()
+        drainer.notifier.publish()
+
+
+def calls_of_statistics(drainer: DrainRunner) -> int:
+    """Return how many functions one look at the statistics calls."""
+    calls = 0
+
+    def count(frame: object, what: str, argument: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    drainer.statistics()
+    sys.setprofile(count)
+    try:
+        drainer.statistics()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+async def test_a_look_at_the_statistics_costs_the_same_after_many_drains() -> None:
+    drainer = DrainRunner(DrainPolicy(), clock=virtual_clock())
+    drain_and_resume(drainer, 3)
+    few = calls_of_statistics(drainer)
+    drain_and_resume(drainer, 100)
+    assert calls_of_statistics(drainer) == few
+
+
+async def test_the_totals_are_those_of_all_drains() -> None:
+    drainer = DrainRunner(DrainPolicy(), clock=virtual_clock())
+    for drains in (1, 2, 10):
+        drain_and_resume(drainer, drains)
+    statistics = drainer.statistics()
+    assert statistics.drains == 13
+    assert statistics.totals["completed"] == 13
+    assert statistics.completed == 0  # it serves
+
+    with drainer.track("job"):
+        drainer.begin("test")
+    drainer.notifier.publish()
+    assert drainer.statistics().completed == 1
+    assert drainer.statistics().totals["completed"] == 14
+
+
+class Job:
+    """Can be referred to weakly."""
+
+
+async def test_work_that_was_stuck_in_a_drain_is_not_kept_beyond_the_next() -> None:
+    drainer = DrainRunner(DrainPolicy(), clock=virtual_clock())
+
+    async def one_stuck() -> weakref.ref[Any]:
+        job = Job()
+        with drainer.track("job"):
+            works = list(drainer.in_flight)
+            works[0].__dict__["job"] = job
+            drainer.begin("test")
+            await drainer.record.note_stuck(drainer.state, works, drainer.now())
+        return weakref.ref(job)
+
+    job = await one_stuck()
+    drainer.resume()
+    drainer.notifier.publish()
+    drain_and_resume(drainer, 1)
+    gc.collect()
+    assert job() is None

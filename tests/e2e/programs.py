@@ -136,7 +136,7 @@ def thread(port: int) -> None:
     ended = time.monotonic() + 60
     while not server.should_exit and time.monotonic() < ended:
         time.sleep(0.01)
-    runner.join(5)
+    runner.join(3.5)
     say(f"server thread {'goes on' if runner.is_alive() else 'has ended'}")
     time.sleep(1)
     say("program goes on")
@@ -149,7 +149,7 @@ def own_handler(port: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
     asyncio.run(uvicorn.Server(config(port)).serve())
     say(f"own handler got {[int(number) for number in got]}")
-    time.sleep(4)
+    time.sleep(3)
     say("program goes on")
     sys.exit(7)
 
@@ -202,7 +202,7 @@ def shutdown(port: int) -> None:
         say("serve returned")
 
     asyncio.run(main())
-    time.sleep(3)
+    time.sleep(2)
     say("program goes on")
 
 
@@ -263,7 +263,7 @@ def cancel(port: int) -> None:
             say("serve was cancelled")
 
     asyncio.run(main())
-    time.sleep(3)
+    time.sleep(2)
     say("program goes on")
 
 

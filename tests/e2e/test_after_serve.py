@@ -142,7 +142,7 @@ def test_a_program_that_cancels_serve_at_a_signal_loses_nothing_as_on_plain_uvic
     seen = []
     for more in ({"APP_PLAIN": "1"}, {}):
         with program(tmp_path, "cancelled_by_handler", loop, **more) as server:
-            slow = beside.submit(get, server.port, "/slow?s=2&name=old")
+            slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
             server.wait_for("slow began old")
             for number in range(1, signals + 1):
                 server.signal(signal.SIGTERM)

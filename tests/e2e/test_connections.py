@@ -270,13 +270,13 @@ def test_an_early_answer_does_not_break_the_upload_after_the_listener_close(
         Client(server.port) as client,
     ):
         client.send(
-            b"POST /early?s=0.8 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8388608\r\n\r\n"
+            b"POST /early?s=0.6 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8388608\r\n\r\n"
         )
         server.terminate()
         server.wait_for(r"\]: draining \(")
         for _ in range(16):
             client.send(bytes(MEGABYTE // 2))
-            time.sleep(0.1)
+            time.sleep(0.06)
         answer = client.response()
         assert (answer.status, answer.body) == (200, b"early")
         assert server.wait(8) == 0

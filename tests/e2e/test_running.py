@@ -197,7 +197,7 @@ def test_a_program_outlives_the_server_in_its_thread(tmp_path: Path, path: str, 
         assert server.wait(12) == 7
         assert f"server thread {fate}" in server.log
         assert "program goes on" in server.log
-        assert server.hard_deadline < 4
+        assert server.hard_deadline < 3
         assert "hard deadline" not in server.log
 
 
@@ -211,7 +211,7 @@ def test_a_program_with_a_handler_of_its_own_still_gets_its_signal_and_lives_on(
         assert slow.result().status == 200
         assert server.wait(12) == 7
         assert "own handler got [15]" in server.log
-        assert server.hard_deadline < 4
+        assert server.hard_deadline < 3
         assert "program goes on" in server.log
 
 

@@ -36,16 +36,16 @@ def second_port(server: Server) -> int:
 @pytest.mark.parametrize("name", WAYS)
 def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoolExecutor) -> None:
     """uvicorn alone would tell one of them, and the other when that one is done."""
-    with program(tmp_path, name, lame_duck=2.5) as server:
+    with program(tmp_path, name, lame_duck=1.5) as server:
         ports = server.port, second_port(server)
-        slow = [beside.submit(get, port, "/slow?s=2.5&name=old") for port in ports]
+        slow = [beside.submit(get, port, "/slow?s=1.5&name=old") for port in ports]
         server.wait_for("slow began old", count=2)
         server.signal(signal.SIGTERM)
         server.wait_for(r"lame duck \(SIGTERM\)", count=2)
         assert [get(port, "/readyz").status for port in ports] == [503, 503]
         assert [answer.result().status for answer in slow] == [200, 200]
         assert server.wait() == 0
-        assert server.seconds_since_signal() < 2.5 + ROOM
+        assert server.seconds_since_signal() < 1.5 + ROOM
         assert server.count("lifespan shutdown") == 2
         assert server.count("clean after") == 2
         assert "program goes on" in server.log
@@ -56,9 +56,9 @@ def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoo
 def test_servers_of_one_app_without_a_lifespan_stop_at_once(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
-    with program(tmp_path, "of_one_app", lame_duck=2.5) as server:
+    with program(tmp_path, "of_one_app", lame_duck=1.5) as server:
         ports = server.port, second_port(server)
-        slow = [beside.submit(get, port, "/slow?s=2.5&name=old") for port in ports]
+        slow = [beside.submit(get, port, "/slow?s=1.5&name=old") for port in ports]
         server.wait_for("slow began old", count=2)
         server.wait_for("hooked", count=2)
         server.signal(signal.SIGTERM)
@@ -66,7 +66,7 @@ def test_servers_of_one_app_without_a_lifespan_stop_at_once(
         assert [get(port, "/readyz").status for port in ports] == [503, 503]
         assert [answer.result().status for answer in slow] == [200, 200]
         assert server.wait() == 0
-        assert server.seconds_since_signal() < 2.5 + ROOM
+        assert server.seconds_since_signal() < 1.5 + ROOM
         assert server.count("clean after") == 2
         assert "program goes on" in server.log
         assert "Traceback" not in server.log

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from .._asgi.options import OPTIONS
-from ..errors import PolicyError
 from ..option import FLAG
-from .values import ParamType
+from .values import Value
 
 if TYPE_CHECKING:
     from ..option import Option
-
-
-class _Value(ParamType):
-    """The value of an option, read as the environment variable is."""
-
-    def __init__(self, option: Option) -> None:
-        self.name = option.name
-        self._option = option
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._option.parse(value, called=self._option.flag)
-        except PolicyError as error:
-            self.fail(str(error), param, ctx)
-
-
-CONTROL_DIRECTORY: Final = "control_dir"
 
 
 def drain_options() -> list[click.Option]:
@@ -39,7 +20,7 @@ def drain_options() -> list[click.Option]:
     return [
         *map(_option, OPTIONS.values()),
         click.Option(
-            ["--control-dir", CONTROL_DIRECTORY],
+            ["--control-dir"],
             help="Where each process has a socket for `status`, `drain` and `resume`.  "
             "[GRACEFUL_CONTROL_DIR]",
             metavar="DIRECTORY",
@@ -58,7 +39,7 @@ def _option(option: Option) -> click.Option:
         )
     return click.Option(
         [option.flag, option.name],
-        type=_Value(option),
+        type=Value(option.name, partial(option.parse, called=option.flag)),
         metavar=option.kind.metavar,
         help=help_text,
         allow_from_autoenv=False,

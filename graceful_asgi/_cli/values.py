@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ..errors import PolicyError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,8 +29,11 @@ _LONGEST_BODY: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-class _Value(ParamType):
-    """A value read by a function that raises `ValueError` with what is allowed."""
+class Value(ParamType):
+    """A value read by a function that raises `ValueError` with what is allowed.
+
+    The text of a `PolicyError` names the value already.
+    """
 
     def __init__(self, name: str, parse: Callable[[str], object]) -> None:
         self.name = name
@@ -39,6 +44,8 @@ class _Value(ParamType):
             return value
         try:
             return self._parse(value)
+        except PolicyError as error:
+            self.fail(str(error), param, ctx)
         except ValueError as error:
             self.fail(f"{value!r} is not allowed: {error}", param, ctx)
 
@@ -134,13 +141,13 @@ def _in_a_directory(path: Path) -> Path:
     return path
 
 
-SIGNAL: Final = _Value("signal", _signal)
-TARGET: Final = _Value("path", _target)
-BODY: Final = _Value("text", _body)
-PATH: Final = _Value("path", _path)
-HEADER: Final = _Value("name: value", _header)
-MILLISECONDS: Final = _Value("ms", lambda text: _number(text, 0, "milliseconds, 0 or more"))
-LATENCY: Final = _Value("ms", _latency)
-SECONDS: Final = _Value("seconds", _positive_seconds)
-XML: Final = _Value("file", lambda text: _in_a_directory(Path(text)))
-PICTURE: Final = _Value("file", _picture)
+SIGNAL: Final = Value("signal", _signal)
+TARGET: Final = Value("path", _target)
+BODY: Final = Value("text", _body)
+PATH: Final = Value("path", _path)
+HEADER: Final = Value("name: value", _header)
+MILLISECONDS: Final = Value("ms", lambda text: _number(text, 0, "milliseconds, 0 or more"))
+LATENCY: Final = Value("ms", _latency)
+SECONDS: Final = Value("seconds", _positive_seconds)
+XML: Final = Value("file", lambda text: _in_a_directory(Path(text)))
+PICTURE: Final = Value("file", _picture)

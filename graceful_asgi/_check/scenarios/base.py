@@ -38,13 +38,18 @@ class Scenario(ABC):
         if self.option and not self._is_asked_for:
             self.not_run(f"needs {self.option}")
 
+    def endpoint(self) -> Endpoint | None:
+        """Return what it asks for by HTTP; None: it is not in the plan, or it asks for nothing."""
+        return None
+
     def is_asked_for(self) -> bool:
         """Return True if the plan has what the option names."""
-        return True
+        return self.endpoint() is not None
 
     def endpoints(self) -> Sequence[Endpoint]:
         """Return whose right answers have to be learned before the load."""
-        return ()
+        endpoint = self.endpoint()
+        return () if endpoint is None else (endpoint,)
 
     async def prepare(self, run: Run) -> None:
         """Find out, before the load, whether the server can do what this scenario asks for.

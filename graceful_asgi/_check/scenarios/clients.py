@@ -30,12 +30,10 @@ class Clients(Scenario):
         """Send requests as one of them does."""
 
     def endpoint(self) -> Endpoint | None:
-        """Return what they ask for; None: it is not in the plan."""
         return self.plan.load
 
     def endpoints(self) -> Sequence[Endpoint]:
-        endpoint = self.endpoint()
-        return (endpoint,) if endpoint and self.count() else ()
+        return super().endpoints() if self.count() else ()
 
     async def carry_out(self, run: Run) -> None:
         self.in_position.set()

@@ -11,6 +11,9 @@ from ..result.finding import Exit, Finding, Result, outcome_text
 from .base import Scenario
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..client.plan import Endpoint
     from ..client.run import Run
 
 
@@ -20,11 +23,14 @@ class Hung(Scenario):
     name = "hung handler"
     option = "--hang-path"
 
-    def is_asked_for(self) -> bool:
-        return self.plan.hang is not None
+    def endpoint(self) -> Endpoint | None:
+        return self.plan.hang
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return ()  # there is no answer to learn
 
     async def carry_out(self, run: Run) -> None:
-        endpoint = self.plan.hang
+        endpoint = self.endpoint()
         if endpoint is None:
             return
         connection = await self.connect_in_time(run)

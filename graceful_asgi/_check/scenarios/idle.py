@@ -10,8 +10,6 @@ from ..result.finding import Exit, Finding
 from .base import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..client.plan import Endpoint
     from ..client.run import Run
 
@@ -25,8 +23,8 @@ class Idle(Scenario):
     name = "idle connection"
     _seconds: float | None = None
 
-    def endpoints(self) -> Sequence[Endpoint]:
-        return (self.plan.load,)
+    def endpoint(self) -> Endpoint:
+        return self.plan.load
 
     async def carry_out(self, run: Run) -> None:
         connection = await self.connect_in_time(run)

@@ -28,9 +28,6 @@ class PostEventStream(Clients):
     name = "POST event stream"
     option = "--sse-post-path"
 
-    def is_asked_for(self) -> bool:
-        return self.endpoint() is not None
-
     def endpoint(self) -> Endpoint | None:
         return self.plan.post_event_stream
 

@@ -34,9 +34,6 @@ class Posts(KeepAlive):
         super().__init__(plan)
         self._in_two = False
 
-    def is_asked_for(self) -> bool:
-        return self.plan.posts is not None
-
     def endpoint(self) -> Endpoint | None:
         return self.plan.posts
 

@@ -13,8 +13,6 @@ from ..result.finding import Exit, Finding, is_faultless, load_text, outcome_tex
 from .base import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..client.http1 import HttpConnection
     from ..client.plan import Endpoint
     from ..client.request import Request
@@ -30,17 +28,6 @@ class Single(Scenario):
     """
 
     outcome: Outcome | None = None
-
-    @abstractmethod
-    def endpoint(self) -> Endpoint | None:
-        """Return what is asked for; None: it is not in the plan."""
-
-    def is_asked_for(self) -> bool:
-        return self.endpoint() is not None
-
-    def endpoints(self) -> Sequence[Endpoint]:
-        endpoint = self.endpoint()
-        return () if endpoint is None else (endpoint,)
 
     def request(self, run: Run, endpoint: Endpoint) -> Request:
         """Return what is written at once."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -144,21 +143,6 @@ class Exchange(Work):
     async def conclude(self) -> None:
         """Give the client the best end that is possible after the app was cancelled."""
         raise NotImplementedError
-
-
-def unavailable() -> tuple[Message, Message]:
-    """Return an HTTP response: 503, with `Retry-After`."""
-    body = b"Service Unavailable"
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode("ascii")),
-        # Spread, so that the clients of one server do not come back in one instant.
-        (b"retry-after", str(random.randint(1, 5)).encode("ascii")),
-    ]
-    return (
-        {"type": "http.response.start", "status": 503, "headers": headers},
-        {"type": "http.response.body", "body": body, "more_body": False},
-    )
 
 
 def marked_as_coroutine_function(function: AnyCallable) -> AnyCallable:

@@ -10,10 +10,11 @@ import anyio
 
 from .. import log
 from .._core.server_adapter import PassiveAdapter
+from .._core.unavailable import unavailable
 from ..errors import ClosedError, GracefulError
 from . import connection_header
 from .event_stream import EventStream, is_event_stream, reconnects
-from .exchange import Exchange, marked_as_coroutine_function, unavailable
+from .exchange import Exchange, marked_as_coroutine_function
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -17,8 +17,9 @@ import anyio
 import anyio.lowlevel
 
 from .. import log
+from .._core.unavailable import unavailable
 from ..errors import ClosedError
-from .exchange import Closing, Exchange, marked_as_coroutine_function, unavailable
+from .exchange import Closing, Exchange, marked_as_coroutine_function
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -9,9 +9,10 @@ are cut.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import log
+from .._core.unavailable import unavailable
 from .._core.work import SCOPE_KEY, Work
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from .._core.work import CloseWhen
     from ..report import Kind
     from .touchpoints import Server
-
-_UNAVAILABLE: Final = b"Service Unavailable"
 
 
 class OutsideRequest(Work):
@@ -73,16 +72,11 @@ class OutsideRequest(Work):
         """
         self._request.logger = log.MUTED
         if not self._request.response_started:
-            headers = [
-                (b"content-type", b"text/plain; charset=utf-8"),
-                (b"content-length", str(len(_UNAVAILABLE)).encode("ascii")),
-                (b"retry-after", b"1"),
-                (b"connection", b"close"),
-            ]
-            start = {"type": "http.response.start", "status": 503, "headers": headers}
+            start, body = unavailable()
+            start["headers"].append((b"connection", b"close"))
             with contextlib.suppress(Exception):  # the connection may have gone
                 await self._request.send(start)
-                await self._request.send({"type": "http.response.body", "body": _UNAVAILABLE})
+                await self._request.send(body)
 
 
 class OutsideSession(OutsideRequest):

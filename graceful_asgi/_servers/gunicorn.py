@@ -67,11 +67,27 @@ def shares_sockets_with_siblings_only(worker: GunicornWorker) -> bool:
     if "setproctitle" in sys.modules:  # it writes over that environment
         return False
     try:
-        with open("/proc/self/environ", "rb") as file:
-            names = {entry.partition(b"=")[0] for entry in file.read().split(b"\0")}
+        names = _environment_of("self")
     except OSError:
         return False
     return names.isdisjoint((b"LISTEN_FDS", b"GUNICORN_FD"))
+
+
+def took_over_sockets(pid: int) -> bool:
+    """Return True if a process is the parent of the next gunicorn, which SIGUSR2 has started.
+
+    It is a child of the old parent, and starts workers of its own on the same sockets.
+
+    Raises:
+        OSError: the environment that the process was started with cannot be read.
+    """
+    return b"GUNICORN_FD" in _environment_of(pid)
+
+
+def _environment_of(pid: int | str) -> set[bytes]:
+    """Return the names in the environment that a process was started with."""
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        return {entry.partition(b"=")[0] for entry in file.read().split(b"\0")}
 
 
 class QuickStopHandlers:

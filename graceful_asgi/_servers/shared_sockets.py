@@ -25,7 +25,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from .gunicorn import shares_sockets_with_siblings_only, worker_of
+from .gunicorn import shares_sockets_with_siblings_only, took_over_sockets, worker_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -178,6 +178,8 @@ class Process:
         stops = self._has_set("stopping")
         try:
             holds, waits = yield from self._look_at_descriptors(inodes, look_for_epoll=not stops)
+            if holds and not (stops or waits) and (yield from self._is_parent(inodes)):
+                return "serve"
         except PermissionError:  # it has changed its user, as gunicorn's workers may
             return "undecided" if stops else "serve"
         except (FileNotFoundError, ProcessLookupError):  # it has ended
@@ -187,6 +189,23 @@ class Process:
         if holds and waits:  # both: an epoll keeps the registration of a closed descriptor
             return "serve"
         return "undecided" if holds and self._age() < START_PERIOD else "none"
+
+    def _is_parent(self, inodes: frozenset[int]) -> Generator[None, None, bool]:
+        """Find out whether the process is the next gunicorn, which has workers of its own.
+
+        Its workers know nothing of this one, and would never lift the limits of a listener.
+        """
+        if took_over_sockets(self._pid):
+            return True
+        # setproctitle writes over the environment of a process.
+        for pid in _children(self._pid):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                holds, _ = yield from Process(pid)._look_at_descriptors(
+                    inodes, look_for_epoll=False
+                )
+                if holds:
+                    return True
+        return False
 
     def _has_set(self, marker: Marker) -> bool:
         if marker not in self._seen and self._is_bound(marker):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from functools import partial
@@ -12,7 +13,7 @@ import anyio
 import pytest
 from e2e.loaded import PLAN, loaded, logged
 from support.client import Client, get, is_refused
-from support.need import need
+from support.need import need, need_program
 from support.polling import wait_until
 from support.ports import free_port
 from support.server import ROOM, Server
@@ -34,7 +35,8 @@ WORKER = ("-k", "uvicorn_worker.UvicornWorker")
 def gunicorn(directory: Path, *args: str, **periods: float) -> Server:
     need("gunicorn", "uvicorn_worker")
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", *WORKER, "-b", f"127.0.0.1:{port}", *args]
+    # Not `python -m gunicorn`, which cannot start itself again (SIGUSR2).
+    command = [need_program("gunicorn"), *WORKER, "-b", f"127.0.0.1:{port}", *args]
     return Server(
         [*command, "e2e.app:app"],
         directory,
@@ -147,6 +149,22 @@ def test_no_request_is_lost_as_workers_come_and_go(
     assert ("Maximum request limit of 200 exceeded" in log) == (number is None)
     assert "was sent SIG" not in log
     assert "forced after" not in log
+
+
+def test_the_next_gunicorn_takes_over_and_the_old_workers_leave_at_once(tmp_path: Path) -> None:
+    """At USR2 the parent starts another parent, which has the sockets for workers of its own."""
+    with gunicorn(tmp_path, lame_duck=0, grace=60) as server:
+        server.signal(signal.SIGUSR2)
+        server.wait_for("hooked ", count=2)
+        (taker,) = re.findall(r"\[(\d+)\] \[INFO\] Starting gunicorn", server.log)[1:]
+        try:
+            server.signal(signal.SIGTERM)
+            assert server.wait(ROOM) == 0
+            assert [get(server.port, "/").status for _ in range(10)] == [200] * 10
+        finally:
+            os.kill(int(taker), signal.SIGTERM)
+            wait_until(lambda: is_refused(server.port), "the next gunicorn stops")
+    assert server.count("forced after") == 0
 
 
 # -- told to hurry

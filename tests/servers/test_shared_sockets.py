@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
 
 WORKER = """
-import os, select, socket, sys
+import os, select, signal, socket, sys
 from graceful_asgi._servers.shared_sockets import Markers, Process
 fd = int(sys.argv[1])
 held = [] if fd < 0 else [socket.socket(fileno=os.dup(fd))]
@@ -47,6 +48,9 @@ for order in sys.stdin:
         forged = socket.socket(socket.AF_UNIX)
         forged.bind(Process(int(arguments[1])).name_of(arguments[0]))
         forged.listen()
+    elif verb == "fork" and os.fork() == 0:
+        os.setpgid(0, 0), sys.stdin.close(), os.close(1)
+        signal.pause()
     elif verb == "become":
         os.setgroups([]), os.setgid(65534), os.setuid(65534)
     print("done", flush=True)
@@ -56,7 +60,7 @@ for order in sys.stdin:
 class Worker:
     """A process that has the listening socket, or has not, and does what it is told."""
 
-    def __init__(self, listener: socket.socket | None) -> None:
+    def __init__(self, listener: socket.socket | None, **env: str) -> None:
         fds = () if listener is None else (listener.fileno(),)
         self._process = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(fds[0] if fds else -1)],
@@ -64,6 +68,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **env},
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "there\n"
@@ -142,6 +147,31 @@ def test_a_child_of_the_parent_that_never_accepts_is_no_worker_that_starts(
     with Worker(listener):
         monkeypatch.setattr(module, "START_PERIOD", 0.0)
         assert seen(listener) == "none"
+
+
+@pytest.mark.parametrize("age", [0.0, 60.0])
+def test_the_parent_of_the_next_gunicorn_serves_by_its_workers(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    """It accepts nothing itself. Limits that are set on the socket would cut its workers off."""
+    monkeypatch.setattr(module, "START_PERIOD", 60.0 - age)
+    with Worker(listener, GUNICORN_FD=str(listener.fileno())):
+        assert seen(listener) == "serve"
+
+
+def test_a_parent_whose_environment_is_written_over_is_known_by_its_workers(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "START_PERIOD", 0.0)
+    with Worker(listener) as parent:
+        assert seen(listener) == "none"
+        parent.does("fork")
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        (child,) = map(int, children.read_text().split())
+        try:
+            assert seen(listener) == "serve"
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_an_answer_is_looked_for_until_it_is_decided(listener: socket.socket) -> None:

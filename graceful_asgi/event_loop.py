@@ -164,13 +164,10 @@ class Wakeup:
 if sys.version_info >= (3, 12):
     running_task = asyncio.current_task
 else:
-
-    class _Running(threading.local):
-        loop: asyncio.AbstractEventLoop | None = None
-
-    _running = _Running()
+    _running = threading.local()
+    _tasks: dict[Any, asyncio.Task[Any]]
     # The dictionary that `asyncio.current_task` looks in: no type stub names it.
-    _task_of = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined,unused-ignore]
+    _tasks = asyncio.tasks._current_tasks  # type: ignore[attr-defined,unused-ignore]
 
     def running_task() -> asyncio.Task[Any] | None:
         """Return the asyncio task that the caller runs in; raise RuntimeError outside of a loop.
@@ -180,11 +177,14 @@ else:
         kept one runs no task. `_current_tasks` is what `asyncio.current_task` looks into; these
         versions get no changes any more but for security.
         """
-        return _task_of(_running.loop) or _running_anew()
+        try:
+            return _tasks[_running.loop]
+        except (AttributeError, KeyError):  # no loop is kept yet, or another one runs
+            return _running_anew()
 
     def _running_anew() -> asyncio.Task[Any] | None:
-        _running.loop = asyncio.get_running_loop()
-        return asyncio.current_task(_running.loop)
+        _running.loop = loop = asyncio.get_running_loop()
+        return asyncio.current_task(loop)
 
 
 def current_task() -> asyncio.Task[Any] | None:

@@ -131,7 +131,7 @@ class GracefulMiddleware:
             return await self.app(scope, receive, send)
         record = self._record
         if record is None or self._has_several:
-            record = await self._record_of(scope)
+            record = self._known_record(scope) or await self._look_for_record(scope)
         if (
             record.endpoints is not None
             and make is HTTPExchange
@@ -192,15 +192,21 @@ class GracefulMiddleware:
 
     # The servers
 
-    async def _record_of(self, scope: Scope) -> ServerRecord:
+    def _known_record(self, scope: Scope) -> ServerRecord | None:
+        """Return the record of the server that *scope* comes from; None if it is to be looked for.
+
+        Where the lifespan is off, each request calls this: no coroutine.
+        """
         state = scope.get("state") or {}
         record: ServerRecord | None = state.get(STATE_KEY, self._record)
+        if record is None or not record.is_provisional:
+            return record
+        return self._found.get(_address_of(scope))
+
+    async def _look_for_record(self, scope: Scope) -> ServerRecord:
+        record = self._record
         if record is None:
             return await self._find_server(scope)
-        if not record.is_provisional:
-            return record
-        if (found := self._found.get(_address_of(scope))) is not None:
-            return found
         from .._servers.finder import find_server  # loaded when the first was found
 
         # A second server of the app, or another address of the first.

@@ -107,18 +107,22 @@ def idle_server(kind: str) -> tuple[Receive, Send]:
     return receive, send
 
 
-async def on_ticking_server(app: ASGIApp, kind: str) -> GracefulMiddleware:
+async def on_ticking_server(
+    app: ASGIApp, kind: str, *, lifespan: bool = True
+) -> GracefulMiddleware:
     """Return the middleware around *app* as it is while a server that ticks, as uvicorn, serves."""
     middleware = GracefulMiddleware(app, policy=DrainPolicy(lame_duck_period=0))
     await _call(middleware, kind)  # the first call looks for the server
     runner_of(middleware.drainer).in_flight.tick()
+    # Without a lifespan another server may follow unseen: each request looks which one it is of.
+    middleware._has_several = not lifespan
     return middleware
 
 
 async def _call(app: ASGIApp, kind: str) -> None:
     receive, send = idle_server(kind)
     scope = {"type": kind, "http_version": "1.1", "method": "GET", "path": "/", "headers": []}
-    await app({**scope, "state": {}}, receive, send)
+    await app({**scope, "server": ("127.0.0.1", 8000), "state": {}}, receive, send)
 
 
 def _traced(run: Callable[[], object]) -> Counts:
@@ -149,7 +153,7 @@ def _traced(run: Callable[[], object]) -> Counts:
     return counts
 
 
-def added(app: ASGIApp, kind: str = "http") -> Counts:
+def added(app: ASGIApp, kind: str = "http", *, lifespan: bool = True) -> Counts:
     """Return what the middleware adds to one call of *app*, beyond a middleware that does nothing.
 
     Not to be called where a debugger or a coverage tool traces.
@@ -157,7 +161,8 @@ def added(app: ASGIApp, kind: str = "http") -> Counts:
 
     async def count() -> Counts:
         found = []
-        for middleware in (PassThrough(app), await on_ticking_server(app, kind)):
+        graceful = await on_ticking_server(app, kind, lifespan=lifespan)
+        for middleware in (PassThrough(app), graceful):
 
             def run(middleware: ASGIApp = middleware) -> None:
                 # Nothing in the call waits, so one step runs it from its start to its end.
@@ -181,6 +186,7 @@ def counts() -> dict[str, Counts]:
     return {
         "request": added(answer),
         "request with a body": added(read),
+        "request without a lifespan": added(answer, lifespan=False),
         "streamed piece": two - one,
         "WebSocket message and answer": busy - quiet,
     }

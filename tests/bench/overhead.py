@@ -97,14 +97,16 @@ def _copied(app: Any) -> ASGIApp:
     return FunctionType(code, app.__globals__, closure=app.__closure__)
 
 
-async def nanoseconds(app: ASGIApp, kind: str, blocks: int, calls: int) -> tuple[float, float]:
+async def nanoseconds(
+    app: ASGIApp, kind: str, blocks: int, calls: int, *, lifespan: bool = True
+) -> tuple[float, float]:
     """Return the least of *blocks* of *calls* each: pass-through, graceful.
 
     What else the machine does can only add to a block, and meets both alike.
     """
     middlewares: tuple[ASGIApp, ASGIApp] = (
         PassThrough(_copied(app)),
-        await on_ticking_server(_copied(app), kind),
+        await on_ticking_server(_copied(app), kind, lifespan=lifespan),
     )
     least = [math.inf, math.inf]
     for _ in range(blocks):
@@ -117,6 +119,8 @@ def in_process(blocks: int) -> Iterator[tuple[str, float, float]]:
     """Yield what is measured, and its nanoseconds: with a pass-through, and with the middleware."""
     for name, app in (("request", counts.answer), ("request with a body", counts.read)):
         yield name, *asyncio.run(nanoseconds(app, "http", blocks, 20))
+    without = nanoseconds(counts.answer, "http", blocks, 20, lifespan=False)
+    yield "request without a lifespan", *asyncio.run(without)
     repeated: dict[str, tuple[Callable[[int], ASGIApp], str]] = {
         "streamed piece": (counts.pieces, "http"),
         "WebSocket message and answer": (counts.echoes, "websocket"),

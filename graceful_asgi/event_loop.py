@@ -10,6 +10,7 @@ import _thread
 import asyncio
 import contextlib
 import contextvars
+import functools
 import math
 import sys
 import threading
@@ -25,6 +26,17 @@ RunSoon: TypeAlias = Callable[[Callable[[], object]], object]
 Clock: TypeAlias = Callable[[], float]
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Fake clocks of tests (freezegun) replace `time.monotonic` in every module, and leave the loop its
+# own clock. A stop must not wait for a clock that stands still, or that jumps as the test ends. So
+# this asks the system for what `time.monotonic` reads.
+monotonic: Clock
+if sys.platform == "win32":
+    monotonic = time.monotonic
+elif sys.platform == "darwin":
+    monotonic = functools.partial(time.clock_gettime, time.CLOCK_UPTIME_RAW)
+else:
+    monotonic = functools.partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 
 SLICE: Final = 50
 """The pieces of work to handle in one turn of the loop. Each takes some 0.3 ms with a
@@ -130,7 +142,7 @@ def running_clock() -> Clock:
         with contextlib.suppress(RuntimeError):  # not in a trio run either
             clock: Clock = trio.lowlevel.current_clock().current_time
             return clock
-    return time.monotonic
+    return monotonic
 
 
 class Wakeup:

@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import threads
+from .event_loop import monotonic
 from .text import printable
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Writer:
         """
         if not self.is_written(write):
             return False
-        deadline = time.monotonic() + consume
+        deadline = monotonic() + consume
         return all([_is_consumed(handler, deadline) for handler in self._handlers()])
 
     def is_written(self, seconds: float = WRITE_PERIOD) -> bool:
@@ -240,13 +241,13 @@ def _is_consumed(handler: logging.Handler, deadline: float) -> bool:
     if handlers is None or not isinstance(handler, handlers.QueueHandler):
         return True
     try:
-        waiting, moved_at = _waiting(handler.queue), time.monotonic()
-        while waiting and (now := time.monotonic()) < deadline:
+        waiting, moved_at = _waiting(handler.queue), monotonic()
+        while waiting and (now := monotonic()) < deadline:
             if now - moved_at > _SILENCE:
                 return False
             time.sleep(0.002)  # a queue that is read wakes nobody but its reader
             if (still := _waiting(handler.queue)) != waiting:
-                waiting, moved_at = still, time.monotonic()
+                waiting, moved_at = still, monotonic()
     except (AttributeError, NotImplementedError, OSError, ValueError):
         return True  # a queue of another kind, or a closed one
     return not waiting

@@ -15,10 +15,9 @@ import os
 import select
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from .event_loop import running_asyncio_loop
+from .event_loop import monotonic, running_asyncio_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -238,8 +237,8 @@ class _Forks:
 
 
 def _wait_for(pausing: Iterable[ForkParticipant]) -> None:
-    deadline = time.monotonic() + END_PERIOD
-    while not all(each.has_paused() for each in pausing) and time.monotonic() < deadline:
+    deadline = monotonic() + END_PERIOD
+    while not all(each.has_paused() for each in pausing) and monotonic() < deadline:
         select.select((), (), (), _LOOK_PERIOD)  # gives the interpreter lock to the threads
 
 

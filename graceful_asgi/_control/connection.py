@@ -12,9 +12,9 @@ import selectors
 import socket
 import struct
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
+from ..event_loop import monotonic
 from .protocol import MAX_REPLY, MAX_REQUEST
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ControlConnection:
         self._outgoing = bytearray()
         self._has_request = False
         self._has_last_line = False
-        self._active_at = time.monotonic()
+        self._active_at = monotonic()
 
     @property
     def events(self) -> int:
@@ -68,7 +68,7 @@ class ControlConnection:
         """Return the seconds until the peer has used its time up; infinite while it waits."""
         if self.is_waiting:
             return float("inf")
-        return self._active_at + IDLE_PERIOD - time.monotonic()
+        return self._active_at + IDLE_PERIOD - monotonic()
 
     def read(self) -> bytes | None:
         """Read what has come; return the request once it is whole."""
@@ -109,7 +109,7 @@ class ControlConnection:
             return
         if sent:
             del self._outgoing[:sent]
-            self._active_at = time.monotonic()
+            self._active_at = monotonic()
         if self._has_last_line and not self._outgoing:
             self.closed = True
 

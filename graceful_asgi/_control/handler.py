@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from .._core.begun_drain import BegunDrain
+from ..event_loop import monotonic
 from ..phase import Phase
 from .protocol import ControlRequest, ProtocolError, build_reply, parse_request
 from .status import process_status
@@ -66,7 +66,7 @@ class RequestHandler:
         connection.send(line, last=not request.wait)
         if request.wait:
             connection.begun = begun
-            connection.progress_due = time.monotonic() + PROGRESS_PERIOD
+            connection.progress_due = monotonic() + PROGRESS_PERIOD
 
     def send_outcomes(self) -> None:
         """Reply to every peer whose drain has its outcome."""
@@ -78,7 +78,7 @@ class RequestHandler:
 
     def send_progress(self) -> None:
         """Send a line of progress to every peer that waits and has had none for a while."""
-        now = time.monotonic()
+        now = monotonic()
         for connection in self._connections:
             if connection.begun is not None and now >= connection.progress_due:
                 connection.progress_due = now + PROGRESS_PERIOD

@@ -11,10 +11,10 @@ import functools
 import selectors
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING, Final
 
 from .. import log
+from ..event_loop import monotonic
 from ..threads import BareThread, resume
 from .connection import ControlConnection, is_trusted
 from .directory import BACKLOG
@@ -156,7 +156,7 @@ class ControlServer:
         for key, events in ready:
             act: Callable[[int], None] = key.data
             act(events)
-        if self._accepts_again_at and time.monotonic() >= self._accepts_again_at:
+        if self._accepts_again_at and monotonic() >= self._accepts_again_at:
             self._accepts_again_at = 0.0
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._handler.send_outcomes()
@@ -169,7 +169,7 @@ class ControlServer:
 
     def _timeout(self) -> float | None:
         """Return the seconds until something is due although nothing happens; None for never."""
-        now = time.monotonic()
+        now = monotonic()
         ends = [connection.idle_left() for connection in self._connections]
         for connection in self._connections:
             if connection.begun is not None:
@@ -198,7 +198,7 @@ class ControlServer:
             # No descriptor is left. The listener stays readable: without a pause this would spin.
             log.caution("the control socket cannot accept: %s", error)
             self._selector.unregister(self._listener)
-            self._accepts_again_at = time.monotonic() + ACCEPT_PAUSE
+            self._accepts_again_at = monotonic() + ACCEPT_PAUSE
             raise BlockingIOError from error
         try:
             self._admit(sock)

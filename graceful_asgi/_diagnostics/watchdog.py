@@ -17,10 +17,10 @@ import math
 import os
 import queue
 import sys
-import time
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TextIO, TypeAlias
 
 from .. import log, threads
+from ..event_loop import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,11 +86,11 @@ class Watchdog:
 
     def seconds_left(self) -> float:
         """Return the seconds until the deadline; infinite where none is set."""
-        return max(0.0, self._deadline - time.monotonic())
+        return max(0.0, self._deadline - monotonic())
 
     def arm(self, seconds: float) -> None:
         """Set the deadline: end the process in *seconds*. A new deadline replaces the last one."""
-        self._deadline = time.monotonic() + seconds
+        self._deadline = monotonic() + seconds
         # Try again if it failed at startup. Later is too late: from Python 3.12 on no thread can be
         # started once the interpreter shuts down.
         if self._threads.start():
@@ -138,7 +138,7 @@ class _Backstop:
         if _Backstop._owner not in (None, self):
             return
         file: TextIO | None = sys.__stderr__ or sys.stderr
-        seconds = max(0.001, deadline - time.monotonic())
+        seconds = max(0.001, deadline - monotonic())
         self._deadline, _Backstop._owner = deadline, None
         with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
             # No stream at all (None) is one of the errors that are suppressed.
@@ -244,7 +244,7 @@ class _Watch:
 
     def _run(self) -> bool:
         while not self.thread.must_pause():
-            left = self._deadline - time.monotonic()
+            left = self._deadline - monotonic()
             try:
                 order = self.deadlines.get(timeout=None if math.isinf(left) else max(0.0, left))
             except queue.Empty:

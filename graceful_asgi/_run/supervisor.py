@@ -13,13 +13,13 @@ import logging
 import math
 import os
 import signal
-import time
 from functools import partial
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from .._extensions.systemd import ServiceAnnouncer, SystemdNotifier
+from ..event_loop import monotonic
 from .config import STARTUP_FAILURE
 from .messages import StopDeadlines
 from .signal_receiver import SignalReceiver
@@ -103,7 +103,7 @@ class Supervisor:
 
     def _wait(self, receiver: SignalReceiver) -> None:
         """Wait until something happens, and change the state by it."""
-        left = self._next_instant() - time.monotonic()
+        left = self._next_instant() - monotonic()
         sources: list[Any] = [receiver, *(worker.process.sentinel for worker in self._workers)]
         sources += [worker.connection for worker in self._workers if worker.connected]
         wait(sources, None if math.isinf(left) else max(0.0, left))
@@ -113,7 +113,7 @@ class Supervisor:
             failed = worker.receive()
             self._has_served |= worker.has_served
             if failed:
-                self._backoff.note_loss(time.monotonic())
+                self._backoff.note_loss(monotonic())
                 self._warn("worker_failed", "worker %d stops after a failure", worker.pid)
 
     def _next_instant(self) -> float:
@@ -174,7 +174,7 @@ class Supervisor:
         for worker in [worker for worker in self._workers if worker.gone]:
             self._reap(worker)
         for worker in self._workers:
-            if (why := worker.overdue(time.monotonic())) is not None:
+            if (why := worker.overdue(monotonic())) is not None:
                 worker.kill()
                 self._warn("killed", f"worker %d {why}: SIGKILL", worker.pid)
         if self._stopping:
@@ -182,7 +182,7 @@ class Supervisor:
         self._replace()
         for worker in self._staying()[self._wanted :]:
             worker.stop(signal.SIGTERM, service_stops=False)
-        while self._is_missing_some() and time.monotonic() >= self._backoff.until:
+        while self._is_missing_some() and monotonic() >= self._backoff.until:
             self._start()
 
     def _staying(self) -> list[WorkerProcess]:
@@ -202,7 +202,7 @@ class Supervisor:
         try:
             worker = WorkerProcess(self._config, self._sockets, deadlines)
         except OSError as exc:  # no memory, process or descriptor to be had: perhaps later
-            self._backoff.note_loss(time.monotonic())
+            self._backoff.note_loss(monotonic())
             self._warn("not_started", "a worker could not be started: %s", exc)
             return None
         self._workers.append(worker)
@@ -226,7 +226,7 @@ class Supervisor:
         elif not (self._has_served or worker.has_served):
             self._note_unserved_loss(code)
         else:
-            self._backoff.note_loss(time.monotonic())
+            self._backoff.note_loss(monotonic())
         self._warn("worker_lost", "worker %d ended unexpectedly, exit code %s", worker.pid, code)
 
     def _note_unserved_loss(self, code: int | None) -> None:
@@ -241,7 +241,7 @@ class Supervisor:
             self._stop(signal.SIGTERM)
             self._warn("not_started", "the app does not start: it has never served")
         else:
-            self._backoff.note_loss(time.monotonic())
+            self._backoff.note_loss(monotonic())
 
     def _replace(self) -> None:
         """Go on with what SIGHUP began: start a worker, then stop an old one, then the next."""
@@ -257,7 +257,7 @@ class Supervisor:
             self._successor = None
             for worker in self._outdated[:1]:
                 worker.stop(signal.SIGTERM, service_stops=False)
-        elif time.monotonic() >= successor.started_at + START_PERIOD:
+        elif monotonic() >= successor.started_at + START_PERIOD:
             successor.kill()
             self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
             self._give_up_replacing()
@@ -268,7 +268,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         if self._announcer is not None:
-            now = time.monotonic()
+            now = monotonic()
             state = state_of_workers(self._workers, now)
             self._announcer.update(state, stopping=self._stopping, now=now)
 

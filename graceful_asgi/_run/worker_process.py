@@ -7,7 +7,6 @@ import math
 import multiprocessing
 import os
 import signal
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ from uvicorn._subprocess import get_subprocess
 
 from .. import log
 from .._extensions.systemd import WorkersState
+from ..event_loop import monotonic
 from .messages import EXIT_MARGIN, Alive, Serving, Stopping
 from .worker import run_worker
 
@@ -87,7 +87,7 @@ class WorkerProcess:
         self.connected = True
         """True while the pipe to it works."""
         self.last_answer = Alive(0, 0)
-        self.started_at = time.monotonic()
+        self.started_at = monotonic()
         self.kill_at = math.inf
         """The instant (monotonic) at which it is killed: after its own hard deadline."""
         self._ping_at = math.inf  # no pings before it serves: an import may take its time
@@ -108,7 +108,7 @@ class WorkerProcess:
                 status = self.connection.recv()
                 if isinstance(status, Serving):
                     self.has_served, self._deadlines = True, status.deadlines
-                    self._ping_at = time.monotonic()
+                    self._ping_at = monotonic()
                 elif isinstance(status, Stopping):
                     failed |= status.failed
                     self._expect_end(self._deadlines.after_stop)
@@ -184,7 +184,7 @@ class WorkerProcess:
 
     def _expect_end(self, period: float) -> None:
         self.stopping = True
-        self.kill_at = min(self.kill_at, time.monotonic() + period + EXIT_MARGIN)
+        self.kill_at = min(self.kill_at, monotonic() + period + EXIT_MARGIN)
 
     def _send_signal(self, number: signal.Signals) -> None:
         # Until it has been waited for, its pid belongs to no other process.

@@ -8,6 +8,8 @@ import signal
 import time
 from typing import Final
 
+from ..event_loop import monotonic
+
 GROUP_PERIOD: Final = 0.3
 """Seconds in which a signal for a whole group of processes reaches each of them."""
 
@@ -41,9 +43,9 @@ class DrainingFlag:
         server. A child of a pool works for a request, so it goes on, and the app ends the pool
         later. A signal for this child alone (`Process.terminate`) ends it, as without uvicorn.
         """
-        until = time.monotonic() + GROUP_PERIOD
+        until = monotonic() + GROUP_PERIOD
         while not self._byte[0]:  # the parent may be about to get the same signal
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 signal.signal(signum, signal.SIG_DFL)
                 signal.raise_signal(signum)
                 return

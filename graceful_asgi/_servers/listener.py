@@ -21,10 +21,10 @@ import asyncio
 import contextlib
 import errno
 import socket
-import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from .. import log
+from ..event_loop import monotonic
 from .handshakes import HandshakeTable
 from .tcp import (
     accept_queue_length,
@@ -223,13 +223,13 @@ class _Handshakes:
     def __init__(self, listeners: Sequence[socket.socket], round_trip_time: float) -> None:
         self._listeners = [each for each in listeners if each.family != socket.AF_UNIX]
         self._round_trip_time = round_trip_time
-        self._began = time.monotonic()
+        self._began = monotonic()
 
     def may_be_under_way(self) -> bool:
         """Return True if one of them may still become a connection."""
         if not self._listeners:
             return False
-        elapsed = time.monotonic() - self._began
+        elapsed = monotonic() - self._began
         # Another processor may be at work on a packet that had found the listener before.
         if elapsed < POLL_PERIOD:
             return True

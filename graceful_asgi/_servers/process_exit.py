@@ -8,12 +8,12 @@ import multiprocessing
 import signal
 import sys
 import threading
-import time
 import types
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from .._diagnostics.exit_report import look_at_exit
+from ..event_loop import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ class ProcessExit:
         """True once a `serve()` has come to its end."""
         self.is_left_to_program = False
         self._watchdog = watchdog
-        self._drained_at = self._lingers_since = time.monotonic()
+        self._drained_at = self._lingers_since = monotonic()
         self._allowance = watchdog.seconds_left()
         self._has_reported = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,13 +91,13 @@ class ProcessExit:
         """Log what the process waits for, once it has waited for a second."""
         if self.is_left_to_program:
             if self._program_runs():
-                self._lingers_since = time.monotonic()
+                self._lingers_since = monotonic()
                 if self._watchdog.armed:  # each call wakes the watchdog's threads
                     self._watchdog.disarm()
                 return
             if not self._watchdog.armed:
                 self._watchdog.arm(self._allowance)
-        lingers_for = time.monotonic() - self._lingers_since
+        lingers_for = monotonic() - self._lingers_since
         if lingers_for >= LINGER_PERIOD and not self._has_reported:
             self._has_reported = True
             report = look_at_exit(self._loop)
@@ -107,7 +107,7 @@ class ProcessExit:
 
     def log_final_report(self) -> None:
         """Log what the process has waited for until its hard deadline."""
-        report, seconds = look_at_exit(self._loop), time.monotonic() - self._drained_at
+        report, seconds = look_at_exit(self._loop), monotonic() - self._drained_at
         log.exit_overdue(str(report), report.lines(), seconds=seconds)
 
     def _program_runs(self) -> bool:

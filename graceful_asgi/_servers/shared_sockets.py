@@ -25,6 +25,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from ..event_loop import monotonic
 from .gunicorn import shares_sockets_with_siblings_only, took_over_sockets, worker_of
 
 if TYPE_CHECKING:
@@ -124,13 +125,13 @@ class SharedSockets:
 
     def others(self) -> Others:
         """Return what the siblings do with the sockets now."""
-        now = time.monotonic()
+        now = monotonic()
         if self._others == "undecided" and now >= self._look_at:
             if self._looking is None:
                 self._looking = self._look()
             try:
                 next(self._looking)
-                while time.monotonic() < now + self._turn:
+                while monotonic() < now + self._turn:
                     next(self._looking)
             except StopIteration as end:
                 self._others, self._looking = end.value, None

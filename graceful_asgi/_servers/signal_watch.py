@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
+from ..event_loop import monotonic
 from .signal_handlers import callbacks_of, is_pythons_own, name_handler, reaches, server_of
 from .signals import is_ours
 
@@ -56,7 +56,7 @@ class SignalWatch:
     def tick(self) -> None:
         """Check the handlers, and whether signals have stopped the server. Call it every 0.1 s."""
         self.look()
-        if self._observed and time.monotonic() >= self._observed[0][0] + REACTION_PERIOD:
+        if self._observed and monotonic() >= self._observed[0][0] + REACTION_PERIOD:
             _, signum, handler = self._observed.pop(0)
             if not self._is_stopping():
                 log.caution(
@@ -92,7 +92,7 @@ class SignalWatch:
 
     def _observe(self, signum: int, handler: Callable[..., object]) -> None:
         def observer(signum: int, frame: FrameType | None) -> object:
-            self._observed.append((time.monotonic(), signum, handler))
+            self._observed.append((monotonic(), signum, handler))
             return handler(signum, frame)
 
         self._known[signum] = observer

@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -20,7 +19,7 @@ import anyio
 from .. import log
 from .._diagnostics.loop_monitor import LoopMonitor
 from .._diagnostics.trail import frames_of
-from ..event_loop import import_for_waiting
+from ..event_loop import import_for_waiting, monotonic
 from ..phase import Phase
 from ..report import StuckWork
 from . import old_uvicorn
@@ -160,7 +159,7 @@ class UvicornHook:
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.expect()
         policy = self.drainer.policy
-        self._startup_ends_at = time.monotonic() + policy.cancel_period + policy.cleanup_period
+        self._startup_ends_at = monotonic() + policy.cancel_period + policy.cleanup_period
         self._process.set_deadline()
         # Set `should_exit` later, on the loop: `Server.handle_exit` may be running now, and would
         # read `should_exit=True` as a second Ctrl+C and set `force_exit`.
@@ -192,9 +191,9 @@ class UvicornHook:
     def seconds_left(self) -> float:
         """Return the seconds until the server has to be gone, after a stop."""
         if self.finished:
-            return max(0.0, self._exits_by - time.monotonic())
+            return max(0.0, self._exits_by - monotonic())
         if not self._has_opened:  # nothing is in flight: no lame duck and no grace period
-            return max(0.0, self._startup_ends_at - time.monotonic())
+            return max(0.0, self._startup_ends_at - monotonic())
         return self.drainer.whole_time_left()
 
     def waits_for(self, other: HookedServer) -> bool:
@@ -315,7 +314,7 @@ class UvicornHook:
                 await self._shut_down_plainly(sockets)
         finally:
             self._adapter.cut_connections()
-            self._exits_by = time.monotonic() + self.drainer.whole_time_left()
+            self._exits_by = monotonic() + self.drainer.whole_time_left()
             report = self.drainer.finish()
             await self._process.finish(self, report.exit_code, ends_process=self._ends_process)
             ticking.cancel()

@@ -74,6 +74,16 @@ def run_over_and_over(port: int) -> None:
         uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
 
 
+def frozen_time(port: int) -> None:
+    """Freeze the time as freezegun does with `real_asyncio=True`: only event loops go on."""
+    real = time.monotonic
+    asyncio.BaseEventLoop.time = lambda self: real()  # type: ignore[method-assign]  # as there
+    for module in list(sys.modules.values()):
+        for name in [name for name, value in vars(module).items() if value is real]:
+            setattr(module, name, lambda: 1.5e9)
+    uvicorn_run(port)
+
+
 def idle_after_ctrl_c(port: int) -> None:
     """Go on without a server, and print which of the threads wake up meanwhile."""
     uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))

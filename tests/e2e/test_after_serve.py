@@ -108,6 +108,21 @@ def test_sigterm_ends_a_program_that_starts_its_server_over_and_over(
         assert said(server) == ["atexit"]
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_stop_under_frozen_time_is_that_of_plain_uvicorn(
+    tmp_path: Path, loop: str, beside: ThreadPoolExecutor
+) -> None:
+    seen = []
+    for more in ({"APP_PLAIN": "1"}, {}):
+        with program(tmp_path, "frozen_time", loop, **more) as server:
+            slow = beside.submit(get, server.port, "/slow?s=1&name=old")
+            server.wait_for("slow began old")
+            server.signal(signal.SIGTERM)
+            seen.append((slow.result().status, abs(server.wait(5))))
+    assert seen == [(200, signal.SIGTERM), (200, 0)]
+    assert "clean after 1." in server.log
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_program_that_goes_on_after_ctrl_c_has_hardly_any_wake_ups_from_us(
     tmp_path: Path,

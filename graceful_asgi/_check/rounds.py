@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .client.run import LoadStatistics
 from .errors import CheckError
 from .load import Load
 from .result.finding import Finding
@@ -18,7 +19,7 @@ from .result.text import signal_name
 from .scenarios import LEFT_OUT, Hung, background, repeated, together
 from .server.port import free_port
 from .server.process import TargetProcess
-from .trial import run_trial
+from .trial import stop_under_load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -151,17 +152,19 @@ class _Round:
             self.progress.run(self.number, self.target.command, what) as watch,
             _process(self.target, settings) as server,
         ):
-            trial = await run_trial(
-                server,
-                settings.plan,
-                signal_after=settings.signal_after,
-                exit_period=settings.deadline,
-                number=settings.signal,
-                again_after=again_after,
-                scenarios=select,
-                known=self.known,
-                watch=watch,
-            )
+            watch("starting", LoadStatistics(sent=0, lost=0, wrong=0, refused=0, in_flight=0))
+            async with server:
+                trial = await stop_under_load(
+                    server,
+                    settings.plan,
+                    signal_after=settings.signal_after,
+                    exit_period=settings.deadline,
+                    number=settings.signal,
+                    again_after=again_after,
+                    scenarios=select,
+                    known=self.known,
+                    watch=watch,
+                )
             self.target.log = server.log_tail()
         return trial
 

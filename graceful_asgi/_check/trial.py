@@ -38,7 +38,11 @@ Step: TypeAlias = Literal["starting", "learning", "under load", "told to stop", 
 Watch: TypeAlias = Callable[[Step, LoadStatistics], None]
 
 
-async def run_trial(
+def _unwatched(step: Step, statistics: LoadStatistics) -> None:
+    pass
+
+
+async def stop_under_load(
     server: TargetProcess,
     plan: LoadPlan,
     *,
@@ -48,40 +52,7 @@ async def run_trial(
     again_after: Sequence[float] = (),
     scenarios: Callable[[LoadPlan], Sequence[Scenario]] = background,
     known: dict[Endpoint, Expectation] | None = None,
-    watch: Watch | None = None,
-) -> Trial:
-    """Start `server`, and stop it under load: see `stop_under_load`.
-
-    `watch` is called about every 0.1 s, in this loop, for display. Raises `CheckError` as that
-    does, and `ServerStartError` when the server does not start.
-    """
-    tell = watch or _unwatched
-    tell("starting", LoadStatistics(sent=0, lost=0, wrong=0, refused=0, in_flight=0))
-    async with server:
-        return await stop_under_load(
-            server,
-            plan,
-            signal_after=signal_after,
-            exit_period=exit_period,
-            number=number,
-            again_after=again_after,
-            scenarios=scenarios,
-            known=known,
-            watch=tell,
-        )
-
-
-async def stop_under_load(
-    server: TargetProcess,
-    plan: LoadPlan,
-    *,
-    signal_after: float,
-    exit_period: float,
-    number: int,
-    again_after: Sequence[float] = (),
-    scenarios: Callable[[LoadPlan], Sequence[Scenario]],
-    known: dict[Endpoint, Expectation] | None = None,
-    watch: Watch | None = None,
+    watch: Watch = _unwatched,
 ) -> Trial:
     """Put `plan` on a running server, and send the signal after `signal_after` seconds of load.
 
@@ -89,15 +60,15 @@ async def stop_under_load(
     server, and takes up what is learned. The signal waits a little for scenarios that are not in
     position yet, and is sent again `again_after` seconds from the first one, each. The load goes on
     until the server has exited; `exit_period` seconds after the signal the server is killed.
+    `watch` is called about every 0.1 s, in this loop, for display.
 
     Raises `CheckError` when there is nothing to judge: an exit or a refused connect before the
     signal, or a path that does not answer as it should.
     """
-    tell = watch or _unwatched
     load = Load(
         plan, host=server.host, port=server.port, scenarios=scenarios(plan), expectations=known
     )
-    tell("learning", load.statistics())
+    watch("learning", load.statistics())
     try:
         await load.learn(within=max(exit_period, plan.answer_period))
     except PathError:
@@ -112,7 +83,7 @@ async def stop_under_load(
     phases = PhaseWatch(server.log_path)
     watching = asyncio.ensure_future(_watch_phases(phases))
     try:
-        await _follow(running, lambda: tell("under load", load.statistics()), signal_after)
+        await _follow(running, lambda: watch("under load", load.statistics()), signal_after)
         await _wait_in_position(load, running)
         if running.done():
             await _raise_setup_error(running, server)
@@ -121,7 +92,7 @@ async def stop_under_load(
         server.signal(number)
         use.note()
         again = asyncio.ensure_future(_repeat(server, number, again_after))
-        await _follow(running, lambda: tell("told to stop", load.statistics()), exit_period)
+        await _follow(running, lambda: watch("told to stop", load.statistics()), exit_period)
         late = server.running
         # Nobody writes any more, and what is unanswered by now is lost: before the kill, which is
         # not the server's doing.
@@ -136,7 +107,7 @@ async def stop_under_load(
     left_running = await _left_running(server)
     server.kill()
     still_open = connects(server.host, server.port)
-    tell("exited", load.statistics())
+    watch("exited", load.statistics())
     end = _exit(server, late=late, left_running=left_running, still_open=still_open)
     return Trial(
         load=result,
@@ -249,7 +220,3 @@ class _Use:
                 self.most, ClientUse(core=core, machine=machine), key=lambda use: use.core
             )
         self._wall, self._cpu = wall, cpu
-
-
-def _unwatched(step: Step, statistics: LoadStatistics) -> None:
-    pass

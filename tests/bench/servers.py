@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 from rich.console import Console
+from support.trial import detail
 
 from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.errors import CheckError
@@ -125,8 +126,8 @@ def _row(line: Line) -> str:
         f"{with_loss} of {len(trials)}",
         sides,
         f"{verdict.total.wrong_total:,}",
-        verdict.slow,
-        verdict.stream,
+        detail(verdict, "slow request"),
+        detail(verdict, "streaming download"),
         f"{verdict.seconds_to_exit:.1f}{late}",
         codes,
     ]

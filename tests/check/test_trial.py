@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from support.trial import run_trial
 
 from check.server.test_process import is_gone, server
 from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.errors import ServerExitedError
-from graceful_asgi._check.trial import run_trial
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ async def test_a_trial_reports_the_load_and_the_exit(tmp_path: Path) -> None:
     assert 0 < trial.end.seconds < 5
     assert trial.end.in_time
     assert sum(sample.answered for sample in trial.samples) == trial.load.total.served
-    assert steps == ["starting", "learning", "under load", "told to stop", "exited"]
+    assert steps == ["learning", "under load", "told to stop", "exited"]
 
 
 async def test_a_server_that_does_not_stop_is_served_on_and_then_killed(tmp_path: Path) -> None:

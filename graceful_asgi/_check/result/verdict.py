@@ -165,20 +165,6 @@ class Verdict:
         """Return what a scenario came to, or None when it is not part of the plan."""
         return next((found for found in self.findings if found.scenario == scenario), None)
 
-    @property
-    def slow(self) -> str:
-        """Return what became of the slow request: "200 complete", "lost: cut body"."""
-        return self._detail("slow request")
-
-    @property
-    def stream(self) -> str:
-        """Return what became of the streaming download."""
-        return self._detail("streaming download")
-
-    def _detail(self, scenario: str) -> str:
-        finding = self.finding(scenario)
-        return finding.text if finding else "not run"
-
     # -- how much it is worth -------------------------------------------------------------------
 
     @property

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from support.trial import detail
 
 from graceful_asgi._check.result.counts import (
     Answered,
@@ -60,8 +61,8 @@ def test_a_trial_without_a_fault_is_clean_though_connections_were_refused() -> N
         5,
         3,
     )
-    assert verdict.slow == "200 complete"
-    assert verdict.stream == "not run"
+    assert detail(verdict, "slow request") == "200 complete"
+    assert detail(verdict, "streaming download") == "not run"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_several_trials_give_sums_the_longest_exit_and_the_first_bad_code() -> N
     assert verdict.load.before.served == 30
     assert verdict.seconds_to_exit == 4.0
     assert verdict.exit_code == -9
-    assert verdict.slow == "2 x 200 complete, 1 x lost: cut body"
+    assert detail(verdict, "slow request") == "2 x 200 complete, 1 x lost: cut body"
     found = verdict.finding("slow request")
     assert found is not None
     assert found.failed

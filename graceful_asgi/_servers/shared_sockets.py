@@ -196,6 +196,8 @@ class Process:
 
         Its workers know nothing of this one, and would never lift the limits of a listener.
         """
+        if "gunicorn.arbiter" not in sys.modules:  # a worker of uvicorn's has no such sibling
+            return False
         if took_over_sockets(self._pid):
             return True
         # setproctitle writes over the environment of a process.

@@ -154,6 +154,7 @@ def test_the_parent_of_the_next_gunicorn_serves_by_its_workers(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch, age: float
 ) -> None:
     """It accepts nothing itself. Limits that are set on the socket would cut its workers off."""
+    monkeypatch.setitem(sys.modules, "gunicorn.arbiter", sys)
     monkeypatch.setattr(module, "START_PERIOD", 60.0 - age)
     with Worker(listener, GUNICORN_FD=str(listener.fileno())):
         assert seen(listener) == "serve"
@@ -164,8 +165,9 @@ def test_a_parent_whose_environment_is_written_over_is_known_by_its_workers(
 ) -> None:
     monkeypatch.setattr(module, "START_PERIOD", 0.0)
     with Worker(listener) as parent:
-        assert seen(listener) == "none"
         parent.does("fork")
+        assert seen(listener) == "none", "a worker of uvicorn's, with a child"
+        monkeypatch.setitem(sys.modules, "gunicorn.arbiter", sys)
         children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
         (child,) = map(int, children.read_text().split())
         try:

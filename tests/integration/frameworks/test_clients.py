@@ -58,19 +58,22 @@ async def socketio_under_stop(
 ) -> Server:
     """Stop a server while an event of a client's is being handled; the client gets its answer."""
     need("socketio", "aiohttp")
+    import aiohttp
     import socketio  # type: ignore[import-untyped,import-not-found,unused-ignore]  # a framework
 
     server = server_of(Program(f"socketio_app:{where}"), directory, **periods)
     await anyio.to_thread.run_sync(server.start)
     try:
-        client: Any = socketio.AsyncClient(reconnection=False)
-        await client.connect(f"http://127.0.0.1:{server.port}", transports=[transport])
-        work = asyncio.ensure_future(client.call("work", 1.0, timeout=PATIENCE))
-        await anyio.to_thread.run_sync(server.wait_for, "work began")
-        server.signal(signal.SIGTERM)
-        assert await work == "worked"
-        await client.shutdown()
-        await exit_code(server)
+        # The client leaves a session of its own open where the server was faster than `shutdown`.
+        async with aiohttp.ClientSession() as session:
+            client: Any = socketio.AsyncClient(reconnection=False, http_session=session)
+            await client.connect(f"http://127.0.0.1:{server.port}", transports=[transport])
+            work = asyncio.ensure_future(client.call("work", 1.0, timeout=PATIENCE))
+            await anyio.to_thread.run_sync(server.wait_for, "work began")
+            server.signal(signal.SIGTERM)
+            assert await work == "worked"
+            await client.shutdown()
+            await exit_code(server)
     finally:
         server.kill()
     return server

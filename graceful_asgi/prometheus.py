@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from . import log
 from ._core.drainer import runner_of
+from ._core.server_adapter import ServerEvents
 from .errors import naming_extra
 from .event_loop import current_task, spawn
 from .phase import Phase
@@ -200,7 +201,7 @@ class _Shared:
                     self._counted[figure, label] = value
 
 
-class _Writer:
+class _Writer(ServerEvents):
     """Writes the figures while the server runs. Lives on the event loop."""
 
     def __init__(self, collector: DrainCollector, runner: DrainRunner) -> None:

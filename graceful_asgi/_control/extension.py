@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from .. import log
+from .._core.server_adapter import ServerEvents
 from ..errors import ControlError
 from ..event_loop import in_event_loop
 from . import CONTROL_DIR
@@ -17,7 +18,6 @@ from .server import ControlServer
 
 if TYPE_CHECKING:
     from .._core.runner import DrainRunner
-    from ..phase import PhaseChange
 
 
 def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
@@ -48,8 +48,11 @@ def open_control_socket(drainer: DrainRunner) -> ControlSocket | None:
         return None
 
 
-class ControlSocket:
-    """One process's control socket. Closed when its server has stopped, or the process ends."""
+class ControlSocket(ServerEvents):
+    """One process's control socket. Closed when its server has stopped, or the process ends.
+
+    It answers while the server starts, too. Every phase change wakes the control thread by itself.
+    """
 
     def __init__(self, drainer: DrainRunner, directory: ControlDirectory) -> None:
         self._drainer = drainer
@@ -66,12 +69,6 @@ class ControlSocket:
         self._server.start()
         drainer.peers = ControlPeers(directory, self._name)
         atexit.register(self.closed)
-
-    def opened(self) -> None:
-        """Change nothing: the socket answers while the server starts, too."""
-
-    def phase_changed(self, change: PhaseChange) -> None:
-        """Change nothing: every phase change wakes the control thread by itself."""
 
     def closed(self) -> None:
         """Remove the socket, and send the outcome to every peer that waits. Idempotent."""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..phase import PhaseChange
 
 
-class ServerEvents(Protocol):
-    """Called when something happens to a server, from its start to its end.
+class ServerEvents:
+    """Called when something happens to a server, from its start to its end. Override what you need.
 
     The methods are called on the event loop and must not wait. At the hard deadline, with the loop
     stuck, the last calls come from another thread.

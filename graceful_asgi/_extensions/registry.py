@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from .._control import CONTROL_DIR
+from .._core.server_adapter import ServerEvents
 from ..errors import GracefulError
 from ..event_loop import run_blocking
 from . import NOTIFY_SOCKET
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from .._control.extension import ControlSocket
     from .._core.runner import DrainRunner
-    from .._core.server_adapter import ServerEvents
     from ..phase import PhaseChange
 
 
@@ -83,7 +83,7 @@ def _starting(what: object) -> Iterator[None]:
         log.failed("%r failed; the server goes on without it", what)
 
 
-class Extensions:
+class Extensions(ServerEvents):
     """The extensions of one server: passes each event of the server on to all of them."""
 
     def __init__(self, drainer: DrainRunner, extensions: Sequence[ServerEvents]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .. import log
+from .._core.server_adapter import ServerEvents
 from .._diagnostics.watchdog import MARGIN
 from ..event_loop import spawn
 from ..phase import Phase
@@ -170,7 +171,7 @@ def _is_the_service() -> bool:
     return not is_worker and threading.current_thread() is threading.main_thread()
 
 
-class ServerAnnouncer:
+class ServerAnnouncer(ServerEvents):
     """Sends systemd the state of one server, from its start to its end. Lives on the event loop."""
 
     def __init__(self, drainer: DrainRunner, notifier: SystemdNotifier) -> None:

@@ -15,6 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
+from .._core.server_adapter import ServerEvents
 from ..event_loop import running_asyncio_loop
 from ..text import printable
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .._core.runner import DrainRunner
-    from ..phase import PhaseChange
 
 LONGEST: Final = 200
 """The characters of an exception to quote: every line about the drain has the reason."""
@@ -32,7 +32,7 @@ _ASYNCIO: Final = os.path.join(os.path.dirname(asyncio.__file__), "")
 _CONNECTION: Final = frozenset(("transport", "protocol", "socket", "asyncgen"))
 
 
-class UnhandledExceptions:
+class UnhandledExceptions(ServerEvents):
     """Takes the exceptions that nobody handles, until closed. Lives on the event loop."""
 
     def __init__(self, drainer: DrainRunner) -> None:
@@ -46,12 +46,6 @@ class UnhandledExceptions:
             self._loop.set_exception_handler(self._loop_handler)
         self._former_hook: Callable[[Any], object] = threading.excepthook
         threading.excepthook = self._thread_hook
-
-    def opened(self) -> None:
-        """Change nothing: exceptions count from the start of the server on."""
-
-    def phase_changed(self, change: PhaseChange) -> None:
-        """Change nothing: a drain that is under way is not begun again."""
 
     def closed(self) -> None:
         """Put the former handlers back, unless others have replaced ours since."""

@@ -14,12 +14,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from .._core.server_adapter import ServerEvents
 from .signals import QUICK_STOPS, CapturedSignals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..phase import PhaseChange
     from .touchpoints import Server
 
 
@@ -90,7 +90,7 @@ def _environment_of(pid: int | str) -> set[bytes]:
         return {entry.partition(b"=")[0] for entry in file.read().split(b"\0")}
 
 
-class QuickStopHandlers:
+class QuickStopHandlers(ServerEvents):
     """Makes a hooked server handle SIGQUIT as it handles SIGINT.
 
     uvicorn-worker's own handler only sets a flag that nothing reads. These are plain handlers, as
@@ -112,12 +112,6 @@ class QuickStopHandlers:
     def opened(self) -> None:
         """Check again: uvicorn-worker's handler may have run in the last turn of the loop."""
         self._make_up()
-
-    def phase_changed(self, change: PhaseChange) -> None:
-        """Change nothing."""
-
-    def closed(self) -> None:
-        """Change nothing: the worker's process ends."""
 
     def _make_up(self) -> None:
         """Handle a SIGQUIT that uvicorn-worker's handler has taken before these were set."""

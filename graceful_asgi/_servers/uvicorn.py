@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from .. import log
+from .._core.server_adapter import ServerEvents
 from .._diagnostics.loop_monitor import LoopMonitor
 from .._diagnostics.trail import frames_of
 from ..event_loop import import_for_waiting, monotonic
@@ -47,7 +48,7 @@ gunicorn's heartbeat, and reads the server's flags."""
 _ATTRIBUTE: Final = "_graceful_asgi_hook"
 
 
-class UvicornHook:
+class UvicornHook(ServerEvents):
     """One uvicorn server and its drain. Lives on the server's event loop."""
 
     def __init__(self, server: Server, drainer: DrainRunner) -> None:
@@ -118,9 +119,6 @@ class UvicornHook:
             server._captured_signals.append(signum)
 
     # As `ServerEvents`
-
-    def opened(self) -> None:
-        """Do nothing: `_open` calls this."""
 
     def phase_changed(self, change: PhaseChange) -> None:
         """Stop as well, if another server with the same drainer has been stopped."""

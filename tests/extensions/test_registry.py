@@ -11,6 +11,7 @@ from support.asgi import FakeAdapter
 
 from graceful_asgi import DrainPolicy
 from graceful_asgi._core.runner import DrainRunner
+from graceful_asgi._core.server_adapter import ServerEvents
 from graceful_asgi._extensions.registry import Extensions
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 QUICK = DrainPolicy(lame_duck_period=0, grace_period=0, cancel_period=0, cleanup_period=0)
 
 
-class Noting:
+class Noting(ServerEvents):
     """Notes what it is called with; raises after that if it is to."""
 
     def __init__(self, failure: BaseException | None = None) -> None:

@@ -51,17 +51,20 @@ def test_a_tool_call_in_flight_gets_its_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_an_event_that_is_being_handled_is_acknowledged(tmp_path: Path, transport: str) -> None:
     need("socketio", "aiohttp", "fastapi")
+    aiohttp: Any = importlib.import_module("aiohttp")
     socketio: Any = importlib.import_module("socketio")
     with serving(tmp_path, "socketio") as server:
 
         async def run() -> None:
-            client = socketio.AsyncClient(reconnection=False)
-            await client.connect(f"http://127.0.0.1:{server.port}", transports=[transport])
-            work = asyncio.ensure_future(client.call("work", 1.0, timeout=PATIENCE))
-            await anyio.to_thread.run_sync(server.wait_for, "work began")
-            await anyio.to_thread.run_sync(server.terminate)
-            assert await work == "worked"
-            await client.shutdown()
+            # The client leaves its own session open where the server is faster than `shutdown`.
+            async with aiohttp.ClientSession() as session:
+                client = socketio.AsyncClient(reconnection=False, http_session=session)
+                await client.connect(f"http://127.0.0.1:{server.port}", transports=[transport])
+                work = asyncio.ensure_future(client.call("work", 1.0, timeout=PATIENCE))
+                await anyio.to_thread.run_sync(server.wait_for, "work began")
+                await anyio.to_thread.run_sync(server.terminate)
+                assert await work == "worked"
+                await client.shutdown()
 
         asyncio.run(run())
         assert server.wait() == 0

@@ -59,12 +59,13 @@ versions:
 	tests/versions
 
 # The cost of a request, of a connection and of a stop, and the table of docs/explanation/servers.md. A quarter of an hour,
-# not part of CI. `throughput` needs wrk (Debian: apt-get install wrk).
+# not part of CI. `throughput` needs wrk, `instructions` needs valgrind (Debian: apt-get install wrk valgrind).
 bench: $(VENV)/bench
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.overhead
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.exits
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.memory
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.throughput
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.instructions
 	mkdir -p .cache
 	PYTHONPATH=tests $(BIN)/python -m bench.scale --tally .cache/scale.jsonl
 	$(BIN)/python -m tests.bench.servers

@@ -72,9 +72,15 @@ SERVERS = {
 
 @contextlib.contextmanager
 def serving(
-    command: tuple[str, ...], *options: str, env: dict[str, str] | None = None
+    command: tuple[str, ...],
+    *options: str,
+    env: dict[str, str] | None = None,
+    start_period: float = 20.0,
 ) -> Iterator[TargetProcess]:
-    """Run *command* on a port of its own, with no lame duck, for the length of a block."""
+    """Run *command* on a port of its own, with no lame duck, for the length of a block.
+
+    *start_period* is how many seconds the server has to answer.
+    """
     port = free_port()
     environment = {
         **os.environ,
@@ -86,5 +92,7 @@ def serving(
     with tempfile.TemporaryDirectory() as directory:
         log_path = Path(directory, "server.log")
         arguments = [*command, "--port", str(port), *options]
-        with TargetProcess(arguments, port=port, env=environment, log_path=log_path) as process:
+        with TargetProcess(
+            arguments, port=port, env=environment, log_path=log_path, start_period=start_period
+        ) as process:
             yield process

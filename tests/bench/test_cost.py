@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from . import throughput
+from . import instructions, throughput
 from .bars import bars
+from .instructions import Counted
 from .throughput import Line
 
 
@@ -14,6 +15,14 @@ def test_the_table_of_the_throughput_names_connections_and_middlewares() -> None
     head, _, row = throughput.table([line], (1, 16)).splitlines()
     assert head == ("| framework | middleware | 1 connection | 16 connections | each request |")
     assert row == "| Starlette | Starlette's CORS | -2.5 % | +0.0 % | +3.2 us |"
+
+
+def test_the_table_of_the_instructions_shows_what_a_middleware_adds() -> None:
+    alone = dict.fromkeys(instructions.EVENTS, 1000.0)
+    counted = [Counted(alone, 7), Counted(alone, 7), Counted({**alone, "instructions": 1050.0}, 9)]
+    lines = instructions.table({"Starlette": counted}).splitlines()
+    assert lines[2] == "| Starlette | instructions | 1,000 | 0 | +50 (+5.0 %) |"
+    assert lines[-1].endswith(" | 7 | +0 | +2 |")
 
 
 def test_the_plot_has_a_bar_for_each_number() -> None:

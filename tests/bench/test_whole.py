@@ -23,7 +23,18 @@ from support.traffic import TrafficPlan
 
 from graceful_asgi._check.client.plan import LoadPlan
 
-from . import contestants, exits, memory, network, overhead, page, scale, servers, throughput
+from . import (
+    contestants,
+    exits,
+    instructions,
+    memory,
+    network,
+    overhead,
+    page,
+    scale,
+    servers,
+    throughput,
+)
 from .served import SERVERS
 from .wrapped import MIDDLEWARES
 
@@ -95,6 +106,20 @@ def test_throughput(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     row = r"^\| FastAPI \| .* \| [+-][\d.]+ % \| [+-][\d.]+ us \|$"
     assert re.search(row, part(page.PAGE, "throughput"), re.M)
     assert throughput.PLOT.read_text().startswith("<svg")
+
+
+def test_instructions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed")
+    monkeypatch.setattr(instructions, "FRAMEWORKS", ("Starlette",))
+    monkeypatch.setattr(instructions, "VARIANTS", ("plain", "graceful"))
+    monkeypatch.setattr(instructions, "WARM_UP", 160)
+    monkeypatch.setattr(instructions, "COLLECTIONS", (512, 64))
+    run(instructions, "--requests", "160")
+    written = part(page.PAGE, "instructions")
+    (more,) = re.findall(r"^\| Starlette \| instructions \| .*\(\+([\d.]+) %\) \|$", written, re.M)
+    assert 1 < float(more) < 20
+    assert re.search(r"^\| Starlette \| garbage collections in 512 requests \| \d", written, re.M)
 
 
 def test_overhead(run: Run) -> None:

@@ -2,15 +2,17 @@
 
 All servers run all the while, and wrk goes from one to the other in short rounds, every second
 round the other way. What else the machine does only takes from a round, and meets all alike, so the
-best round of each counts. What the server's thread computes for each request
-(`/proc/PID/schedstat`) depends less on the machine's mood than requests per second do. Needs Linux
-and wrk. Writes a table into docs/explanation/cost.md, and a plot beside it.
+best round of each counts. The servers have one core, and wrk has another. What the server's thread
+computes for each request (`/proc/PID/schedstat`) depends less on the machine's mood than requests
+per second do. Needs Linux and wrk. Writes a table into docs/explanation/cost.md, and a plot beside
+it.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import shutil
 import statistics
@@ -34,7 +36,7 @@ PLAIN = "plain"
 CONNECTIONS = (1, 16, 256)
 PLOT = page.ROOT / "docs" / "assets" / "middlewares.svg"
 PACKAGES = (
-    *("uvicorn", "httptools", "starlette", "fastapi", "asgi-correlation-id"),
+    *("uvicorn", "uvloop", "httptools", "starlette", "fastapi", "asgi-correlation-id"),
     *("starlette-exporter", "opentelemetry-instrumentation-asgi"),
 )
 
@@ -74,6 +76,7 @@ def compare(
             )
             for name in (PLAIN, *names)
         }
+        stack.enter_context(_on_cores_of_their_own(servers.values()))
         for number in range(rounds):
             for count in connections:
                 for name in list(servers)[:: -1 if number % 2 else 1]:
@@ -88,6 +91,23 @@ def compare(
                 _least_cost(o) - _least_cost(p) for o, p in zip(ours, plain, strict=True)
             ),
         )
+
+
+@contextlib.contextmanager
+def _on_cores_of_their_own(servers: Iterable[TargetProcess]) -> Iterator[None]:
+    """Give *servers* one core, and this process and the wrk that it starts another."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        yield
+        return
+    first, second, *_ = sorted(cores)
+    for server in servers:
+        os.sched_setaffinity(server.pid, {first})
+    os.sched_setaffinity(0, {second})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _best_rate(samples: Iterable[Sample]) -> float:

@@ -3,12 +3,12 @@ what. It answers "ok"."""
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 if TYPE_CHECKING:
@@ -96,9 +96,16 @@ MIDDLEWARES: dict[str, tuple[str, Callable[[Starlette], None]]] = {
 FRAMEWORKS = ("Starlette", "FastAPI")
 
 
+async def collections(request: Request) -> JSONResponse:
+    """Answer how often the garbage collector has run."""
+    return JSONResponse(sum(generation["collections"] for generation in gc.get_stats()))
+
+
 def make() -> Starlette:
     """Return the app that the environment asks for."""
     if os.environ["BENCH_FRAMEWORK"] == "FastAPI":
+        from fastapi import FastAPI
+
         fast = FastAPI()
 
         @fast.get("/", response_class=PlainTextResponse)
@@ -112,6 +119,7 @@ def make() -> Starlette:
             return PlainTextResponse("ok")
 
         app = Starlette(routes=[Route("/", index)])
+    app.router.routes.append(Route("/collections", collections))
     if (name := os.environ["BENCH_MIDDLEWARE"]) in MIDDLEWARES:
         MIDDLEWARES[name][1](app)
     return app

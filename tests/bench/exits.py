@@ -21,9 +21,10 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from support.client import Client
+from support.polling import wait_until
 
 from . import page
-from .served import SERVERS, serving
+from .served import BEGAN, SERVERS, serving
 
 LOOPS = ("asyncio", "uvloop")
 INTERRUPTED = "uvicorn, by Ctrl+C"
@@ -58,7 +59,8 @@ def _stop(name: str, loop: str, *, busy: bool) -> tuple[float, int]:
         if busy:
             with Client(server.port) as client:
                 client.request(f"/slow?s={ANSWER + random.uniform(0, 0.1)}")
-                time.sleep(0.1)  # until it is in flight
+                log = server.log_path
+                wait_until(lambda: BEGAN in log.read_text(), "the request is in flight")
                 signalled = time.monotonic()
                 server.signal(number)
                 client.response()

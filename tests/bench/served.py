@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
+BEGAN = "slow began"
+
+
 async def index(request: Request) -> PlainTextResponse:
     """Answer at once."""
     return PlainTextResponse("ok")
 
 
 async def slow(request: Request) -> PlainTextResponse:
-    """Answer after the seconds that the query says."""
+    """Answer after the seconds that the query says. Print a line as it begins."""
+    print(BEGAN, flush=True)  # noqa: T201  # the bench reads it
     await asyncio.sleep(float(request.query_params["s"]))
     return PlainTextResponse("ok")
 

@@ -55,7 +55,8 @@ def phase_changed(change: PhaseChange) -> None:
         logging.INFO,
         "%s (%s): %s",
         change.phase.value,
-        _cause(change.reason, change.stopped_by),
+        ("after " if change.phase is Phase.SERVING else "")
+        + _cause(change.reason, change.stopped_by),
         _meaning(change),
         event="phase",
         phase=change.phase.value,

@@ -126,6 +126,14 @@ def test_a_lame_duck_that_nothing_ends_but_a_stop_is_told_apart(
     assert "accepting until a stop or a resume" in only(captured).getMessage()
 
 
+def test_the_line_of_a_resume_names_the_drain_that_is_over_not_a_cause(
+    captured: pytest.LogCaptureFixture,
+) -> None:
+    resumed = change(Phase.SERVING, previous=Phase.LAME_DUCK, reason="the endpoint", time_left=9.0)
+    log.phase_changed(resumed)
+    assert "serving (after the endpoint): serving as before" in only(captured).getMessage()
+
+
 def test_a_lame_duck_that_ctrl_c_skips_is_not_said_to_accept(
     captured: pytest.LogCaptureFixture,
 ) -> None:

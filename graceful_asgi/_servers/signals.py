@@ -366,8 +366,11 @@ class HostProcess:
             if server.drainer.lifespan is None:  # in its startup nothing waits to be cancelled
                 server.drainer.stuck.report_if_blocked()
         if self._exit is None:
-            return
-        if self._exit.begun:
+            # Code has stopped the last server, and nothing has called `leave`: this program handles
+            # the signals itself, as vLLM's does, and lives on.
+            if not self._watchdog.armed and all(each.finished for each in self.servers()):
+                self._watchdog.close()
+        elif self._exit.begun:
             self._exit.look()
         elif not self.servers():
             # `serve()` has ended, and uvicorn has raised nothing: the program takes the signals,

@@ -21,7 +21,7 @@ import uvicorn
 from .app import make_bare_app, say
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 bare = make_bare_app()
 
@@ -87,6 +87,29 @@ def frozen_time(port: int) -> None:
 def idle_after_ctrl_c(port: int) -> None:
     """Go on without a server, and print which of the threads wake up meanwhile."""
     uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+    idle()
+
+
+def idle_with_own_signals(port: int) -> None:
+    """Take the signals oneself, keep the server after its end, and go on as above."""
+
+    class OwnSignals(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    server = OwnSignals(config(port))
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+
+    async def main() -> None:
+        await server.serve()
+        idle()
+
+    run(main)
+
+
+def idle() -> None:
+    """Sleep, and print how often threads of this process wake up meanwhile."""
     time.sleep(1)  # what has just ended may still clean up
     before = wake_ups()
     time.sleep(4)

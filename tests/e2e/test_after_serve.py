@@ -124,15 +124,22 @@ def test_a_stop_under_frozen_time_is_that_of_plain_uvicorn(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_program_that_goes_on_after_ctrl_c_has_hardly_any_wake_ups_from_us(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("name", "signum", "most"),
+    [
+        # The watchdog looks four times a second whether the program ends.
+        ("idle_after_ctrl_c", signal.SIGINT, 30),
+        ("idle_with_own_signals", signal.SIGTERM, 8),
+    ],
+)
+def test_a_program_that_goes_on_without_its_server_has_hardly_any_wake_ups_from_us(
+    tmp_path: Path, name: str, signum: int, most: int
 ) -> None:
-    """The watchdog looks four times a second whether the program ends: 16 times in these 4 s."""
-    with program(tmp_path, "idle_after_ctrl_c") as server:
-        server.signal(signal.SIGINT)
+    with program(tmp_path, name) as server:
+        server.signal(signum)
         assert server.wait(15) == 0
         (line,) = [line for line in said(server) if line.startswith("after 4 s")]
-        assert int(line.split()[3]) <= 30
+        assert int(line.split()[3]) <= most
 
 
 @on_loops(*ENDS_BY_ITSELF, "gather", "task_group")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from . import log
-from ._core.drainer import runner_of
+from ._core.drainer import Drainer, runner_of
 from ._core.server_adapter import ServerEvents
-from .errors import naming_extra
+from .errors import MisuseError, naming_extra
 from .event_loop import current_task, spawn
 from .phase import Phase
 from .report import Kind, Outcome
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from ._core.drainer import Drainer
     from ._core.runner import DrainRunner
     from .phase import PhaseChange
     from .report import DrainStatistics
@@ -146,9 +145,16 @@ class DrainCollector(Collector):
 
     Args:
         drainer: the drainer to read. Give the same one to the middleware (`drainer=`).
+
+    Raises:
+        MisuseError: (a `RuntimeError`) *drainer* is no `Drainer`.
     """
 
     def __init__(self, drainer: Drainer) -> None:
+        if not isinstance(drainer, Drainer):
+            raise MisuseError(
+                f"DrainCollector({drainer!r}): give it the Drainer that the middleware has"
+            )
         self._runner = runner_of(drainer)
         self._shared: _Shared | None = None
         if processes_share_a_scrape():

@@ -106,8 +106,13 @@ class ServerProcess:
     def wait(self, within: float) -> int:
         """Wait for the exit, and return the exit code (negative: the signal that ended it).
 
-        Raises `TimeoutError` when it still runs after `within` seconds.
+        Raises `TimeoutError` when it still runs after `within` seconds, and `MisuseError` before
+        `start`.
         """
+        from .errors import MisuseError
+
+        if not self._process.started:
+            raise MisuseError("wait() before start()")
         code = self._process.wait(within)
         if code is None:
             raise TimeoutError(f"the server still runs after {within:g} s; its log:\n{self.log}")

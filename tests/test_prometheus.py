@@ -14,7 +14,7 @@ from support.asgi import FakeAdapter, answer, http_scope, serving, with_lifespan
 from support.command import run_python
 from support.virtual_time import virtual_clock
 
-from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, Phase
+from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware, MisuseError, Phase
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi.prometheus import DrainCollector
@@ -67,6 +67,12 @@ def test_a_missing_extra_is_named_with_what_installs_it() -> None:
         "prometheus_client graceful_asgi.prometheus needs prometheus_client, which is not "
         "installed: pip install 'graceful-asgi[prometheus]'\n"
     )
+
+
+@pytest.mark.parametrize("value", [None, 3, DrainRunner], ids=str)
+def test_what_is_no_drainer_is_named(value: Any) -> None:
+    with pytest.raises(MisuseError, match=r"DrainCollector\(.*the Drainer"):
+        DrainCollector(value)
 
 
 @pytest.mark.anyio

@@ -100,6 +100,10 @@ def test_what_does_not_start_is_an_error_with_its_log_and_leaves_no_file() -> No
 def test_what_is_no_command_is_an_error() -> None:
     with pytest.raises(CheckError, match="--port is not for you to give"):
         ServerProcess("main:app --port 8000")
+    empty: list[str | list[str]] = ["", []]
+    for nothing in empty:
+        with pytest.raises(CheckError, match="an empty command starts no server"):
+            ServerProcess(nothing)
 
 
 def test_a_verdict_on_a_server_that_drops_one_request() -> None:
@@ -109,6 +113,22 @@ def test_a_verdict_on_a_server_that_drops_one_request() -> None:
     assert verdict.lost_total == 1
     assert not verdict.clean
     assert server.exit_code == -15
+
+
+@pytest.mark.parametrize("name", ["path", "slow_path", "websocket_path", "post_path"])
+@pytest.mark.parametrize("path", ["report", "", "/a b", "GET report", "/é", 3])
+def test_a_plan_names_a_bad_path(name: str, path: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}=.*: must be a path that begins with /"):
+        LoadPlan(**{name: path})
+    assert LoadPlan(slow_path="POST /report?x=1").slow is not None
+
+
+def test_a_call_before_the_start_is_named() -> None:
+    server = ServerProcess("main:app")
+    for call in (lambda: server.wait(0), lambda: server.signal(), lambda: server.pid):
+        with pytest.raises(MisuseError, match=r"before start\(\)"):
+            call()
+    server.kill()
 
 
 def test_load_needs_a_server_that_runs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Final, TypeAlias
 
@@ -11,6 +12,7 @@ Header: TypeAlias = tuple[str, str]
 
 UPLOAD_LENGTH: Final = 64 * 1024
 _ACCEPT_EVENTS: Final = ("Accept", "text/event-stream")
+_TARGET: Final = re.compile(r"([A-Za-z]+ )?/[\x21-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,16 @@ class LoadPlan:
     """Do not compare bodies: whatever is not empty is right."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a count or period that is negative or not finite."""
+        """Raise `ValueError` for a bad path, or a count or period that is negative or infinite."""
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{each.name}={value!r}: must be zero or more, and finite")
+            if each.name.endswith("path") and value is not None and not _is_target(value):
+                raise ValueError(
+                    f"{each.name}={value!r}: must be a path that begins with / and has no blanks "
+                    "(write %20)"
+                )
 
     @property
     def load(self) -> Endpoint:
@@ -174,6 +181,11 @@ def _typed(body: bytes) -> Header:
     except ValueError:
         return ("Content-Type", "application/octet-stream")
     return ("Content-Type", "application/json")
+
+
+def _is_target(value: object) -> bool:
+    """Return True for a path, with or without a method in front."""
+    return isinstance(value, str) and _TARGET.fullmatch(value) is not None
 
 
 def _split(text: str, usual: str) -> tuple[str, str]:

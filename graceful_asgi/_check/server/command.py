@@ -62,7 +62,9 @@ def app_command(arguments: Sequence[str]) -> Command:
 
 
 def any_command(arguments: Sequence[str]) -> Command:
-    """Return the command of any server."""
+    """Return the command of any server. Raises `CommandError` when it is empty."""
+    if not arguments:
+        raise CommandError("an empty command starts no server")
     program, *rest = arguments
     return Command(tuple(arguments), _shortened(" ".join([PurePath(program).name, *rest])))
 
@@ -76,9 +78,8 @@ def parse(text: str) -> Command:
         arguments = shlex.split(text)
     except ValueError as error:
         raise CommandError(f"{text!r} is no command: {error}") from error
-    if not arguments:
-        raise CommandError("an empty command starts no server")
-    return app_command(arguments) if _APP.fullmatch(arguments[0]) else any_command(arguments)
+    is_app = bool(arguments) and _APP.fullmatch(arguments[0]) is not None
+    return app_command(arguments) if is_app else any_command(arguments)
 
 
 def _shortened(name: str) -> str:

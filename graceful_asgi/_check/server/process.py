@@ -156,6 +156,11 @@ class TargetProcess:
         await to_thread.run_sync(self._exited.wait, abandon_on_cancel=True)
 
     @property
+    def started(self) -> bool:
+        """True once the process was started, also after its exit."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The process id of the server's parent process. `MisuseError` before `start`."""
         if self._process is None:

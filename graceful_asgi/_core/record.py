@@ -55,7 +55,9 @@ class DrainRecord:
         and keep that in memory.
         """
         first, total = self._before
-        past = {number: self._counts[number] for number in self._counts if number < drain.number}
+        # A copy is one C call: a thread that looks at the new drain adds its counts meanwhile.
+        counts = self._counts.copy()
+        past = {number: each for number, each in counts.items() if number < drain.number}
         if past:
             every = (total, *(past[number] for number in past if number >= first))
             self._before = drain.number, OutcomeCounts.sum(every)
@@ -133,9 +135,10 @@ class DrainRecord:
         if leave_out is not None:
             works = tuple(w for w in works if w.task is not leave_out or w.kind != "http")
         # In this order: `begin` may run in between, and removes only what is in the sums by then.
-        latest = tuple(self._counts.items())
+        latest = self._counts.copy()
         first, total = self._before
-        total = OutcomeCounts.sum((total, *(each for number, each in latest if number >= first)))
+        since = (each for number, each in latest.items() if number >= first)
+        total = OutcomeCounts.sum((total, *since))
         oldest = min(works, key=lambda work: work.began, default=None)
         return DrainStatistics(
             phase=drain.phase,

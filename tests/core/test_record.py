@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.virtual_time import virtual_clock, virtual_time
 
 from graceful_asgi import DrainPolicy
+from graceful_asgi._core.record import DrainRecord
 from graceful_asgi._core.runner import DrainRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +75,53 @@ async def test_the_totals_are_those_of_all_drains() -> None:
     drainer.notifier.publish()
     assert drainer.statistics().completed == 1
     assert drainer.statistics().totals["completed"] == 14
+
+
+def interrupted(drainer: DrainRunner, at: int, look: Callable[[], object]) -> bool:
+    """Publish, with *look* called before the instruction *at* of `DrainRecord.begin`.
+
+    Return False if it has fewer instructions. So any thread or signal handler may come in between.
+    """
+    instructions = itertools.count()
+    looked = False
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal looked
+        inside: FrameType | None = frame  # before Python 3.12 a comprehension has its own frame
+        while inside is not None and inside.f_code is not DrainRecord.begin.__code__:
+            inside = inside.f_back
+        if inside is None or looked:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(instructions) == at:
+            looked = True
+            look()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        drainer.notifier.publish()
+    finally:
+        sys.settrace(before)
+    return looked
+
+
+async def test_a_look_at_the_statistics_may_interrupt_the_beginning_of_a_drain() -> None:
+    for at in range(10_000):
+        drainer = DrainRunner(DrainPolicy(), clock=virtual_clock())
+        drain_and_resume(drainer, 2)
+        totals: list[int] = []
+
+        def look(drainer: DrainRunner = drainer, totals: list[int] = totals) -> None:
+            totals.append(drainer.statistics().totals["completed"])
+
+        drainer.begin("test")
+        if not interrupted(drainer, at, look):
+            break
+        look()
+        assert totals == [2, 2]
+    assert at > 20
 
 
 class Job:

@@ -167,6 +167,38 @@ def test_the_next_gunicorn_takes_over_and_the_old_workers_leave_at_once(tmp_path
     assert server.count("forced after") == 0
 
 
+def test_no_request_is_lost_as_the_next_gunicorn_takes_over(tmp_path: Path) -> None:
+    server = gunicorn(tmp_path, "--workers", "2", "--no-control-socket", lame_duck=0.5, grace=10)
+
+    async def run_load() -> LoadResult:
+        load = Load(PLAN, port=server.port)
+
+        async def take_over() -> None:
+            await anyio.sleep(0.6)
+            await logged(server, {"startup complete": 2})
+            load.mark_signalled()
+            server.signal(signal.SIGUSR2)
+            await logged(server, {"startup complete": 4})
+            server.signal(signal.SIGTERM)
+            await server.wait_exit()
+            await anyio.sleep(0.3)  # the next gunicorn alone
+
+        return await load.run(until=take_over, within=60)
+
+    with server:
+        try:
+            result = anyio.run(run_load)
+        finally:
+            parents = re.findall(r"\[(\d+)\] \[INFO\] Starting gunicorn", server.log)
+            for taker in parents[1:]:
+                os.kill(int(taker), signal.SIGTERM)
+            wait_until(lambda: is_refused(server.port), "the next gunicorn stops")
+    assert result.total.lost_total == 0, result
+    assert result.refused == 0
+    assert result.after.served > 50
+    assert server.exit_code == 0
+
+
 # -- told to hurry
 
 

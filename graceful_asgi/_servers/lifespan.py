@@ -61,6 +61,7 @@ class HookedLifespan:
         self._server = server
         self._drainer = drainer
         self._task = task
+        self._has_opened = False
         self._uvicorn_shutdown = server.lifespan.shutdown
         server.lifespan.shutdown = self.shutdown
         if task is not None:
@@ -68,6 +69,7 @@ class HookedLifespan:
 
     def opened(self) -> None:
         """Take note that the startup is over."""
+        self._has_opened = True
         self._drainer.lifespan = None
 
     async def shutdown(self) -> None:
@@ -83,6 +85,8 @@ class HookedLifespan:
             work.fail()
             drainer.record.failed(drainer.state, stuck_work(work, drainer.now(), closely=False))
         drainer.lifespan = None
+        if not self._has_opened:  # uvicorn could not listen, and ends without its own `shutdown`
+            drainer.server_closed()
 
     def _errors(self) -> list[bool]:
         # Before 0.41 uvicorn spelled the name with one r.

@@ -90,6 +90,32 @@ def idle_after_ctrl_c(port: int) -> None:
     idle()
 
 
+def taken_port(port: int) -> None:
+    """Try again and again to listen on a port that is taken, and print what that leaves behind."""
+    from socket import socket
+
+    with socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for number in range(6):
+            with contextlib.suppress(SystemExit):
+                uvicorn.run(bare, port=taken.getsockname()[1], loop="asyncio")
+            if number == 1:
+                time.sleep(1)  # what has just ended may still clean up
+                before = tasks_and_descriptors()
+        time.sleep(1)
+        threads, descriptors = (
+            now - then for now, then in zip(tasks_and_descriptors(), before, strict=True)
+        )
+        say(f"after 4 more starts: {threads} threads, {descriptors} descriptors more")
+    uvicorn_run(port)
+
+
+def tasks_and_descriptors() -> tuple[int, int]:
+    """Return how many threads and how many descriptors this process has."""
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+
 def idle_with_own_signals(port: int) -> None:
     """Take the signals oneself, keep the server after its end, and go on as above."""
 

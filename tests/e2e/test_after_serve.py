@@ -142,6 +142,17 @@ def test_a_program_that_goes_on_without_its_server_has_hardly_any_wake_ups_from_
         assert int(line.split()[3]) <= most
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_server_that_cannot_listen_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A program may try again until a port is free. The control socket has a thread of its own."""
+    server = program(tmp_path, "taken_port")
+    server.env["GRACEFUL_CONTROL_DIR"] = str(tmp_path / "control")
+    with server:
+        server.terminate()
+        assert server.wait() == 0
+        assert said(server)[0] == "after 4 more starts: 0 threads, 0 descriptors more"
+
+
 @on_loops(*ENDS_BY_ITSELF, "gather", "task_group")
 def test_after_ctrl_c_a_program_sees_what_it_sees_on_plain_uvicorn(
     tmp_path: Path, name: str, loop: str

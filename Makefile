@@ -65,6 +65,7 @@ bench: $(VENV)/bench
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.exits
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.memory
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.throughput
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.networkless
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.instructions
 	mkdir -p .cache
 	PYTHONPATH=tests $(BIN)/python -m bench.scale --tally .cache/scale.jsonl

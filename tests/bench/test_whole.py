@@ -124,6 +124,28 @@ def test_instructions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"^\| Starlette \| garbage collections in 512 requests \| \d", written, re.M)
 
 
+WITHOUT_NETWORK = """
+import sys
+from pathlib import Path
+from bench import networkless, page
+page.PAGE = Path(sys.argv.pop())
+networkless.main()
+"""
+
+
+def test_networkless(tmp_path: Path) -> None:
+    # In a process of its own: it loads this package three times.
+    copy = tmp_path / "cost.md"
+    copy.write_text(page.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    path = os.pathsep.join((str(PACKAGE_ROOT), str(TESTS)))
+    command = [sys.executable, "-c", WITHOUT_NETWORK, "--blocks", "10", str(copy)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+    number = r"[+-]\d+\.\d\d us \([+-].*? to [+-].*?\)"
+    row = rf"^\| FastAPI \| \d+\.\d us \| {number} \| {number} \|$"
+    assert "10 blocks of 10 requests" in part(copy, "networkless")
+    assert re.search(row, part(copy, "networkless"), re.M)
+
+
 def test_overhead(run: Run) -> None:
     printed = run(overhead, "--blocks", "1", "--rounds", "1")
     assert "WebSocket message and answer" in printed

@@ -180,6 +180,7 @@ class HostProcess:
     def add(self, hook: HookedServer) -> None:
         """Add a server that starts. If a signal has come before it, stop it at once."""
         if self._exit is not None and self._exit.is_left_to_program:
+            self._watchdog.disarm()  # the deadline was for the end of a process that goes on
             self._reset()
         self._servers.append(weakref.ref(hook, self._drop))
         if hook.in_main_thread:

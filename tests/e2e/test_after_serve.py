@@ -109,6 +109,20 @@ def test_sigterm_ends_a_program_that_starts_its_server_over_and_over(
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_after_ctrl_c_a_program_may_start_its_server_again_at_once(
+    tmp_path: Path, loop: str
+) -> None:
+    """The hard deadline was for the end of the process. The request takes longer than that."""
+    with program(tmp_path, "run_over_and_over", loop, cleanup=0.2) as server:
+        server.signal(signal.SIGINT)
+        server.wait_for("Uvicorn running on", count=2)
+        assert get(server.port, "/slow?s=2.5&name=second").status == 200
+        server.terminate()
+        assert server.wait(10) == 0
+        assert "hard deadline" not in server.log
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_stop_under_frozen_time_is_that_of_plain_uvicorn(
     tmp_path: Path, loop: str, beside: ThreadPoolExecutor
 ) -> None:

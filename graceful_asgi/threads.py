@@ -212,7 +212,9 @@ class _Forks:
         if not _pop(self._turn):
             return
         self._forking = _thread.get_ident()
-        pausing = [each for each in self._participants if each not in self._paused]
+        # A copy is one C call: a thread that ends now removes itself from the set.
+        participants = tuple(self._participants)
+        pausing = [each for each in participants if each not in self._paused]
         for participant in pausing:
             participant.pause()
         self._paused += pausing

@@ -73,6 +73,53 @@ print(before, set(at_fork), settled(4))
     assert (ended.returncode, ended.stdout) == (0, "4 {1} 4\n"), ended.stderr
 
 
+def test_a_thread_may_end_at_whichever_moment_the_process_begins_to_fork() -> None:
+    """It removes itself from the set of those that pause. A failure there goes to stderr."""
+    ended = run_python(
+        PRELUDE
+        + """
+import itertools
+from graceful_asgi import threads
+
+begin_to_fork = threads._forks._before.__func__.__code__
+
+def ends_at(moment):
+    instructions = itertools.count()
+    over = threading.Event()
+    thread = threads.BareThread(lambda: not over.wait(15), wake=over.set, lost=int, forget=int)
+    assert thread.start()
+    ended = False
+
+    def trace(frame, event, _):
+        nonlocal ended
+        inside = frame  # before Python 3.12 a comprehension has its own frame
+        while inside is not None and inside.f_code is not begin_to_fork:
+            inside = inside.f_back
+        if inside is None:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(instructions) == moment:
+            sys.settrace(None)
+            threads.remove_participant(thread)  # as the thread does at its end
+            ended = True
+        return trace
+
+    sys.settrace(trace)
+    fork()
+    sys.settrace(None)
+    over.set()
+    return ended
+
+moment = 0
+while ends_at(moment):
+    moment += 1
+print(moment > 20)
+"""
+    )
+    assert ended.stdout == "True\n", ended.stderr
+    assert "Traceback" not in ended.stderr  # a `DeprecationWarning` is right: that thread is there
+
+
 def test_a_deadline_outlives_a_fork_and_its_backstop_too() -> None:
     for hang in (f"time.sleep({LONG})", "re.match(r'(a+)+$', 'a' * 64 + 'b')"):
         ended = run_python(f"{PRELUDE}\nwatchdog.arm(0.5)\nfork()\nprint(at_fork)\n{hang}\n")

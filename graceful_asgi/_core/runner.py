@@ -9,6 +9,7 @@ which shows the part of this object that is theirs.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 from functools import partial
@@ -30,7 +31,6 @@ from .stuck_watch import StuckWatch
 from .work import InFlight, TrackedWork, Work
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from .._diagnostics.loop_monitor import LoopMonitor
@@ -167,9 +167,13 @@ class DrainRunner:
             )
         if before.phase is Phase.SERVING and after.phase is not Phase.SERVING:
             self.record.begin(after)
-            self.close_schedule.start()
-            if not self.state.stopping:
-                self._holding = spawn(partial(self._hold, BegunDrain(self)))
+            self._start_watching()
+
+    def _start_watching(self) -> None:
+        """Close what would go on, in time, and watch the drain until a stop. On this loop."""
+        self.close_schedule.start()
+        if not self.state.stopping:
+            self._holding = spawn(partial(self._hold, BegunDrain(self)))
 
     def _tell_phase(self, change: PhaseChange) -> None:
         self.notifier.tell(change)
@@ -277,6 +281,12 @@ class DrainRunner:
                 # The old one may run on a loop that has ended.
                 self.close_schedule = CloseSchedule(self)
         self.notifier.bind()
+        is_held = self.phase is Phase.LAME_DUCK and not self.state.stopping
+        watching = self._holding
+        if anew and is_held and isinstance(watching, asyncio.Task) and watching.done():
+            # The drain began before the server started, in a loop that has ended.
+            self.close_schedule = CloseSchedule(self)
+            self._start_watching()
 
     def use(self, policy: DrainPolicy) -> None:
         """Take another policy, before a drain has begun."""

@@ -832,6 +832,27 @@ def test_a_reason_and_a_name_are_texts(value: Any) -> None:
     assert drainer.phase is Phase.SERVING
 
 
+@pytest.mark.parametrize("turns", [0, 1, 5])
+def test_a_drain_that_began_in_an_earlier_loop_is_undone_in_the_loop_of_the_server(
+    turns: int,
+) -> None:
+    drainer = DrainRunner(DrainPolicy())
+
+    async def begin() -> None:
+        drainer.begin("test", resume_after=0.1)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async def serve() -> None:
+        drainer.bind(anew=True)
+        with anyio.fail_after(PATIENCE):
+            await drainer.wait_for(lambda: drainer.serving)
+
+    asyncio.run(begin())
+    assert drainer.phase is Phase.LAME_DUCK
+    asyncio.run(serve())
+
+
 async def test_a_drainer_by_itself_calls_its_hooks_and_undoes_its_drain() -> None:
     """No server has bound a loop: the loop that the drain begins in takes the place."""
     drainer = as_drainer(in_virtual_time(DrainPolicy(lame_duck_period=0)))

@@ -164,6 +164,8 @@ def test_a_parent_whose_environment_is_written_over_is_known_by_its_workers(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "START_PERIOD", 0.0)
+    # Another test of this process may have imported it.
+    monkeypatch.delitem(sys.modules, "gunicorn.arbiter", raising=False)
     with Worker(listener) as parent:
         parent.does("fork")
         assert seen(listener) == "none", "a worker of uvicorn's, with a child"

@@ -50,6 +50,11 @@ class PolicyError(GracefulError, ValueError):
     """A field has a value that is not allowed; the message names the field and what is allowed."""
 
 
+def not_allowed(name: str, value: object, allowed: str) -> PolicyError:
+    """Return the error for a value that is not allowed, which names all three."""
+    return PolicyError(f"{name}={value!r} is not allowed; allowed: {allowed}")
+
+
 class MisuseError(GracefulError, RuntimeError):
     """The call cannot work where it was made; the message says what to do instead."""
 

@@ -109,10 +109,6 @@ class ServerProcess:
         Raises `TimeoutError` when it still runs after `within` seconds, and `MisuseError` before
         `start`.
         """
-        from .errors import MisuseError
-
-        if not self._process.started:
-            raise MisuseError("wait() before start()")
         code = self._process.wait(within)
         if code is None:
             raise TimeoutError(f"the server still runs after {within:g} s; its log:\n{self.log}")

@@ -11,7 +11,7 @@ import anyio
 
 from .. import log
 from .._core.begun_drain import BegunDrain
-from ..errors import PolicyError
+from ..errors import PolicyError, not_allowed
 from ..option import Kind, Option, option, options_of, or_none
 from ..phase import Phase
 from . import connection_header
@@ -115,7 +115,7 @@ class Endpoints:
         ):
             path = getattr(self, name)
             if path in answers:
-                raise PolicyError(f"{name}={path!r} is not allowed; allowed: a path of its own")
+                raise not_allowed(name, path, "a path of its own")
             if path is not None:
                 answers[path] = answer
         object.__setattr__(self, "_answers", answers)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.drainer import Drainer
-from ..errors import GracefulError, MisuseError, PolicyError
+from ..errors import GracefulError, MisuseError, PolicyError, not_allowed
 from ..option import PREFIX
 from ..policy import POLICY_OPTIONS, DrainPolicy
 from .endpoints import ENDPOINT_OPTIONS, Endpoints
@@ -85,11 +85,7 @@ class CodeOptions:
         whole: DrainPolicy | None = None
         for name, value, kind in (("policy", policy, DrainPolicy), ("drainer", drainer, Drainer)):
             if value is not None and not isinstance(value, kind):
-                faults.append(
-                    PolicyError(
-                        f"{name}={value!r} is not allowed; allowed: a {kind.__name__}, or None"
-                    )
-                )
+                faults.append(not_allowed(name, value, f"a {kind.__name__}, or None"))
         if policy is not None and drainer is not None:
             faults.append(
                 MisuseError(
@@ -102,9 +98,7 @@ class CodeOptions:
         elif isinstance(drainer, Drainer):
             whole = drainer.policy
         if ready is not None and not callable(ready):
-            faults.append(
-                PolicyError(f"ready={ready!r} is not allowed; allowed: a callable, or None")
-            )
+            faults.append(not_allowed("ready", ready, "a callable, or None"))
         values = {} if whole is None else {name: getattr(whole, name) for name in POLICY_OPTIONS}
         for name, value in given.items():
             if name not in OPTIONS:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..errors import PolicyError
+from ..text import REQUEST_PATH, REQUEST_PATH_IN_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,8 +66,8 @@ def _signal(text: str) -> int:
 
 
 def _path(text: str) -> str:
-    if not re.fullmatch(r"/[\x21-\x7e]*", text):
-        raise ValueError("a path that begins with / and has no blanks (write %20)")
+    if not re.fullmatch(REQUEST_PATH, text):
+        raise ValueError(REQUEST_PATH_IN_WORDS)
     return text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Final
 
-from ..errors import MisuseError, PolicyError
+from ..errors import MisuseError, not_allowed
 from ..option import PERIOD, or_none
 from ..policy import DrainPolicy
 from .runner import DrainRunner
@@ -40,7 +40,7 @@ class Drainer:
 
     def __init__(self, policy: DrainPolicy | None = None) -> None:
         if not isinstance(policy, DrainPolicy | None):
-            raise PolicyError(f"policy={policy!r} is not allowed; allowed: a DrainPolicy, or None")
+            raise not_allowed("policy", policy, "a DrainPolicy, or None")
         self._runner = DrainRunner(policy)
 
     @property
@@ -85,9 +85,7 @@ class Drainer:
         """
         _check_text(reason, called="reason")
         if not _RESUME_AFTER.accepts(resume_after):
-            raise PolicyError(
-                f"resume_after={resume_after!r} is not allowed; allowed: {_RESUME_AFTER.allowed}"
-            )
+            raise not_allowed("resume_after", resume_after, _RESUME_AFTER.allowed)
         return self._runner.begin(reason, lame_duck=lame_duck, resume_after=resume_after)
 
     def resume(self) -> bool:
@@ -165,7 +163,7 @@ class Drainer:
 def _check_text(value: object, *, called: str) -> None:
     # Not checked later: the log and the reports join it with other texts, in the middle of a stop.
     if not isinstance(value, str):
-        raise PolicyError(f"{called}={value!r} is not allowed; allowed: a text")
+        raise not_allowed(called, value, "a text")
 
 
 def runner_of(drainer: Drainer) -> DrainRunner:

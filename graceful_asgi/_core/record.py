@@ -17,7 +17,7 @@ from .work import OutcomeCounts
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ..report import DrainReport, DrainStatistics, StuckWork
     from .drain import Drain
@@ -54,15 +54,18 @@ class DrainRecord:
         A process may drain and resume for months. The counts of each drain name its stuck work,
         and keep that in memory.
         """
-        first, total = self._before
         # A copy is one C call: a thread that looks at the new drain adds its counts meanwhile.
         counts = self._counts.copy()
         past = {number: each for number, each in counts.items() if number < drain.number}
         if past:
-            every = (total, *(past[number] for number in past if number >= first))
-            self._before = drain.number, OutcomeCounts.sum(every)
+            self._before = drain.number, self._sum(past)
             for number in past:
                 del self._counts[number]
+
+    def _sum(self, counts: Mapping[int, OutcomeCounts]) -> OutcomeCounts:
+        """Return the sums of all drains before, and of those in *counts* that are not in them."""
+        first, before = self._before
+        return OutcomeCounts.sum((before, *(counts[each] for each in counts if each >= first)))
 
     def is_open(self, drain: Drain) -> bool:
         """Return True while work that ends counts for *drain*."""
@@ -136,9 +139,7 @@ class DrainRecord:
             works = tuple(w for w in works if w.task is not leave_out or w.kind != "http")
         # In this order: `begin` may run in between, and removes only what is in the sums by then.
         latest = self._counts.copy()
-        first, total = self._before
-        since = (each for number, each in latest.items() if number >= first)
-        total = OutcomeCounts.sum((total, *since))
+        total = self._sum(latest)
         oldest = min(works, key=lambda work: work.began, default=None)
         return DrainStatistics(
             phase=drain.phase,

@@ -8,11 +8,13 @@ import re
 from dataclasses import dataclass, fields
 from typing import Final, TypeAlias
 
+from ...text import REQUEST_PATH, REQUEST_PATH_IN_WORDS
+
 Header: TypeAlias = tuple[str, str]
 
 UPLOAD_LENGTH: Final = 64 * 1024
 _ACCEPT_EVENTS: Final = ("Accept", "text/event-stream")
-_TARGET: Final = re.compile(r"([A-Za-z]+ )?/[\x21-\x7e]*")
+_TARGET: Final = re.compile(rf"([A-Za-z]+ )?{REQUEST_PATH}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,7 @@ class LoadPlan:
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{each.name}={value!r}: must be zero or more, and finite")
             if each.name.endswith("path") and value is not None and not _is_target(value):
-                raise ValueError(
-                    f"{each.name}={value!r}: must be a path that begins with / and has no blanks "
-                    "(write %20)"
-                )
+                raise ValueError(f"{each.name}={value!r}: must be {REQUEST_PATH_IN_WORDS}")
 
     @property
     def load(self) -> Endpoint:

@@ -147,18 +147,16 @@ class TargetProcess:
         """Wait up to `timeout` seconds (None: for ever) for the exit.
 
         Returns the exit code (negative: the signal that ended it), or None if it still runs.
+        Raises `MisuseError` before `start`.
         """
+        if self._process is None:
+            raise MisuseError("wait() before start()")
         self._exited.wait(timeout)
         return self.exit_code
 
     async def wait_exit(self) -> None:
         """Wait for the exit without blocking the event loop. May be cancelled at any time."""
         await to_thread.run_sync(self._exited.wait, abandon_on_cancel=True)
-
-    @property
-    def started(self) -> bool:
-        """True once the process was started, also after its exit."""
-        return self._process is not None
 
     @property
     def pid(self) -> int:

@@ -188,19 +188,24 @@ async def test_errors_are_counted_by_status() -> None:
 
 
 async def test_the_slow_request_and_the_stream_have_outcomes_of_their_own() -> None:
+    """The load ends in the step after an answer: none is in flight on its way to the server."""
+    paths: list[str] = []
+    enough = anyio.Event()
+
     async def respond(request: Request) -> bool:
+        paths.append(request.path)
         if request.path == "/stream":
             request.end(CUT_CHUNKED)
-            return False
-        request.answer(OK)
-        return True
+        else:
+            request.answer(OK)
+        if "/stream" in paths and request.path == "/slow" and len(paths) > 2:
+            enough.set()
+        return request.path == "/slow"
 
     adversary = Adversary(respond)
     async with adversary.serving():
         load = Load(plan(slow_path="/slow", stream_path="/stream"), port=adversary.port)
-        result = await load.run(
-            until=lambda: eventually(lambda: adversary.requests > 2), within=5.0
-        )
+        result = await load.run(until=enough.wait, within=5.0)
     found = {finding.scenario: finding for finding in load.findings(EXIT)}
     assert found["slow request"].result == "untested"
     assert "no connection before the signal" in found["slow request"].detail

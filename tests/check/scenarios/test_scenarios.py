@@ -139,21 +139,22 @@ async def test_before_the_signal_nothing_is_rejected_on_purpose() -> None:
 async def test_an_answer_before_the_signal_is_asked_for_again_until_one_is_in_flight(
     scenario: Callable[[], Scenario],
 ) -> None:
-    answered: list[bool] = []
+    """A third request is sent once the second answer is read; with it at the server, the signal."""
+    asked: list[bool] = []
 
     async def script(scene: Scene) -> None:
         await scene.head()
-        if len(answered) < 2:
-            answered.append(True)
+        asked.append(True)
+        if len(asked) < 3:
+            scene.is_last = False
             scene.end(EVENTS + EVENT + LAST)
             await scene.reader.read()  # until the client has left
-            scene.is_last = False
             return
         scene.write(EVENTS + EVENT)
         await scene.signalled.wait()
         scene.end(LAST)
 
-    finding, load = await play(scenario(), script, wait=lambda: len(answered) == 2)
+    finding, load = await play(scenario(), script, wait=lambda: len(asked) == 3)
     assert finding.result == "passed"
     assert load == LoadResult(before=Counts(served=2), during=Counts(served=1))
 

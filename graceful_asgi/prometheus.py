@@ -159,7 +159,7 @@ class DrainCollector(Collector):
         self._shared: _Shared | None = None
         if processes_share_a_scrape():
             self._shared = _Shared()
-            self._runner.server_events.append(_Writer(self, self._runner))
+            self._runner.notifier.server_events.append(_Writer(self, self._runner))
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without values: the registry checks their names."""

@@ -241,7 +241,7 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
         async def main():
             drainer.bind()
             await start_extensions(drainer)
-            drainer.server_opened()
+            drainer.notifier.server_opened()
             await anyio.wait_all_tasks_blocked()
             assert value(others, "in_flight", kind="task") == 0
             with drainer.track("work"):

@@ -351,9 +351,9 @@ class GracefulMiddleware:
                 (scope.get("state") or {}).pop(STATE_KEY, None)
             await send(message)
             if kind == "lifespan.startup.complete" and record.is_passive:
-                record.drainer.server_opened()  # no hook calls it for a passive server
+                record.drainer.notifier.server_opened()  # no hook calls it for a passive server
             elif kind == "lifespan.startup.failed":
-                record.drainer.server_closed()
+                record.drainer.notifier.server_closed()
 
         return send_startup
 

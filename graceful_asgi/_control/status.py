@@ -23,7 +23,6 @@ def process_status(drainer: DrainRunner) -> dict[str, Any]:
     """
     statistics = drainer.statistics()
     is_lame_duck = statistics.phase is Phase.LAME_DUCK
-    held = is_lame_duck and not drainer.state.stopping
     return {
         "pid": os.getpid(),
         "server": drainer.context.pid,
@@ -42,7 +41,7 @@ def process_status(drainer: DrainRunner) -> dict[str, Any]:
         "elapsed": statistics.elapsed,
         "time_left": statistics.time_left,
         "lame_duck_left": drainer.state.lame_duck_left(drainer.now()) if is_lame_duck else None,
-        "gives_up_in": BegunDrain(drainer).gives_up_in() if held else None,
+        "gives_up_in": BegunDrain(drainer).gives_up_in() if drainer.state.held else None,
         "undone_in": drainer.undo_in(),
     }
 

@@ -23,9 +23,7 @@ class BegunDrain:
     def is_held(self) -> bool:
         """True while it is in its lame duck, and no stop has come."""
         state = self._runner.state
-        return (
-            state.number == self._number and state.phase is Phase.LAME_DUCK and not state.stopping
-        )
+        return state.number == self._number and state.held
 
     def outcome(self) -> DrainOutcome | None:
         """Return the outcome of the drain; None while it is not decided."""

@@ -100,6 +100,11 @@ class Drain(NamedTuple):
         return self.stopped_by is not None
 
     @property
+    def held(self) -> bool:
+        """True in a lame duck that no stop has come to: it may still be called off."""
+        return self.phase is Phase.LAME_DUCK and not self.stopping
+
+    @property
     def waiting(self) -> bool:
         """True while a drain is under way and work in flight may still finish."""
         return self.phase in _WAITING
@@ -192,7 +197,7 @@ def step(drain: Drain, event: Event, now: float) -> Drain:
             return stopped if lame_duck else step(stopped, Step.END_LAME_DUCK, now)
         case Adopt(policy) if not drain.waiting and policy is not drain.policy:
             return drain._replace(policy=policy)
-        case Step.RESUME if phase is Phase.LAME_DUCK and not drain.stopping:
+        case Step.RESUME if drain.held:
             return Drain(policy=policy, number=drain.number)
         case Step.UNDO if now >= drain.undo_at:
             return step(drain, Step.RESUME, now)

@@ -1,4 +1,4 @@
-"""`Notifier`: wakes the tasks that wait for a drain to change, and calls log and hooks in order.
+"""`Notifier`: wakes the tasks that wait for a drain, and calls all that listen to it, in order.
 
 Triggers come from signal handlers and other threads. Neither a hook nor a log record is safe there:
 a `QueueHandler` takes a lock that the interrupted code may hold. So triggers only post. The event
@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from .. import log
 from ..event_loop import RunSoon, Wakeup, in_event_loop, run_soon
-from ..phase import PhaseChange
+from ..phase import Phase, PhaseChange
+
+if TYPE_CHECKING:
+    from .server_adapter import ServerEvents
 
 DrainHook: TypeAlias = Callable[[PhaseChange], object]
 News: TypeAlias = Callable[[], object]
@@ -32,6 +35,8 @@ class Notifier:
 
     def __init__(self) -> None:
         self.hooks: list[DrainHook] = []
+        self.server_events: list[ServerEvents] = []
+        """Objects whose methods are called when something happens to the server."""
         self._news: deque[News] = deque()
         self.wakers: set[Waker] = set()
         self._run_soon: RunSoon | None = None
@@ -79,11 +84,27 @@ class Notifier:
             news()
 
     def tell(self, change: PhaseChange) -> None:
-        """Log a phase change and call the hooks with it. On the loop that publishes."""
+        """Log a phase change, and call hooks and server events. On the loop that publishes."""
         log.phase_changed(change)
         for hook in tuple(self.hooks):
             with log.caught("hook %r failed; the drain goes on", hook):
                 hook(change)
+        self._tell_events(lambda events: events.phase_changed(change))
+        if change.phase is Phase.STOPPED:
+            self.server_closed()
+
+    def server_opened(self) -> None:
+        """Call `opened` of all `server_events`: the server listens."""
+        self._tell_events(lambda events: events.opened())
+
+    def server_closed(self) -> None:
+        """Call `closed` of all `server_events`: the server stopped, or failed to start."""
+        self._tell_events(lambda events: events.closed())
+
+    def _tell_events(self, call: Callable[[ServerEvents], object]) -> None:
+        for events in tuple(self.server_events):
+            with log.caught("%r failed; the server goes on", events):
+                call(events)
 
     def wake(self) -> None:
         """Wake the waiting tasks and threads. Safe in a signal handler."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .._diagnostics.loop_monitor import LoopMonitor
     from ..event_loop import Clock
     from ..report import DrainReport, DrainStatistics
-    from .server_adapter import ServerAdapter, ServerEvents, StoppableServer
+    from .server_adapter import ServerAdapter, StoppableServer
     from .server_context import Peers
 
 
@@ -65,8 +65,6 @@ class DrainRunner:
         self.loop_monitor: LoopMonitor | None = None
         self.server: StoppableServer | None = None
         """The server, where it can be stopped from here."""
-        self.server_events: list[ServerEvents] = []
-        """Objects whose methods are called when something happens to the server."""
         self._history = History(DrainPolicy.from_env() if policy is None else policy)
         self._told = itertools.count()
         """The next entry of the history to log and to call the hooks with."""
@@ -149,7 +147,7 @@ class DrainRunner:
         change = self._history.change(next(self._told))
         before, after, event = change.before, change.after, change.entry.event
         if after.phase is not before.phase:
-            self._tell_phase(
+            self.notifier.tell(
                 PhaseChange(
                     previous=before.phase,
                     phase=after.phase,
@@ -174,12 +172,6 @@ class DrainRunner:
         self.close_schedule.start()
         if not self.state.stopping:
             self._holding = spawn(partial(self._hold, BegunDrain(self)))
-
-    def _tell_phase(self, change: PhaseChange) -> None:
-        self.notifier.tell(change)
-        self._tell_events(lambda events: events.phase_changed(change))
-        if change.phase is Phase.STOPPED:
-            self.server_closed()
 
     def _ignore(self, what: str) -> bool:
         # Logged once: gunicorn repeats SIGTERM every second to a worker that it wants gone.
@@ -281,9 +273,8 @@ class DrainRunner:
                 # The old one may run on a loop that has ended.
                 self.close_schedule = CloseSchedule(self)
         self.notifier.bind()
-        is_held = self.phase is Phase.LAME_DUCK and not self.state.stopping
         watching = self._holding
-        if anew and is_held and isinstance(watching, asyncio.Task) and watching.done():
+        if anew and self.state.held and isinstance(watching, asyncio.Task) and watching.done():
             # The drain began before the server started, in a loop that has ended.
             self.close_schedule = CloseSchedule(self)
             self._start_watching()
@@ -363,19 +354,6 @@ class DrainRunner:
         """Note *work* that is new while draining."""
         self._last_arrival = work.began = self.now()
         self.close_schedule.add(work)
-
-    def server_opened(self) -> None:
-        """Call `opened` of all `server_events`: the server listens."""
-        self._tell_events(lambda events: events.opened())
-
-    def server_closed(self) -> None:
-        """Call `closed` of all `server_events`: the server stopped, or failed to start."""
-        self._tell_events(lambda events: events.closed())
-
-    def _tell_events(self, call: Callable[[ServerEvents], object]) -> None:
-        for events in tuple(self.server_events):
-            with log.caught("%r failed; the server goes on", events):
-                call(events)
 
     def track(self, name: str) -> TrackedWork:
         """Count the app's own work as in flight. See `Drainer.track`."""

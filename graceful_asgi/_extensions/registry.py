@@ -70,7 +70,7 @@ async def start_extensions(drainer: DrainRunner) -> None:
         with _starting(make):
             made.append(make(drainer))
     if extensions := [extension for extension in made if extension is not None]:
-        drainer.server_events.append(Extensions(drainer, extensions))
+        drainer.notifier.server_events.append(Extensions(drainer, extensions))
 
 
 @contextmanager
@@ -100,7 +100,7 @@ class Extensions(ServerEvents):
 
     def closed(self) -> None:
         """Make all of them release their resources."""
-        self._drainer.server_events.remove(self)
+        self._drainer.notifier.server_events.remove(self)
         self._call_all(lambda extension: extension.closed())
 
     def _call_all(self, call: Callable[[ServerEvents], object]) -> None:

@@ -84,7 +84,7 @@ async def attach(
         hook.put_aside(scope)
     if (first := UvicornHook.of(server)) is not None:  # another middleware of the app was faster
         hook.give_back()
-        drainer.server_closed()
+        drainer.notifier.server_closed()
         return first
     with _set_back_on_failure(server, drainer):
         hook.install(scope)
@@ -102,14 +102,14 @@ async def attach(
 def _set_back_on_failure(server: Server, drainer: DrainRunner) -> Iterator[None]:
     """Restore both if the block raises, so that no server stays half hooked."""
     before = [(each, dict(vars(each))) for each in (server, server.lifespan)]
-    events = tuple(drainer.server_events)
+    events = tuple(drainer.notifier.server_events)
     try:
         yield
     except BaseException:
         for each, attributes in before:
             vars(each).clear()
             vars(each).update(attributes)
-        drainer.server_events[:] = events
+        drainer.notifier.server_events[:] = events
         drainer.server = drainer.loop_monitor = None
         raise
 
@@ -118,7 +118,7 @@ def _adapt_to_parent(server: Server, hook: UvicornHook) -> None:
     """Handle gunicorn's signals if a worker runs the server; warn if the policy does not fit."""
     worker = gunicorn.worker_of(server)
     if worker is not None:
-        hook.drainer.server_events.append(gunicorn.QuickStopHandlers(server, worker))
+        hook.drainer.notifier.server_events.append(gunicorn.QuickStopHandlers(server, worker))
     policy_check.check(
         hook.drainer.policy,
         MARGIN + getattr(server, "exit_margin", 0.0),  # what `graceful-asgi run` adds itself

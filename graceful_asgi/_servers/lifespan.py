@@ -86,7 +86,7 @@ class HookedLifespan:
             drainer.record.failed(drainer.state, stuck_work(work, drainer.now(), closely=False))
         drainer.lifespan = None
         if not self._has_opened:  # uvicorn could not listen, and ends without its own `shutdown`
-            drainer.server_closed()
+            drainer.notifier.server_closed()
 
     def _errors(self) -> list[bool]:
         # Before 0.41 uvicorn spelled the name with one r.

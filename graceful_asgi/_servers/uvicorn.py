@@ -105,7 +105,7 @@ class UvicornHook(ServerEvents):
         look_at_sse_starlette()
         drainer.loop_monitor = LoopMonitor(drainer.now)
         drainer.server = self
-        drainer.server_events.append(self)
+        drainer.notifier.server_events.append(self)
         self._process.add(self)
         if drainer.state.stopping:  # another server has this drainer, too
             self.stop(drainer.state.reason)
@@ -128,7 +128,7 @@ class UvicornHook(ServerEvents):
     def closed(self) -> None:
         """Release the drainer: the server has stopped, or has failed to start."""
         self._adapter.give_back()
-        self.drainer.server_events.remove(self)
+        self.drainer.notifier.server_events.remove(self)
         self.drainer.server = self.drainer.loop_monitor = self.drainer.lifespan = None
         log.stop()
         if not self._has_opened:  # the program may go on, and start another server
@@ -180,7 +180,7 @@ class UvicornHook(ServerEvents):
         no `epoll_wait` that has not begun yet, or if the kernel gives it to another thread. Its
         handler then runs when the loop wakes. A startup that hangs would never wake it.
         """
-        if self._has_opened or self not in self.drainer.server_events:
+        if self._has_opened or self not in self.drainer.notifier.server_events:
             return
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.beat()
@@ -235,7 +235,7 @@ class UvicornHook(ServerEvents):
     def _open(self) -> None:
         self._has_opened = True
         self._lifespan.opened()
-        self.drainer.server_opened()
+        self.drainer.notifier.server_opened()
 
     async def _on_tick(self, counter: int) -> bool:
         self._signal_watch.tick()

@@ -104,6 +104,11 @@ def test_a_stop_without_a_lame_duck_leaves_none_of_it() -> None:
     assert step(SERVING, STOP_NOW, NOW).phase_left(NOW) == 0.0
 
 
+def test_a_drain_is_held_from_its_beginning_to_a_stop_or_the_end_of_the_lame_duck() -> None:
+    assert [name for name, drain in PATHS.items() if drain.held] == ["held"]
+    assert not step(HELD, Step.RESUME, NOW).held
+
+
 def test_a_held_drain_has_no_end_of_its_own() -> None:
     assert HELD.phase_left(NOW) == math.inf
     assert HELD.time_left(NOW) == math.inf

@@ -49,9 +49,9 @@ async def test_one_that_raises_keeps_no_other_from_its_phases_or_its_end(
 ) -> None:
     broken, sound = Noting(failure), Noting()
     drainer = DrainRunner(QUICK)
-    drainer.server_events.append(Extensions(drainer, [broken, sound]))
+    drainer.notifier.server_events.append(Extensions(drainer, [broken, sound]))
     drainer.bind(anew=True)
-    drainer.server_opened()
+    drainer.notifier.server_opened()
     drainer.stop("test")
     await drainer.drain(FakeAdapter(drainer))
     drainer.finish()
@@ -59,4 +59,4 @@ async def test_one_that_raises_keeps_no_other_from_its_phases_or_its_end(
     assert broken.told == sound.told
     assert sound.told == ["opened", "lame duck", "draining", "cleanup", "stopped", "closed"]
     assert caplog.text.count("failed; the drain goes on") == 6
-    assert drainer.server_events == []
+    assert drainer.notifier.server_events == []

@@ -108,7 +108,7 @@ class Service:
         announcer = announce_server(self.drainer)
         assert announcer is not None
         self.announcer: ServerAnnouncer = announcer
-        self.drainer.server_events.append(announcer)
+        self.drainer.notifier.server_events.append(announcer)
 
     async def work(self, seconds: float) -> None:
         with anyio.CancelScope(), self.drainer.track(f"{seconds} s"):
@@ -146,7 +146,7 @@ async def test_a_service_is_ready_when_it_listens_and_stopping_at_the_stop(
     service = Service()
     await anyio.sleep(1)
     assert systemd.received() == []
-    service.drainer.server_opened()
+    service.drainer.notifier.server_opened()
     assert systemd.received() == ["READY=1", "STATUS=serving"]
     service.drainer.stop("SIGTERM")
     await service.drain(systemd)
@@ -293,7 +293,7 @@ async def test_a_socket_that_has_gone_shortens_no_drain(
     caplog.set_level(logging.INFO, logger="graceful_asgi")
     monkeypatch.setenv(NOTIFY_SOCKET, str(tmp_path / "gone"))
     service = Service()
-    service.drainer.server_opened()
+    service.drainer.notifier.server_opened()
     service.drainer.stop("SIGTERM")
     await service.drainer.drain(FakeAdapter(service.drainer))
     service.drainer.finish()

@@ -108,7 +108,7 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
 
     await anyio.to_thread.run_sync(start)
     assert server.lifespan.should_exit
-    assert (drainer.server, drainer.server_events) == (None, [])
+    assert (drainer.server, drainer.notifier.server_events) == (None, [])
     assert drainer.loop_monitor is None
     assert threading.excepthook is hook
     await eventually(lambda: not list((tmp_path / "control").iterdir()))

@@ -165,7 +165,8 @@ class DrainRunner:
             )
         if before.phase is Phase.SERVING and after.phase is not Phase.SERVING:
             self.record.begin(after)
-            self._start_watching()
+            if after.number == self.state.number:  # else it was called off before this was told
+                self._start_watching()
 
     def _start_watching(self) -> None:
         """Close what would go on, in time, and watch the drain until a stop. On this loop."""

@@ -51,10 +51,19 @@ def _owns(server: Any, scope: Scope) -> bool:
     return asyncio.current_task() in server.server_state.tasks
 
 
+def is_served(server: Server) -> bool:
+    """Return True while a task of the running loop is in a method of *server*, as in `serve()`."""
+    return any(candidate is server for candidate in _in_tasks())
+
+
 def _candidates() -> Iterator[object]:
+    yield from _in_tasks()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        yield getattr(signal.getsignal(signum), "__self__", None)
+
+
+def _in_tasks() -> Iterator[object]:
     for task in asyncio.all_tasks():
         frames, _ = await_chain(task.get_coro())
         for frame in frames:
             yield frame.f_locals.get("self")
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        yield getattr(signal.getsignal(signum), "__self__", None)

@@ -9,6 +9,7 @@ import anyio
 from .. import log
 from .._core.stuck_report import stuck_work
 from .._core.work import Work
+from .finder import is_served
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,11 +67,20 @@ class HookedLifespan:
         server.lifespan.shutdown = self.shutdown
         if task is not None:
             drainer.lifespan = LifespanWork(drainer, "lifespan.startup", task)
+            task.add_done_callback(self._app_has_ended)
 
     def opened(self) -> None:
         """Take note that the startup is over."""
         self._has_opened = True
         self._drainer.lifespan = None
+
+    def _app_has_ended(self, task: asyncio.Task[Any]) -> None:
+        """Release the drainer if the app raised in its startup, and the server ends with that.
+
+        Where its lifespan is "auto" the server goes on, and takes the app for one without it.
+        """
+        if not self._has_opened and not is_served(self._server):
+            self._drainer.notifier.server_closed()
 
     async def shutdown(self) -> None:
         """Run `lifespan.shutdown`, for as long as the cleanup period lasts."""

@@ -282,7 +282,7 @@ class HostProcess:
                 again = self._exit is not None and self._exit.begun
                 clean = not any(self._exit_codes)
                 self._exit = ProcessExit(self._watchdog, clean=clean, again=again)
-            else:
+            elif self._exit is None:  # else the process ends already, whoever has started late
                 self._watchdog.disarm()  # no signal has asked the process to end
         hook.drainer.notifier.wake()
         while self.captured and (others := self._awaited_by(hook)):

@@ -107,7 +107,7 @@ class UvicornHook(ServerEvents):
         drainer.server = self
         drainer.notifier.server_events.append(self)
         self._process.add(self)
-        if drainer.state.stopping:  # another server has this drainer, too
+        if drainer.state.stopping and not self._is_stopping:  # another server has this drainer, too
             self.stop(drainer.state.reason)
         if self.in_main_thread and not old_uvicorn.raises_signals_anew(server):
             old_uvicorn.take_signals(self)

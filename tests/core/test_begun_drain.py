@@ -129,6 +129,19 @@ async def test_the_log_says_drained_as_soon_as_the_lame_duck_is_over(
     assert re.search(r": drained after [\d.]+ s \(drain endpoint\): waiting", caplog.text)
 
 
+async def test_a_drain_after_one_that_was_called_off_in_the_same_turn_is_said_once_to_be_drained(
+    runner: DrainRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner.bind()
+    runner.begin("first")
+    runner.resume()
+    runner.begin("second")
+    await anyio.sleep(61)
+    lines = [text for text in caplog.messages if "drained after" in text]
+    assert len(lines) == 1
+    assert "(second)" in lines[0]
+
+
 # How it comes out
 
 

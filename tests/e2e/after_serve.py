@@ -23,6 +23,10 @@ from .app import make_bare_app, say
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
+    from graceful_asgi.types import ASGIApp, Receive, Scope, Send
+
+LOOP: Any = os.environ.get("APP_LOOP", "asyncio")
+
 bare = make_bare_app()
 
 if "APP_PLAIN" not in os.environ:
@@ -32,13 +36,13 @@ if "APP_PLAIN" not in os.environ:
 
 
 def config(port: int) -> uvicorn.Config:
-    return uvicorn.Config(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+    return uvicorn.Config(bare, port=port, loop=LOOP)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """Run *main* as a program does, on the loop that is wanted, and say how that ends."""
     try:
-        if os.environ.get("APP_LOOP") == "uvloop":
+        if LOOP == "uvloop":
             import uvloop
 
             uvloop.run(main())
@@ -51,7 +55,7 @@ def run(main: Callable[[], Coroutine[Any, Any, object]]) -> None:
 
 def uvicorn_run(port: int) -> None:
     try:
-        uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+        uvicorn.run(bare, port=port, loop=LOOP)
     except KeyboardInterrupt:
         say("interrupted")
     finally:
@@ -71,7 +75,7 @@ def run_over_and_over(port: int) -> None:
     """Restart the server whenever it ends, as a small supervisor does."""
     for number in itertools.count(1):
         say(f"round {number}")
-        uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+        uvicorn.run(bare, port=port, loop=LOOP)
 
 
 def frozen_time(port: int) -> None:
@@ -86,29 +90,68 @@ def frozen_time(port: int) -> None:
 
 def idle_after_ctrl_c(port: int) -> None:
     """Go on without a server, and print which of the threads wake up meanwhile."""
-    uvicorn.run(bare, port=port, loop=os.environ.get("APP_LOOP", "asyncio"))
+    uvicorn.run(bare, port=port, loop=LOOP)
     idle()
 
 
 def taken_port(port: int) -> None:
-    """Try again and again to listen on a port that is taken, and print what that leaves behind."""
+    """Try again and again to listen on a port that is taken."""
     from socket import socket
 
     with socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        for number in range(6):
-            with contextlib.suppress(SystemExit):
-                uvicorn.run(bare, port=taken.getsockname()[1], loop="asyncio")
-            if number == 1:
-                time.sleep(1)  # what has just ended may still clean up
-                before = tasks_and_descriptors()
-        time.sleep(1)
-        threads, descriptors = (
-            now - then for now, then in zip(tasks_and_descriptors(), before, strict=True)
-        )
-        say(f"after 4 more starts: {threads} threads, {descriptors} descriptors more")
+        fail_to_start(lambda: uvicorn.run(bare, port=taken.getsockname()[1], loop="asyncio"))
     uvicorn_run(port)
+
+
+def raising_startup(port: int) -> None:
+    """Try again and again to start an app that raises, and sends no `lifespan.startup.failed`."""
+    app = behind_middleware(raise_in_startup)
+    fail_to_start(lambda: uvicorn.run(app, port=port, lifespan="on", loop=LOOP))
+    uvicorn_run(port)
+
+
+def hanging_startup(port: int) -> None:
+    """Give up again and again to start an app that hangs."""
+
+    async def main() -> None:
+        app = behind_middleware(hang_in_startup)
+        server = uvicorn.Server(uvicorn.Config(app, port=port, loop=LOOP))
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(server.serve(), 0.2)
+
+    fail_to_start(lambda: asyncio.run(main()))
+    uvicorn_run(port)
+
+
+def behind_middleware(app: ASGIApp) -> ASGIApp:
+    if "APP_PLAIN" in os.environ:
+        return app
+    return GracefulMiddleware(app)
+
+
+async def raise_in_startup(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("no database")
+
+
+async def hang_in_startup(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.sleep(3600)
+
+
+def fail_to_start(start: Callable[[], object]) -> None:
+    """Start a server six times, and print what the last four leave behind."""
+    for number in range(6):
+        with contextlib.suppress(SystemExit):
+            start()
+        if number == 1:
+            time.sleep(1)  # what has just ended may still clean up
+            before = tasks_and_descriptors()
+    time.sleep(1)
+    threads, descriptors = (
+        now - then for now, then in zip(tasks_and_descriptors(), before, strict=True)
+    )
+    say(f"after 4 more starts: {threads} threads, {descriptors} descriptors more")
 
 
 def tasks_and_descriptors() -> tuple[int, int]:

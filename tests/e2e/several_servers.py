@@ -82,6 +82,17 @@ def started_later(*ports: int) -> None:
     asyncio.run(main())
 
 
+def after_the_end(*ports: int) -> None:
+    """The second runs in a thread once the first has ended. Then the program hangs."""
+    first, second = make_servers(*ports)
+    first.run()
+    thread = threading.Thread(target=second.run)
+    thread.start()
+    thread.join()
+    say("program hangs")
+    time.sleep(60)
+
+
 def in_a_lifespan(*ports: int) -> None:
     """The second serves for as long as the lifespan of the first, which waits for its end."""
     first, second = make_servers(*ports)

@@ -157,9 +157,10 @@ def test_a_program_that_goes_on_without_its_server_has_hardly_any_wake_ups_from_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_server_that_cannot_listen_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A program may try again until a port is free. The control socket has a thread of its own."""
-    server = program(tmp_path, "taken_port")
+@pytest.mark.parametrize("name", ["taken_port", "raising_startup", "hanging_startup"])
+def test_a_server_that_does_not_start_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
+    """A program may try again until it starts. The control socket has a thread of its own."""
+    server = program(tmp_path, name)
     server.env["GRACEFUL_CONTROL_DIR"] = str(tmp_path / "control")
     with server:
         server.terminate()

@@ -23,7 +23,7 @@ WAYS = ["one_loop", "one_in_a_thread"]
 def program(directory: Path, name: str, *, servers: int = 2, **periods: float) -> Server:
     ports = [free_port() for _ in range(servers)]
     command = [sys.executable, "-m", "e2e.several_servers", name, *map(str, ports)]
-    started = 1 if name == "started_later" else servers
+    started = 1 if name in ("started_later", "after_the_end") else servers
     ready = r"(?s)" + ".*".join(["Uvicorn running on"] * started)
     given = {"lame_duck": 0.3, "grace": 5, **periods}
     return Server(command, directory, port=ports[0], ready=ready, periods=given)
@@ -209,6 +209,18 @@ def test_a_server_that_starts_after_the_signal_is_stopped_as_well(
         assert server.wait() == 0
         assert server.count("lifespan shutdown") == 2
         assert "program goes on" in server.log
+
+
+def test_the_deadline_of_an_end_stays_if_a_server_in_a_thread_starts_and_ends_then(
+    tmp_path: Path,
+) -> None:
+    """SIGTERM has killed such a program on plain uvicorn long before."""
+    with program(tmp_path, "after_the_end", lame_duck=0.1) as server:
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 1
+        assert server.count("clean after") == 2
+        assert "program hangs" in server.log
+        assert "hard deadline" in server.log
 
 
 def test_a_server_in_a_thread_that_sigterm_would_cut_is_warned_about(tmp_path: Path) -> None:

@@ -310,6 +310,11 @@ class UvicornHook(ServerEvents):
                 await self._finish_uvicorn(sockets)
             else:  # what is in flight may finish, as it would without this package
                 await self._shut_down_plainly(sockets)
+        except asyncio.CancelledError:
+            # Only the end of the loop does that. It cancels the requests, too: they get to answer.
+            if tasks := server.server_state.tasks:
+                await asyncio.wait(tasks, timeout=self.drainer.policy.cancel_period)
+            raise
         finally:
             self._adapter.cut_connections()
             self._exits_by = monotonic() + self.drainer.whole_time_left()

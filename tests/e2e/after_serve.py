@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from support.polling import eventually
 
 from .app import make_bare_app, say
 
@@ -306,6 +307,29 @@ def cancelled_by_handler(port: int) -> None:
         say("after shutdown()")
 
     run(main)
+
+
+def stopped_loop(port: int) -> None:
+    """Give the server a moment to stop, then stop the loop. Its end cancels every task."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = uvicorn.Server(config(port))
+        task = loop.create_task(server.serve())
+
+        def stop() -> None:
+            server.should_exit = True
+            loop.call_later(0.3, loop.stop)
+
+        await eventually(lambda: server.started)
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        say("handler installed")
+        await task
+
+    try:
+        run(main)
+    except RuntimeError as error:
+        say(f"after the loop: {error}")
 
 
 def run_for_ever(port: int) -> None:

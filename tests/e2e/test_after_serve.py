@@ -273,3 +273,18 @@ def test_after_sigterm_the_program_has_what_is_left_of_the_cleanup_period(tmp_pa
         assert server.wait() == 1
         assert "hard deadline" in server.log
         assert "after_serve.py" in server.log.split("hard deadline")[1]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_requests_that_the_end_of_the_loop_cancels_answer_as_on_plain_uvicorn(
+    tmp_path: Path, loop: str, beside: ThreadPoolExecutor
+) -> None:
+    """The loop ends in the middle of the drain, which is cancelled before some of the requests."""
+    for more in ({"APP_PLAIN": "1"}, {}):
+        with program(tmp_path, "stopped_loop", loop, lame_duck=10, **more) as server:
+            server.wait_for("handler installed")
+            slow = [beside.submit(get, server.port, "/slow?name=old") for _ in range(4)]
+            server.wait_for("slow began old", count=4)
+            server.signal(signal.SIGTERM)
+            assert [each.result().status for each in slow] == [500] * 4
+            assert server.wait() == 0

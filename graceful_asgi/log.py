@@ -49,6 +49,11 @@ flush = _writer.flush
 is_written = _writer.is_written
 
 
+def cause(reason: str, stopped_by: str) -> str:
+    """Return in words what began a drain, and what has made it end the process."""
+    return f"{stopped_by} after {reason}" if stopped_by not in ("", reason) else reason
+
+
 def phase_changed(change: PhaseChange) -> None:
     """Log that the drain has entered another phase, and how long this phase may last."""
     _drain(
@@ -56,7 +61,7 @@ def phase_changed(change: PhaseChange) -> None:
         "%s (%s): %s",
         change.phase.value,
         ("after " if change.phase is Phase.SERVING else "")
-        + _cause(change.reason, change.stopped_by),
+        + cause(change.reason, change.stopped_by),
         _meaning(change),
         event="phase",
         phase=change.phase.value,
@@ -158,7 +163,7 @@ def finished(report: DrainReport) -> None:
         "%s after %.1f s (%s): %d completed, %d closed, %d cancelled, %d aborted, %d rejected%s",
         "clean" if report.clean else "forced",
         report.elapsed,
-        _cause(report.reason, report.stopped_by),
+        cause(report.reason, report.stopped_by),
         *counts.values(),
         f"; {errors} of the completed with a server error" if errors else "",
         event="report",
@@ -323,10 +328,6 @@ def _drain_lines(
 ) -> None:
     # The lines are escaped one by one: the line breaks between them are ours.
     _drain(level, "%s", Escaped("\n".join([head, *lines])), event=event, **figures)
-
-
-def _cause(reason: str, stopped_by: str) -> str:
-    return f"{stopped_by} after {reason}" if stopped_by not in ("", reason) else reason
 
 
 def _write(

@@ -51,6 +51,8 @@ def change(phase: Phase, **more: Any) -> PhaseChange:
 def stuck_report(moment: Moment = "hard deadline", **changes: Any) -> StuckReport:
     given: dict[str, Any] = {
         "reason": "SIGTERM",
+        "stopped_by": "SIGTERM",
+        "cut_short": False,
         "elapsed": 9.0,
         "time_left": 0.0,
         "in_flight": 1,

@@ -86,6 +86,8 @@ class Drain(NamedTuple):
     """True after a stop that came from an unhandled exception."""
     hurried: bool = False
     """True after the lame duck was cut short: somebody waits for the end (Ctrl+C, `--reload`)."""
+    cut_short: bool = False
+    """True after work was cancelled before the end of the grace period (a second Ctrl+C)."""
     began: float = math.inf
     lame_duck_deadline: float = math.inf
     deadline: float = math.inf
@@ -207,7 +209,11 @@ def step(drain: Drain, event: Event, now: float) -> Drain:
         case Step.CLOSE if phase is Phase.LAME_DUCK:
             return drain._replace(phase=Phase.DRAINING, deadline=now + policy.grace_period)
         case Step.CANCEL if drain.waiting:
-            return drain._replace(phase=Phase.CANCELLING, deadline=now + policy.cancel_period)
+            return drain._replace(
+                phase=Phase.CANCELLING,
+                deadline=now + policy.cancel_period,
+                cut_short=now < drain.deadline,
+            )
         case Step.CLEAN_UP if phase in (Phase.DRAINING, Phase.CANCELLING):
             return drain._replace(phase=Phase.CLEANUP, deadline=now + policy.cleanup_period)
         case Step.FINISH if phase is Phase.CLEANUP:

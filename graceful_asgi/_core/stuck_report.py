@@ -53,8 +53,12 @@ class StuckReport(NamedTuple):
     moment: Moment
     reason: str
     """The trigger that began the drain."""
+    stopped_by: str
+    """The trigger that asked for the end of the process; often the same one."""
+    cut_short: bool
+    """True if work was cancelled before the end of the grace period."""
     elapsed: float
-    """Seconds since then."""
+    """Seconds since the drain began."""
     time_left: float
     """Seconds until the work is cancelled; 0 where the process ends."""
     in_flight: int
@@ -66,14 +70,19 @@ class StuckReport(NamedTuple):
     @property
     def head(self) -> str:
         """The first line."""
-        after = f"{self.elapsed:.1f} s after {printable(self.reason)}"
+        reason, stopped_by = printable(self.reason), printable(self.stopped_by)
+        after = f"{self.elapsed:.1f} s after {reason}"
+        if stopped_by not in ("", reason):
+            after += f", ended by {stopped_by},"
         match self.moment:
             case "hard deadline":
-                head = f"hard deadline: {after} the process ends now"
+                early = ": the grace period was cut short" if self.cut_short else ""
+                head = f"hard deadline: {after} the process ends now{early}"
             case "interrupt":
                 head = f"interrupted again: {after} the process ends now, before its hard deadline"
             case "grace period":
-                head = f"{self.time_left:.1f} s until work is cancelled ({printable(self.reason)})"
+                cause = log.cause(reason, stopped_by)
+                head = f"{self.time_left:.1f} s until work is cancelled ({cause})"
         return f"{head}, {self.in_flight} still in flight"
 
     @property
@@ -85,6 +94,8 @@ class StuckReport(NamedTuple):
         """Return the report in types that a JSON formatter can print."""
         return {
             "reason": self.reason,
+            "stopped_by": self.stopped_by,
+            "cut_short": self.cut_short,
             "elapsed": self.elapsed,
             "time_left": self.time_left,
             "in_flight": self.in_flight,
@@ -153,6 +164,8 @@ def build_stuck_report(
     *,
     moment: Moment,
     reason: str,
+    stopped_by: str,
+    cut_short: bool,
     elapsed: float,
     time_left: float,
     loop_monitor: LoopMonitor | None,
@@ -168,6 +181,8 @@ def build_stuck_report(
     return StuckReport(
         moment=moment,
         reason=reason,
+        stopped_by=stopped_by,
+        cut_short=cut_short,
         elapsed=elapsed,
         time_left=time_left,
         in_flight=len(works),

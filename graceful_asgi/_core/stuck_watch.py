@@ -70,14 +70,16 @@ class StuckWatch:
         """Look at everything in flight. Takes milliseconds."""
         from .stuck_report import build_stuck_report  # loaded at the start of a server
 
-        runner, now = self._runner, self._runner.now()
+        runner, now, state = self._runner, self._runner.now(), self._runner.state
         return build_stuck_report(
             runner.in_flight,
             runner.lifespan,
             now,
             moment=moment,
-            reason=runner.state.reason,
-            elapsed=runner.state.elapsed(now),
+            reason=state.reason,
+            stopped_by=state.stopped_by or "",
+            cut_short=state.cut_short,
+            elapsed=state.elapsed(now),
             time_left=max(0.0, runner.grace_end() - now) if moment == "grace period" else 0.0,
             loop_monitor=runner.loop_monitor,
         )

@@ -340,3 +340,32 @@ def test_nobody_looks_after_a_drain_that_no_longer_waits() -> None:
     assert not drainer.stuck.report_if_blocked()
     drainer.begin("test")
     assert not drainer.stuck.report_if_blocked()
+
+
+def test_its_head_names_what_began_the_drain_and_what_has_pushed_it_on() -> None:
+    clock = ManualClock()
+    drainer = DrainRunner(LONG, clock=clock)
+    drainer.begin("drain endpoint")
+    clock.move(60)
+    begun = drainer.stuck.look("hard deadline")
+    assert begun.head.startswith("hard deadline: 60.0 s after drain endpoint the process")
+    drainer.stop("SIGTERM")
+    early = drainer.stuck.look("grace period")
+    assert "until work is cancelled (SIGTERM after drain endpoint)" in early.head
+    clock.move(3)
+    last = drainer.stuck.look("hard deadline")
+    assert last.head.startswith(
+        "hard deadline: 63.0 s after drain endpoint, ended by SIGTERM, the process ends now, 0"
+    )
+    assert (last.figures()["stopped_by"], last.figures()["cut_short"]) == ("SIGTERM", False)
+    drainer.abort()
+    cut = drainer.stuck.look("hard deadline")
+    assert "the process ends now: the grace period was cut short, 0 still in flight" in cut.head
+    assert cut.figures()["cut_short"] is True
+
+
+@pytest.mark.anyio
+async def test_its_head_calls_no_grace_period_cut_short_that_has_passed() -> None:
+    async with drain(DrainPolicy(lame_duck_period=0, grace_period=1), 5) as (drainer, _):
+        assert drainer.report().cancelled == 1
+        assert "cut short" not in drainer.stuck.look("hard deadline").head

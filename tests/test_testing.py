@@ -120,7 +120,7 @@ def test_a_verdict_on_a_server_that_drops_one_request() -> None:
 def test_a_plan_names_a_bad_path(name: str, path: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{name}=.*: must be a path that begins with /"):
         LoadPlan(**{name: path})
-    assert LoadPlan(slow_path="POST /report?x=1").slow is not None
+    assert LoadPlan(slow_path="POST /report?x=1").endpoint("--slow-path") is not None
 
 
 def test_a_call_before_the_start_is_named() -> None:

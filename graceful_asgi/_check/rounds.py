@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from .client.expectation import Expectation
     from .client.plan import Endpoint, LoadPlan
-    from .result.target import Target
-    from .result.verdict import Trial
+    from .result.verdict import Target, Trial
     from .scenarios.base import Scenario
     from .server.command import Command
     from .trial import Watch

@@ -13,12 +13,9 @@ from rich.text import Text
 
 from .._check.client.limits import allow_connections
 from .._check.client.plan import LoadPlan
+from .._check.console import ConsoleProgress, print_table, styled
 from .._check.errors import CheckError, CommandError
-from .._check.progress import ConsoleProgress
 from .._check.result.junit import junit, junit_of_error
-from .._check.result.report import report
-from .._check.result.table import print_table, styled
-from .._check.result.target import Target
 from .._check.result.text import (
     client_use,
     headline,
@@ -28,6 +25,7 @@ from .._check.result.text import (
     signal_name,
     worth,
 )
+from .._check.result.verdict import Target, report
 from .._check.rounds import Settings, run_rounds
 from .._check.server.command import any_command, app_command, parse
 from .check_options import HELP, check_options

@@ -20,10 +20,10 @@ from rich.console import Console
 from support.trial import detail
 
 from graceful_asgi._check.client.plan import LoadPlan
+from graceful_asgi._check.console import ConsoleProgress
 from graceful_asgi._check.errors import CheckError
-from graceful_asgi._check.progress import ConsoleProgress
-from graceful_asgi._check.result.target import Target
 from graceful_asgi._check.result.text import exit_code
+from graceful_asgi._check.result.verdict import Target
 from graceful_asgi._check.rounds import Settings, run_rounds
 from graceful_asgi._check.scenarios import NAMES
 from graceful_asgi._check.server.command import Command

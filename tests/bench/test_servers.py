@@ -7,7 +7,7 @@ from typing import Any
 from check.result.test_verdict import trial
 
 from graceful_asgi._check.result.counts import Counts
-from graceful_asgi._check.result.target import Target
+from graceful_asgi._check.result.verdict import Target
 from graceful_asgi._check.server.command import Command
 
 from .contestants import Entrant

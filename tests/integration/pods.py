@@ -21,8 +21,7 @@ from support.network import SERVER
 from support.server import Server
 from support.traffic import Counted, Traffic, TrafficPlan
 
-from graceful_asgi._check.client.http1 import connect
-from graceful_asgi._check.client.request import Request
+from graceful_asgi._check.client.http1 import Request, connect
 
 if TYPE_CHECKING:
     from pathlib import Path

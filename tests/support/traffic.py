@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from graceful_asgi._check.client.http1 import HttpConnection, connect
-from graceful_asgi._check.client.request import Request
+from graceful_asgi._check.client.http1 import HttpConnection, Request, connect
 from graceful_asgi._check.result.counts import Lost
 
 if TYPE_CHECKING:

@@ -14,7 +14,22 @@ Header: TypeAlias = tuple[str, str]
 
 UPLOAD_LENGTH: Final = 64 * 1024
 _ACCEPT_EVENTS: Final = ("Accept", "text/event-stream")
+_BYTES: Final = ("Content-Type", "application/octet-stream")
 _TARGET: Final = re.compile(rf"([A-Za-z]+ )?{REQUEST_PATH}")
+
+_FIELDS: Final = {
+    "--slow-path": "slow_path",
+    "--stream-path": "stream_path",
+    "--upload-path": "upload_path",
+    "--post-path": "post_path",
+    "--sse-path": "event_stream_path",
+    "--sse-post-path": "post_event_stream_path",
+    "--ws-path": "websocket_path",
+    "--ws-push-path": "websocket_push_path",
+    "--hang-path": "hang_path",
+}
+"""The field that each option of the command line gives."""
+_SLOW: Final = ("--slow-path", "--stream-path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,69 +123,33 @@ class LoadPlan:
 
     @property
     def load(self) -> Endpoint:
-        """Return what the load asks for."""
-        return self._endpoint("--path", self.path)
+        """The request that the load sends."""
+        return self._plain("--path", self.path)
 
-    @property
-    def slow(self) -> Endpoint | None:
-        """Return what the slow request asks for."""
-        return self._optional("--slow-path", self.slow_path, is_slow=True)
-
-    @property
-    def download(self) -> Endpoint | None:
-        """Return what the streaming download asks for."""
-        return self._optional("--stream-path", self.stream_path, is_slow=True)
-
-    @property
-    def upload(self) -> Endpoint | None:
-        """Return where the upload goes."""
-        if self.upload_path is None:
+    def endpoint(self, option: str) -> Endpoint | None:
+        """Return the request to the path that *option* gives; None: the plan has no such path."""
+        target: str | None = getattr(self, _FIELDS[option])
+        if target is None:
             return None
-        kind = ("Content-Type", "application/octet-stream")
-        method, path = _split(self.upload_path, "POST")
-        return Endpoint("--upload-path", method, path, (kind,), b"x" * UPLOAD_LENGTH)
+        body = b"{}" if self.body is None else self.body
+        match option:
+            case "--upload-path":
+                return Endpoint(option, *_split(target, "POST"), (_BYTES,), b"x" * UPLOAD_LENGTH)
+            case "--sse-path":  # as an EventSource asks
+                return Endpoint(option, *_split(target, "GET"), (_ACCEPT_EVENTS,))
+            case "--post-path":
+                return Endpoint(option, *_split(target, "POST"), (_typed(body),), body)
+            case "--sse-post-path":
+                headers = (_ACCEPT_EVENTS, _typed(body))
+                return Endpoint(option, *_split(target, "POST"), headers, body, is_stream=True)
+            case _:
+                return self._plain(option, target)
 
-    @property
-    def event_stream(self) -> Endpoint | None:
-        """Return what the event stream asks for, as an EventSource does."""
-        if self.event_stream_path is None:
-            return None
-        return Endpoint("--sse-path", "GET", self.event_stream_path, (_ACCEPT_EVENTS,))
-
-    @property
-    def posts(self) -> Endpoint | None:
-        """Return what the clients of POST ask for."""
-        if self.post_path is None:
-            return None
-        method, path = _split(self.post_path, "POST")
-        return Endpoint("--post-path", method, path, (_typed(self._post_body),), self._post_body)
-
-    @property
-    def post_event_stream(self) -> Endpoint | None:
-        """Return what the POST event stream asks for."""
-        if self.post_event_stream_path is None:
-            return None
-        method, path = _split(self.post_event_stream_path, "POST")
-        headers = (_ACCEPT_EVENTS, _typed(self._post_body))
-        return Endpoint("--sse-post-path", method, path, headers, self._post_body, is_stream=True)
-
-    @property
-    def _post_body(self) -> bytes:
-        return b"{}" if self.body is None else self.body
-
-    @property
-    def hang(self) -> Endpoint | None:
-        """Return what is never answered."""
-        return self._optional("--hang-path", self.hang_path)
-
-    def _optional(self, option: str, path: str | None, *, is_slow: bool = False) -> Endpoint | None:
-        return None if path is None else self._endpoint(option, path, is_slow=is_slow)
-
-    def _endpoint(self, option: str, path: str, *, is_slow: bool = False) -> Endpoint:
-        method, path = _split(path, "GET" if self.body is None else "POST")
+    def _plain(self, option: str, target: str) -> Endpoint:
+        method, path = _split(target, "GET" if self.body is None else "POST")
         body = b"" if method == "GET" else self.body or b""
         kind = (_typed(body),) if body else ()
-        return Endpoint(option, method, path, kind, body, is_slow=is_slow)
+        return Endpoint(option, method, path, kind, body, is_slow=option in _SLOW)
 
 
 def _typed(body: bytes) -> Header:
@@ -178,7 +157,7 @@ def _typed(body: bytes) -> Header:
     try:
         json.loads(body)
     except ValueError:
-        return ("Content-Type", "application/octet-stream")
+        return _BYTES
     return ("Content-Type", "application/json")
 
 

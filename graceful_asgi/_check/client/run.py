@@ -29,9 +29,8 @@ from ..result.counts import (
 )
 from ..result.timeline import Timeline
 from .expectation import shown
-from .http1 import authority, connect
+from .http1 import Request, authority, connect
 from .relay import Relay
-from .request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,8 +14,7 @@ from websockets.uri import parse_uri
 from .http1 import authority
 
 if TYPE_CHECKING:
-    from .http1 import HttpConnection
-    from .request import Request
+    from .http1 import HttpConnection, Request
     from .run import Run
 
 CUT: Final = 1006

@@ -11,8 +11,7 @@ from .text import worth
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .target import Target
-    from .verdict import Verdict
+    from .verdict import Target, Verdict
 
 _Outcome: TypeAlias = Literal["failure", "error", "skipped"]
 

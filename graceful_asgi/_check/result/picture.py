@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from .target import Target
-    from .verdict import Trial
+    from .verdict import Target, Trial
 
 # Blue, grey and red: they stay apart for readers who do not see colours, and in print.
 _ANSWERED: Final = "#1f6fb2"

@@ -11,6 +11,7 @@ from .finding import Exit, Finding, merge
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..server.command import Command
     from .timeline import Sample
 
 _RARE: Final = 0.05
@@ -299,3 +300,42 @@ def judge(trials: Sequence[Trial], *, others: Sequence[Finding] = ()) -> Verdict
         notes=tuple(dict.fromkeys(note for trial in trials for note in trial.notes)),
         client=max((trial.client for trial in trials), key=lambda client: client.core),
     )
+
+
+@dataclass(slots=True)
+class Target:
+    """One server of a check, and what has been seen of it."""
+
+    command: Command
+    env: Mapping[str, str] | None = None
+    """The server's environment, without `PORT`; None: this process's own."""
+    trials: list[Trial] = field(default_factory=list)
+    others: list[Finding] = field(default_factory=list)
+    log: str = ""
+    """The end of the last run's output."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on all rounds so far. `ValueError` before the first."""
+        return judge(self.trials, others=self.others)
+
+
+SCHEMA: Final = 2
+"""Fields may be added under one number; it goes up when one is renamed, removed or means else."""
+
+
+def report(targets: Sequence[Target], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the whole check: how it was done, and the verdict on each server."""
+    return {
+        "schema": SCHEMA,
+        "passed": targets[0].verdict.clean,
+        "settings": dict(settings),
+        "servers": [
+            {
+                "name": target.command.name,
+                "command": list(target.command.arguments),
+                **target.verdict.as_dict(),
+            }
+            for target in targets
+        ],
+    }

@@ -34,17 +34,13 @@ class Scenario(ABC):
         self.in_position = anyio.Event()
         """Set when the signal may come: what has to be in flight is; or never will be."""
         self._reason = ""
-        self._is_asked_for = bool(self.option) and self.is_asked_for()
+        self._is_asked_for = bool(self.option) and self.endpoint() is not None
         if self.option and not self._is_asked_for:
             self.not_run(f"needs {self.option}")
 
     def endpoint(self) -> Endpoint | None:
-        """Return what it asks for by HTTP; None: it is not in the plan, or it asks for nothing."""
-        return None
-
-    def is_asked_for(self) -> bool:
-        """Return True if the plan has what the option names."""
-        return self.endpoint() is not None
+        """Return what it asks for; None: it is not in the plan, or it asks for nothing."""
+        return self.plan.endpoint(self.option) if self.option else None
 
     def endpoints(self) -> Sequence[Endpoint]:
         """Return whose right answers have to be learned before the load."""

@@ -13,8 +13,8 @@ from .base import Scenario
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..client.http1 import Request
     from ..client.plan import Endpoint
-    from ..client.request import Request
     from ..client.run import Run
 
 
@@ -30,7 +30,7 @@ class Clients(Scenario):
         """Send requests as one of them does."""
 
     def endpoint(self) -> Endpoint | None:
-        return self.plan.load
+        return super().endpoint() if self.option else self.plan.load
 
     def endpoints(self) -> Sequence[Endpoint]:
         return super().endpoints() if self.count() else ()

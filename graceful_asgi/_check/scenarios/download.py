@@ -10,7 +10,6 @@ from .single import Single
 
 if TYPE_CHECKING:
     from ..client.http1 import HttpConnection
-    from ..client.plan import Endpoint
     from ..client.run import Run
     from ..result.counts import Complete, Lost
 
@@ -20,9 +19,6 @@ class Download(Single):
 
     name = "streaming download"
     option = "--stream-path"
-
-    def endpoint(self) -> Endpoint | None:
-        return self.plan.download
 
     async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
         return await run.receive(connection, watch=self._watch)

@@ -65,9 +65,6 @@ class GetEventStream(Single):
     option = "--sse-path"
     _seconds = 0.0
 
-    def endpoint(self) -> Endpoint | None:
-        return self.plan.event_stream
-
     def endpoints(self) -> Sequence[Endpoint]:
         return ()  # it has no end, so there is no whole answer to learn
 

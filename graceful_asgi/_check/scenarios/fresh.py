@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..client.request import Request
+    from ..client.http1 import Request
     from ..client.run import Run
 
 

@@ -15,7 +15,7 @@ from ..result.counts import Answered, AnyOutcome, Lost, Retryable, Unsent
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..client.request import Request
+    from ..client.http1 import Request
     from ..client.run import Run
 
 _CONNECTIONS: Final = 3

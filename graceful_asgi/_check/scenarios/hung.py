@@ -23,9 +23,6 @@ class Hung(Scenario):
     name = "hung handler"
     option = "--hang-path"
 
-    def endpoint(self) -> Endpoint | None:
-        return self.plan.hang
-
     def endpoints(self) -> Sequence[Endpoint]:
         return ()  # there is no answer to learn
 

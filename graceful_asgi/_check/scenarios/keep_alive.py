@@ -9,8 +9,7 @@ from ..result.counts import Complete
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..client.http1 import HttpConnection
-    from ..client.request import Request
+    from ..client.http1 import HttpConnection, Request
     from ..client.run import Run
     from ..result.counts import Outcome
 

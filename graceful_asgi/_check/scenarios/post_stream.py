@@ -11,8 +11,7 @@ from ..result.counts import Answered, Lost, Unsent
 from .clients import Clients
 
 if TYPE_CHECKING:
-    from ..client.plan import Endpoint
-    from ..client.request import Request
+    from ..client.http1 import Request
     from ..client.run import Run
 
 _CLIENTS: Final = 2
@@ -27,9 +26,6 @@ class PostEventStream(Clients):
 
     name = "POST event stream"
     option = "--sse-post-path"
-
-    def endpoint(self) -> Endpoint | None:
-        return self.plan.post_event_stream
 
     def count(self) -> int:
         return _CLIENTS

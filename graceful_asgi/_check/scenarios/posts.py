@@ -10,9 +10,8 @@ from ..result.counts import Outcome, Unsent
 from .keep_alive import KeepAlive
 
 if TYPE_CHECKING:
-    from ..client.http1 import HttpConnection
-    from ..client.plan import Endpoint, LoadPlan
-    from ..client.request import Request
+    from ..client.http1 import HttpConnection, Request
+    from ..client.plan import LoadPlan
     from ..client.run import Run
 
 _MOST: Final = 20
@@ -34,9 +33,6 @@ class Posts(KeepAlive):
         super().__init__(plan)
         self._in_two = False
 
-    def endpoint(self) -> Endpoint | None:
-        return self.plan.posts
-
     def count(self) -> int:
         return min(_MOST, self.plan.keep_alive_clients) or 1
 
@@ -44,7 +40,7 @@ class Posts(KeepAlive):
         self, run: Run, connection: HttpConnection, request: Request, since: float
     ) -> Outcome:
         self._in_two = not self._in_two
-        endpoint = self.plan.posts
+        endpoint = self.endpoint()
         if not (self._in_two and endpoint and endpoint.body):
             return await super().ask(run, connection, request, since)
         head = run.request(endpoint, with_body=False)

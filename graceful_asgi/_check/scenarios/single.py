@@ -13,9 +13,8 @@ from ..result.finding import Exit, Finding, is_faultless, load_text, outcome_tex
 from .base import Scenario
 
 if TYPE_CHECKING:
-    from ..client.http1 import HttpConnection
+    from ..client.http1 import HttpConnection, Request
     from ..client.plan import Endpoint
-    from ..client.request import Request
     from ..client.run import Run
 
 

@@ -8,7 +8,6 @@ from .single import Single
 
 if TYPE_CHECKING:
     from ..client.http1 import HttpConnection
-    from ..client.plan import Endpoint
     from ..client.run import Run
     from ..result.counts import Complete, Lost
 
@@ -18,9 +17,6 @@ class Slow(Single):
 
     name = "slow request"
     option = "--slow-path"
-
-    def endpoint(self) -> Endpoint | None:
-        return self.plan.slow
 
     async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
         self.in_position.set()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from .clients import Clients
 
 if TYPE_CHECKING:
+    from ..client.http1 import Request
     from ..client.plan import LoadPlan
-    from ..client.request import Request
     from ..client.run import Run
 
 _CLIENTS: Final = 20

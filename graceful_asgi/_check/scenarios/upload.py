@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Final
 from .single import Single
 
 if TYPE_CHECKING:
-    from ..client.http1 import HttpConnection
+    from ..client.http1 import HttpConnection, Request
     from ..client.plan import Endpoint
-    from ..client.request import Request
     from ..client.run import Run
     from ..result.counts import Complete, Lost
 
@@ -23,9 +22,6 @@ class Upload(Single):
 
     name = "upload"
     option = "--upload-path"
-
-    def endpoint(self) -> Endpoint | None:
-        return self.plan.upload
 
     def request(self, run: Run, endpoint: Endpoint) -> Request:
         return run.request(endpoint, with_body=False)

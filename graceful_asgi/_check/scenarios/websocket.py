@@ -16,8 +16,10 @@ from ..result.finding import Exit, Finding
 from .base import Scenario, since_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..client.http1 import HttpConnection
-    from ..client.plan import LoadPlan
+    from ..client.plan import Endpoint, LoadPlan
     from ..client.run import Run
 
 _RIGHT: Final = frozenset({1000, 1001, 1012, 1013})
@@ -48,23 +50,19 @@ class WebSocket(Scenario):
         self._seconds = 0.0
         self._outcome: Complete | Lost | None = None
 
-    def path(self) -> str | None:
-        """Return where the WebSocket is; None: it is not in the plan."""
-        return self.plan.websocket_path
-
-    def is_asked_for(self) -> bool:
-        return self.path() is not None
+    def endpoints(self) -> Sequence[Endpoint]:
+        return ()  # the handshake has no answer to learn
 
     async def prepare(self, run: Run) -> None:
-        path = self.path()
-        if path is None:
+        endpoint = self.endpoint()
+        if endpoint is None:
             return
-        named = f"{self.option} {path}"
+        named = f"{self.option} {endpoint.path}"
         try:
             connection = await connect(run.host, run.port, within=_HANDSHAKE_PERIOD)
         except OSError as error:
             raise PathError(f"{named}: no connection ({error!r})") from error
-        session = WebSocketSession(run, path)
+        session = WebSocketSession(run, endpoint.path)
         with closing(connection):
             if not await open_session(connection, session, within=_HANDSHAKE_PERIOD):
                 status = session.refused_with
@@ -81,13 +79,13 @@ class WebSocket(Scenario):
         """Find out, on an open session, what else the scenario has to know."""
 
     async def carry_out(self, run: Run) -> None:
-        path = self.path()
-        if path is None:
+        endpoint = self.endpoint()
+        if endpoint is None:
             return
         connection = await self.connect_in_time(run)
         if connection is None:
             return
-        session = WebSocketSession(run, path)
+        session = WebSocketSession(run, endpoint.path)
         with closing(connection):
             written = run.send(self.load, connection, session.handshake)
             if isinstance(written, Unsent):
@@ -211,9 +209,6 @@ class WebSocketPush(WebSocket):
 
     name = "WebSocket push"
     option = "--ws-push-path"
-
-    def path(self) -> str | None:
-        return self.plan.websocket_push_path
 
     async def _look(
         self, session: WebSocketSession, connection: HttpConnection, named: str

@@ -12,18 +12,17 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
 from ...errors import MisuseError
 from ..errors import ServerExitedError, ServerStartError
-from .group import others_running
 from .port import answers, why_no_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -247,3 +246,18 @@ class TargetProcess:
 
     def _with_log(self, problem: str) -> str:
         return f"{self._name} {problem}; its log ends:\n{self.log_tail() or '(no output)'}"
+
+
+def others_running(group: int) -> int:
+    """Return how many processes of a group run besides its leader; 0 without `/proc`."""
+    return sum(state != "Z" for pid, state in _members(group) if pid != group)
+
+
+def _members(group: int) -> Iterator[tuple[int, str]]:
+    """Return the process ids in the group, each with its state (proc(5): Z is a zombie)."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has gone meanwhile
+            # The name stands in parentheses and may hold anything, a parenthesis too.
+            state, _, found, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(found) == group:
+                yield int(stat.parent.name), state

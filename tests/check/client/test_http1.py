@@ -19,8 +19,8 @@ from check.client.adversary import (
     reset,
 )
 from graceful_asgi._check.client.answer import HttpAnswer
+from graceful_asgi._check.client.http1 import Request as ToSend
 from graceful_asgi._check.client.http1 import connect
-from graceful_asgi._check.client.request import Request as ToSend
 from graceful_asgi._check.result.counts import Lost, Unsent
 
 if TYPE_CHECKING:

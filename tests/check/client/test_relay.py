@@ -13,8 +13,8 @@ from support.ports import free_port
 
 from check.client.adversary import OK, Adversary, Request, first
 from graceful_asgi._check.client.answer import HttpAnswer
+from graceful_asgi._check.client.http1 import Request as ToSend
 from graceful_asgi._check.client.relay import Relay
-from graceful_asgi._check.client.request import Request as ToSend
 from graceful_asgi._check.result.counts import Lost
 
 if TYPE_CHECKING:

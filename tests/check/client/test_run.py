@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from graceful_asgi._check.client import run
+from graceful_asgi._check.client.http1 import Request
 from graceful_asgi._check.client.plan import LoadPlan
-from graceful_asgi._check.client.request import Request
 from graceful_asgi._check.errors import CheckError, SetupError
 from graceful_asgi._check.load import Load
 

@@ -9,7 +9,7 @@ from check.result.test_verdict import CUT, trial
 from graceful_asgi._check.result.counts import Counts
 from graceful_asgi._check.result.finding import Finding
 from graceful_asgi._check.result.junit import junit, junit_of_error
-from graceful_asgi._check.result.target import Target
+from graceful_asgi._check.result.verdict import Target
 from graceful_asgi._check.server.command import Command
 
 

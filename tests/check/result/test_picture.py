@@ -11,8 +11,8 @@ from matplotlib.container import BarContainer
 from check.result.test_verdict import trial
 from graceful_asgi._check.result.counts import Counts
 from graceful_asgi._check.result.picture import draw, phases, picture, worst
-from graceful_asgi._check.result.target import Target
 from graceful_asgi._check.result.timeline import Sample
+from graceful_asgi._check.result.verdict import Target
 from graceful_asgi._check.server.command import Command
 
 if TYPE_CHECKING:

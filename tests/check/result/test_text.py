@@ -8,10 +8,9 @@ from rich.console import Console
 
 from check.result.test_verdict import CUT, trial
 from graceful_asgi._check.client.run import LoadStatistics
-from graceful_asgi._check.progress import ConsoleProgress
+from graceful_asgi._check.console import ConsoleProgress, print_table
 from graceful_asgi._check.result.counts import Counts
 from graceful_asgi._check.result.finding import Finding
-from graceful_asgi._check.result.table import print_table
 from graceful_asgi._check.result.text import (
     Row,
     exit_code,

@@ -1,4 +1,4 @@
-"""The progress of a check on a console: a line for each run, and the running total."""
+"""A check on a console: a line for each run, the running total, and the closing table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from .result.verdict import some
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .client.run import LoadStatistics
-    from .result.target import Target
+    from .result.text import Cell, Section, Tone
+    from .result.verdict import Target
     from .server.command import Command
     from .trial import Step, Watch
 
 _TITLE_WIDTH: Final = 24
 _ENOUGH: Final = 10
 """Requests. What fewer of them say of all others is nothing."""
+
+_STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": ""}
 
 
 class ConsoleProgress:
@@ -109,3 +113,21 @@ class _Line:
         if now - then >= 0.25:
             self._rate = (sent - before) / (now - then)
             self._last = (now, sent)
+
+
+def print_table(console: Console, names: Sequence[str], sections: Sequence[Section]) -> None:
+    """Print a row for each figure and a column for each server; a fault stands out in red."""
+    table = Table()
+    table.add_column("", no_wrap=True)
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    for section in sections:
+        for row in section:
+            table.add_row(Text(row.label, "bold" if row.strong else ""), *map(styled, row.cells))
+        table.add_section()
+    console.print(table)
+
+
+def styled(cell: Cell) -> Text:
+    """Return a cell in the colour of its news."""
+    return Text(cell.text, _STYLES[cell.tone])

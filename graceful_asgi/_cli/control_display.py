@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .._control.selection import label, servers_of
+from .._control.directory import label, servers_of
 from ..text import printable
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from .._control import CONTROL_DIR
-from .._control.directory import ControlDirectory
-from .._control.selection import select
+from .._control.directory import ControlDirectory, select
 from ..errors import ControlError
 
 if TYPE_CHECKING:

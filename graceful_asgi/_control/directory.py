@@ -1,4 +1,4 @@
-"""The directory of control sockets: who may use it, what is in it, how a socket is added.
+"""The directory of control sockets: who may use it, what is in it, how one is added or selected.
 
 A socket is bound under a name that nobody looks for, and renamed once it listens. A name is never
 used again. So a socket that refuses a connection belongs to a process that is gone: everybody may
@@ -23,7 +23,7 @@ from ..errors import ControlError
 from . import CONTROL_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -243,3 +243,39 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[str]:
     except FileNotFoundError:  # there is none that can be written to
         return
     yield os.path.join(temporary, f"graceful-asgi-{os.geteuid()}")
+
+
+def label(server: ServerId, among: Sequence[ServerId]) -> str:
+    """Return the name of *server* for a user: its pid, unless another server has the same."""
+    same = [other for other in among if other.pid == server.pid]
+    return str(server.pid) if len(same) < 2 else str(server)
+
+
+def servers_of(names: Sequence[SocketName]) -> list[ServerId]:
+    """Return the servers that *names* belong to, each once, sorted."""
+    return sorted({name.server for name in names})
+
+
+def select(names: Sequence[SocketName], server: str | None, *, one: bool) -> list[SocketName]:
+    """Return those of *names* that belong to *server*, by pid or label; with None all.
+
+    Args:
+        names: the names in the directory.
+        server: the pid or the label that the user gave.
+        one: True if more than one server is an error.
+
+    Raises:
+        ControlError: there is no process, or there is more than one server and it has to be *one*.
+    """
+    servers = servers_of(names)
+    if not servers:
+        raise ControlError("no server has a control socket there")
+    labels = ", ".join(label(each, servers) for each in servers)
+    if server is not None:
+        servers = [each for each in servers if server in (str(each.pid), str(each))]
+        if not servers:
+            raise ControlError(f"no server {server} has a control socket there; there: {labels}")
+    if one and len(servers) > 1:
+        which = ", ".join(label(each, servers) for each in servers)
+        raise ControlError(f"more than one server is there, say which by --server: {which}")
+    return [name for name in names if name.server in servers]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import os
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.begun_drain import BegunDrain
 from ..event_loop import monotonic
 from ..phase import Phase
 from .protocol import ControlRequest, ProtocolError, build_reply, parse_request
-from .status import process_status
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from .._core.runner import DrainRunner
+    from ..report import StuckWork
     from .connection import ControlConnection
 
 PROGRESS_PERIOD: Final = 0.5
@@ -21,6 +22,9 @@ PROGRESS_PERIOD: Final = 0.5
 
 MAX_WAITING: Final = 64
 """Connections that may wait for the outcome of a drain, at the same time."""
+
+MAX_TEXT: Final = 500
+"""Characters of a path, which a client chose, and of a reason."""
 
 
 class RequestHandler:
@@ -85,3 +89,44 @@ class RequestHandler:
                 if connection.is_waiting:  # a peer that does not read misses some lines
                     state = process_status(self._drainer)
                     connection.send(build_reply("progress", process=state))
+
+
+def process_status(drainer: DrainRunner) -> dict[str, Any]:
+    """Return the state of this moment, for JSON. The protocol replaces infinite numbers.
+
+    Safe from any thread, with the event loop in any state.
+    """
+    statistics = drainer.statistics()
+    is_lame_duck = statistics.phase is Phase.LAME_DUCK
+    return {
+        "pid": os.getpid(),
+        "server": drainer.context.pid,
+        "phase": statistics.phase.value,
+        "stopping": drainer.state.stopping,
+        "drained": drainer.drained,
+        "reason": statistics.reason[:MAX_TEXT],
+        "in_flight": statistics.in_flight,
+        "oldest": None if statistics.oldest is None else _oldest(statistics.oldest),
+        "completed": statistics.completed,
+        "closed": statistics.closed,
+        "cancelled": statistics.cancelled,
+        "aborted": statistics.aborted,
+        "rejected": statistics.rejected,
+        "server_errors": statistics.server_errors,
+        "elapsed": statistics.elapsed,
+        "time_left": statistics.time_left,
+        "lame_duck_left": drainer.state.lame_duck_left(drainer.now()) if is_lame_duck else None,
+        "gives_up_in": BegunDrain(drainer).gives_up_in() if drainer.state.held else None,
+        "undone_in": drainer.undo_in(),
+    }
+
+
+def _oldest(work: StuckWork) -> dict[str, Any]:
+    return {
+        "kind": work.kind,
+        "method": work.method[:MAX_TEXT],
+        "path": work.path[:MAX_TEXT],
+        "age": work.age,
+        "phase": work.phase,
+        "where": work.where[:MAX_TEXT],
+    }

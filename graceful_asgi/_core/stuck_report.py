@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .._diagnostics.loop_monitor import LoopMonitor
     from .._diagnostics.stacks import ThreadStack
     from ..report import Moment
+    from .drain import Drain
     from .work import Work
 
 MOST: Final = 20
@@ -160,13 +161,10 @@ def stuck_work(work: Work, now: float, *, closely: bool = True) -> StuckWork:
 def build_stuck_report(
     works: Iterable[Work],
     lifespan: Work | None,
+    drain: Drain,
     now: float,
     *,
     moment: Moment,
-    reason: str,
-    stopped_by: str,
-    cut_short: bool,
-    elapsed: float,
     time_left: float,
     loop_monitor: LoopMonitor | None,
 ) -> StuckReport:
@@ -180,10 +178,10 @@ def build_stuck_report(
         oldest.insert(0, lifespan)
     return StuckReport(
         moment=moment,
-        reason=reason,
-        stopped_by=stopped_by,
-        cut_short=cut_short,
-        elapsed=elapsed,
+        reason=drain.reason,
+        stopped_by=drain.stopped_by or "",
+        cut_short=drain.cut_short,
+        elapsed=drain.elapsed(now),
         time_left=time_left,
         in_flight=len(works),
         works=tuple(stuck_work(work, now) for work in oldest),

@@ -70,16 +70,13 @@ class StuckWatch:
         """Look at everything in flight. Takes milliseconds."""
         from .stuck_report import build_stuck_report  # loaded at the start of a server
 
-        runner, now, state = self._runner, self._runner.now(), self._runner.state
+        runner, now = self._runner, self._runner.now()
         return build_stuck_report(
             runner.in_flight,
             runner.lifespan,
+            runner.state,
             now,
             moment=moment,
-            reason=state.reason,
-            stopped_by=state.stopped_by or "",
-            cut_short=state.cut_short,
-            elapsed=state.elapsed(now),
             time_left=max(0.0, runner.grace_end() - now) if moment == "grace period" else 0.0,
             loop_monitor=runner.loop_monitor,
         )

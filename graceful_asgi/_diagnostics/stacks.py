@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _OWN: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package
-_OWN_THREADS: Final = "graceful_asgi "
-"""The beginning of the file names of frozen modules."""
 _FROZEN: Final = "<frozen"
+"""The beginning of the file names of frozen modules."""
 _INSTALLED: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 """Parts of the paths of installed packages, outside of this environment as well (the system's, the
 user's, those that `PYTHONPATH` or a `.pth` file adds)."""
@@ -73,9 +72,8 @@ def thread_stacks() -> Iterator[ThreadStack]:
     for ident, current in sys._current_frames().items():
         frames = stack_of(current)
         name = "main thread" if ident == main else names.get(ident, f"thread {ident}")
-        # Bare threads have no name, and the others begin in `threading`.
-        is_own = name.startswith(_OWN_THREADS) or frames[0].f_code.co_filename.startswith(_OWN)
-        if ident != own and not is_own:
+        # The threads of this package begin in it, and the others in `threading`.
+        if ident != own and not frames[0].f_code.co_filename.startswith(_OWN):
             yield ThreadStack(name, tuple(compressed(frames, with_source=True)))
 
 

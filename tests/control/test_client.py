@@ -15,9 +15,8 @@ from support.polling import PATIENCE, eventually
 
 from graceful_asgi import Phase
 from graceful_asgi._control import client
-from graceful_asgi._control.client import Answer, ask
+from graceful_asgi._control.client import Answer, ask, connected
 from graceful_asgi._control.directory import ControlDirectory, SocketName
-from graceful_asgi._control.line_stream import connected
 from graceful_asgi._control.peers import ControlPeers, UnreachablePeers
 from graceful_asgi._control.protocol import MAX_REPLY, ControlRequest, build_reply, parse_reply
 from graceful_asgi._core.server_context import ServerId

@@ -11,8 +11,13 @@ import pytest
 from support.command import run_python
 
 from graceful_asgi._control import directory as module
-from graceful_asgi._control.directory import ControlDirectory, SocketName, open_private
-from graceful_asgi._control.selection import label, select
+from graceful_asgi._control.directory import (
+    ControlDirectory,
+    SocketName,
+    label,
+    open_private,
+    select,
+)
 from graceful_asgi._core.server_context import ServerId
 from graceful_asgi.errors import ControlError
 

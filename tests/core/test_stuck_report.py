@@ -112,7 +112,7 @@ async def test_there_is_no_report_where_everything_ends_in_time() -> None:
 async def test_a_report_that_fails_shortens_no_drain_and_stops_none(
     monkeypatch: pytest.MonkeyPatch, captured: pytest.LogCaptureFixture
 ) -> None:
-    def fails(*args: object) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
         raise RecursionError("as deep as can be")
 
     monkeypatch.setattr("graceful_asgi._core.stuck_report.build_stuck_report", fails)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graceful_asgi._diagnostics.stacks import compressed, thread_stacks
 from graceful_asgi._diagnostics.trail import trail_of
+from graceful_asgi.threads import BareThread
 
 from .waiting import Blocked, line_of, step, waits_in_a_library
 
@@ -43,13 +44,20 @@ def test_a_thread_without_a_line_of_the_app_is_shown_with_that_of_a_library() ->
 
 
 def test_threads_of_this_package_are_left_out() -> None:
-    ended = threading.Event()
-    thread = threading.Thread(target=ended.wait, name="graceful_asgi test")
-    thread.start()
+    idents, begun, ended = list[int](), threading.Event(), threading.Event()
+
+    def run() -> bool:
+        idents.append(threading.get_ident())
+        begun.set()
+        ended.wait()
+        return False
+
+    thread = BareThread(run, wake=ended.set, lost=ended.set, forget=ended.set)
+    assert thread.start()
+    assert begun.wait(10)
     shown = {stack.name for stack in thread_stacks()}
     ended.set()
-    thread.join()
-    assert "graceful_asgi test" not in shown
+    assert f"thread {idents[0]}" not in shown
 
 
 def test_libraries_are_told_in_a_word_between_the_lines_of_the_app() -> None:

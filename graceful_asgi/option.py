@@ -103,11 +103,7 @@ def options_of(owner: type) -> Mapping[str, Option]:
         if _DECLARED in each.metadata:
             kind, meaning, secret = each.metadata[_DECLARED]
             found[each.name] = Option(
-                name=each.name,
-                default=each.default,
-                kind=kind,
-                meaning=meaning,
-                is_secret=secret,
+                name=each.name, default=each.default, kind=kind, meaning=meaning, is_secret=secret
             )
     return found
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TITLE_WIDTH: Final = 24
 _ENOUGH: Final = 10
-"""Requests. What fewer of them say of all others is nothing."""
+"""The requests at risk from which on a rate is shown. A rate of fewer would mean nothing."""
 
 _STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": ""}
 
@@ -129,5 +129,5 @@ def print_table(console: Console, names: Sequence[str], sections: Sequence[Secti
 
 
 def styled(cell: Cell) -> Text:
-    """Return a cell in the colour of its news."""
+    """Return *cell* in the colour of its tone."""
     return Text(cell.text, _STYLES[cell.tone])

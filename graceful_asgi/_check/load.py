@@ -1,6 +1,6 @@
 """The load on a server in one run: scenarios that use it until it has gone, and what they found.
 
-Knows no process and no signal: `Load.mark_signalled` says when, `until` says that it is over.
+Knows no process and no signal. `Load.mark_signalled` marks the signal, and `until` ends the run.
 """
 
 from __future__ import annotations

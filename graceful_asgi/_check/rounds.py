@@ -54,7 +54,7 @@ class Settings:
     """Scenarios to leave out, by name."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a reader of the JSON needs to know of them."""
+        """Return the settings that the JSON report shows."""
         return {
             "rounds": self.rounds,
             "until": self.until,

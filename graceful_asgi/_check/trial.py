@@ -142,9 +142,7 @@ async def _wait_in_position(load: Load, running: asyncio.Future[LoadResult]) -> 
     position = asyncio.ensure_future(load.in_position())
     try:
         await asyncio.wait(
-            (position, running),
-            timeout=_POSITION_PERIOD,
-            return_when=asyncio.FIRST_COMPLETED,
+            (position, running), timeout=_POSITION_PERIOD, return_when=asyncio.FIRST_COMPLETED
         )
     finally:
         position.cancel()
@@ -191,11 +189,7 @@ def _exit(server: TargetProcess, *, late: bool, left_running: int, still_open: b
         # It may have found, in the moment before the kill, that its last client had hung up.
         code = -signal.SIGKILL
     return Exit(
-        code=code,
-        seconds=seconds,
-        late=late,
-        left_running=left_running,
-        still_open=still_open,
+        code=code, seconds=seconds, late=late, left_running=left_running, still_open=still_open
     )
 
 

@@ -8,18 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from .._check.scenarios import NAMES
-from .values import (
-    BODY,
-    HEADER,
-    LATENCY,
-    MILLISECONDS,
-    PATH,
-    PICTURE,
-    SECONDS,
-    SIGNAL,
-    TARGET,
-    XML,
-)
+from .values import BODY, HEADER, LATENCY, MILLISECONDS, PATH, PICTURE, SECONDS, SIGNAL, TARGET, XML
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -173,9 +162,7 @@ _OPTIONS: Final = (
         help="Do not compare bodies with those learned before the load: for answers that vary.",
     ),
     click.option(
-        "--allow-reject",
-        is_flag=True,
-        help="A 5xx with Retry-After after the signal is no fault.",
+        "--allow-reject", is_flag=True, help="A 5xx with Retry-After after the signal is no fault."
     ),
     click.option(
         "--skip",
@@ -196,9 +183,7 @@ _OPTIONS: Final = (
         help="Write the verdict as JUnit XML, for a CI system to show.",
     ),
     click.option(
-        "--plot",
-        type=PICTURE,
-        help="Draw the run with the most losses, as .svg or .png.",
+        "--plot", type=PICTURE, help="Draw the run with the most losses, as .svg or .png."
     ),
 )
 

@@ -44,8 +44,6 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "Drain a server that keeps running; for a preStop hook.",
     ),
     "resume": Entry(
-        "graceful_asgi._cli.resume",
-        "control",
-        "End a drain: the server serves again.",
+        "graceful_asgi._cli.resume", "control", "End a drain: the server serves again."
     ),
 }

@@ -126,7 +126,7 @@ class ControlConnection:
 
 
 def peer_uid(connection: socket.socket) -> int | None:
-    """Return the user id of the peer of a UNIX socket; None where the system does not tell it."""
+    """Return the user id of the peer of a UNIX socket; None where the system does not show it."""
     if hasattr(socket, "SO_PEERCRED"):
         data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _LINUX.size)
         uid: int = _LINUX.unpack(data)[1]
@@ -140,7 +140,7 @@ def peer_uid(connection: socket.socket) -> int | None:
 def is_trusted(connection: socket.socket) -> bool:
     """Return True if the peer runs as this process's user, or as root.
 
-    Where the system does not tell, the mode of the directory alone keeps others out.
+    Where the system does not show the user, the mode of the directory alone keeps others out.
     """
     uid = peer_uid(connection)
     return uid is None or uid in (0, os.geteuid())

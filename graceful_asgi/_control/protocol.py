@@ -31,7 +31,7 @@ Fields: TypeAlias = "dict[str, Any]"
 
 
 class ProtocolError(GracefulError, ValueError):
-    """A line that is not allowed; the message tells what it is and what is allowed."""
+    """A line that is not allowed; the message names it, and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .. import log
-from .._diagnostics.stacks import (
-    compressed,
-    innermost,
-    thread_frames,
-    thread_name,
-    thread_stacks,
-)
+from .._diagnostics.stacks import compressed, innermost, thread_frames, thread_name, thread_stacks
 from .._diagnostics.trail import Trail, trail_of
 from ..report import StuckWork
 from ..text import printable

@@ -266,11 +266,7 @@ class _Speech:
     """Runs `look` and the final report in a thread of their own, when they are ordered."""
 
     def __init__(
-        self,
-        log_final_report: Callable[[], object],
-        look: Callable[[], object],
-        *,
-        owner: _Threads,
+        self, log_final_report: Callable[[], object], look: Callable[[], object], *, owner: _Threads
     ) -> None:
         self._log_final_report = log_final_report
         self._look = look

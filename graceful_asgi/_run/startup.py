@@ -1,4 +1,4 @@
-"""Runs a server, and tells an app that cannot be loaded from a server that has crashed.
+"""Runs a server, and distinguishes an app that cannot be loaded from a server that has crashed.
 
 uvicorn logs an `ImportError` of the app and exits with a code of its own. Anything else that the
 app raises while it is loaded comes out of uvicorn as it is; the exit code of the process would be

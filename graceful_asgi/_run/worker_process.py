@@ -63,10 +63,7 @@ class WorkerProcess:
     """
 
     def __init__(
-        self,
-        config: DrainedConfig,
-        sockets: Sequence[socket.socket],
-        deadlines: StopDeadlines,
+        self, config: DrainedConfig, sockets: Sequence[socket.socket], deadlines: StopDeadlines
     ) -> None:
         self._deadlines = deadlines
         self._answer_period = float(config.timeout_worker_healthcheck)

@@ -1,8 +1,8 @@
 """A complete answer, and how one of plain shape is recognised without h11. Pure.
 
-What an answer is, h11 says. It costs more than many a server's own work, though, and a load of
-thousands of requests per second is mostly answers of one plain shape. Those are recognised here;
-for everything else, incomplete answers included, `recognise` says nothing, and h11 is asked.
+h11 parses every kind of answer, but takes more time than many servers need to make one, and nearly
+all answers of a load have one plain shape. `recognise` takes those. It returns None for everything
+else, incomplete answers included, and h11 parses that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KEPT: Final = 1 << 20
 
 
 class HttpAnswer(NamedTuple):
-    """A complete answer as it came; nothing is said yet about whether it is right."""
+    """A complete answer as it came, right or wrong."""
 
     status: int
     reusable: bool
@@ -40,12 +40,12 @@ class HttpAnswer(NamedTuple):
     digest: bytes = b""
     """Stands for a body longer than `KEPT`."""
     framed: bool = True
-    """Its framing says where the body ends. If not, the end of the connection is all there is, and
-    a body that was cut looks like a whole one (RFC 9112, 6.3)."""
+    """True if its framing shows where the body ends. Otherwise the body ends with the connection,
+    and one that was cut looks whole (RFC 9112, 6.3)."""
 
     @property
     def is_event_stream(self) -> bool:
-        """Return True if it says that it is a `text/event-stream`."""
+        """Return True if its type is `text/event-stream`."""
         return self.type.partition(b";")[0].strip() == b"text/event-stream"
 
 

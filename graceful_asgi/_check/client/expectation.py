@@ -70,8 +70,8 @@ class Expectation:
     def widened(self, answer: HttpAnswer) -> Expectation | None:
         """Return what is right if this answer is right, too, though a number in it differs.
 
-        None: more than that is different. Before the signal this is how a clock or a counter is
-        found out that stood still while the answers were learned.
+        None: more than that is different. Before the signal this finds a clock or a counter that
+        stood still while the answers were learned.
         """
         if self.exactly is None or self.fault(answer) not in ("another body", "shorter body"):
             return None
@@ -184,7 +184,7 @@ def shown(answer: HttpAnswer) -> str:
 
 
 def as_text(data: bytes) -> str:
-    """Return bytes from outside as text that does no harm to a terminal."""
+    """Return bytes from outside as text that is safe on a terminal."""
     return printable(data.decode("utf-8", "replace"))
 
 

@@ -117,7 +117,7 @@ class HttpConnection:
     def is_stale(self) -> bool:
         """Return True once the peer has closed, reset or sent something unasked.
 
-        Asks the kernel, so a FIN that has arrived is never missed. What no client can see is a FIN
+        Asks the kernel, so a FIN that has arrived is never missed. No client can see a FIN that is
         still on its way.
         """
         try:
@@ -275,7 +275,7 @@ class HttpConnection:
 
 
 def head_of(event: h11.Response) -> HttpAnswer:
-    """Return an answer as far as its head says it; it has no body yet."""
+    """Return the answer that a head begins, without a body."""
     return answer(event.status_code, False, event.headers)
 
 
@@ -305,5 +305,5 @@ async def connected_socket(host: str, port: int) -> socket.socket:
 
 
 def authority(host: str, port: int) -> str:
-    """Return what the Host header says."""
+    """Return the value of the Host header."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

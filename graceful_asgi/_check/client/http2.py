@@ -82,10 +82,7 @@ class Http2Client:
     def begin(self) -> Unsent | None:
         """Write the preface. None: in full."""
         settings = SettingsFrame(
-            settings={
-                SettingsFrame.ENABLE_PUSH: 0,
-                SettingsFrame.INITIAL_WINDOW_SIZE: _WIDEST,
-            }
+            settings={SettingsFrame.ENABLE_PUSH: 0, SettingsFrame.INITIAL_WINDOW_SIZE: _WIDEST}
         )
         window = WindowUpdateFrame(0, window_increment=_WIDEST - _FIRST_WINDOW)
         return self.connection.write_now(_PREFACE + settings.serialize() + window.serialize())

@@ -1,7 +1,7 @@
 """Learns what right answers are, before there is any load: each path is asked a few times.
 
-An answer that nobody could take for a right one (404, 401, a redirect, none at all) is an error
-that names what came: a check that goes on would prove nothing.
+An answer that cannot be right (404, 401, a redirect, none at all) is an error that names it: a
+check that went on would prove nothing.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Connections that are as far away as the plan says: a relay in this process, no root needed.
 
-Loopback flatters a server: an end of a connection is known to the client in the same instant, so a
-client hardly ever writes into one. With a round trip of 20 ms it does, and so do real ones.
+On loopback a client knows at once that its connection has ended, so it hardly ever writes into one
+that has. With a round trip of 20 ms it does, as real clients do.
 
-What a relay cannot do is stretch the handshake itself: SYN and ACK meet in the kernel at once. The
-connection is accepted half a round trip after the client wants it, and the client may write half a
-round trip after that.
+A relay cannot stretch the handshake itself: the kernel does it at once. The connection is accepted
+half a round trip after the client wants it, and the client may write half a round trip after that.
 """
 
 from __future__ import annotations

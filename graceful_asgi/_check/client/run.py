@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .http1 import HttpConnection, Watch
     from .plan import Endpoint, Header, LoadPlan
 
-# Of these the server is innocent: a request that could not be made for them is not "refused".
+# Errors of this machine: a connection that fails with one of them was not refused by the server.
 _OUR_OWN: Final = frozenset(
     {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 )

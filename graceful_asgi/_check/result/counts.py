@@ -46,12 +46,12 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Answered(Complete):
-    """The right answer, as far as anybody knows."""
+    """A complete answer without a known fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected(Complete):
-    """A 5xx with a Retry-After, after the signal: the server says that it does not serve."""
+    """A 5xx with a Retry-After, after the signal: the server refuses to serve."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,7 @@ def _suite(root: ElementTree.Element, name: str, verdict: Verdict) -> None:
         ("exit", verdict.exit_faults, verdict.seconds_to_exit),
     ):
         case(what, "failure" if faults else None, "; ".join(faults), seconds)
-    outcomes: dict[str, _Outcome] = {
-        "failed": "failure",
-        "untested": "error",
-        "not run": "skipped",
-    }
+    outcomes: dict[str, _Outcome] = {"failed": "failure", "untested": "error", "not run": "skipped"}
     for found in verdict.findings:
         case(found.scenario, outcomes.get(found.result), found.text, found.seconds or 0.0)
     output = [f"{what}: {text}" for what, text in verdict.expected.items()]

@@ -22,7 +22,7 @@ Tone: TypeAlias = Literal["good", "bad", "plain"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure, and whether it is good news."""
+    """One figure of the table, and its tone."""
 
     text: str
     tone: Tone = "plain"
@@ -98,7 +98,7 @@ def _process(verdicts: Sequence[Verdict]) -> Section:
 
 
 def right_answers(names: Sequence[str], verdicts: Sequence[Verdict]) -> list[str]:
-    """Return what was learned before the load, a line for each path; servers that differ apart."""
+    """Return the learned right answers: a line for each path, or for each server if they differ."""
     lines = []
     for what in dict.fromkeys(what for v in verdicts for what in v.expected):
         texts = [v.expected.get(what, "not asked") for v in verdicts]

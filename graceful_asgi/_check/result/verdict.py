@@ -231,7 +231,7 @@ class Verdict:
         }
 
 
-# Whose failure is nothing but requests that are in the totals already.
+# Scenarios that fail by requests alone, which are in the totals already.
 _COUNTED: Final = frozenset(
     {"keep-alive", "fresh connections", "connection storm", "POST", "HTTP/2", "pipelining"}
 )
@@ -321,7 +321,7 @@ class Target:
 
 
 SCHEMA: Final = 2
-"""Fields may be added under one number; it goes up when one is renamed, removed or means else."""
+"""Stays the same when fields are added; goes up when one is renamed, removed or means another."""
 
 
 def report(targets: Sequence[Target], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,18 +32,18 @@ class Scenario(ABC):
         self.plan = plan
         self.load = LoadResult()
         self.in_position = anyio.Event()
-        """Set when the signal may come: what has to be in flight is; or never will be."""
+        """Set when the signal may come: what has to be in flight is there, or never will be."""
         self._reason = ""
         self._is_asked_for = bool(self.option) and self.endpoint() is not None
         if self.option and not self._is_asked_for:
             self.not_run(f"needs {self.option}")
 
     def endpoint(self) -> Endpoint | None:
-        """Return what it asks for; None: it is not in the plan, or it asks for nothing."""
+        """Return the request of the scenario; None if the plan has none, or none is needed."""
         return self.plan.endpoint(self.option) if self.option else None
 
     def endpoints(self) -> Sequence[Endpoint]:
-        """Return whose right answers have to be learned before the load."""
+        """Return the endpoints whose right answers are learned before the load."""
         endpoint = self.endpoint()
         return () if endpoint is None else (endpoint,)
 

@@ -66,9 +66,7 @@ class Http2(Clients):
         endpoint = self.plan.load
         while http2.is_usable and not run.over.is_set():
             sent = http2.send(
-                endpoint,
-                [*endpoint.headers, *self.plan.headers],
-                authority(run.host, run.port),
+                endpoint, [*endpoint.headers, *self.plan.headers], authority(run.host, run.port)
             )
             if isinstance(sent, Unsent):
                 return

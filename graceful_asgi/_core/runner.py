@@ -1,7 +1,8 @@
 """`DrainRunner`: the shell around a drain. It keeps the history, waits, and asks the server to act.
 
 Every trigger is one append to the history (see `drain`), so it is safe from any thread and in a
-signal handler. A drain reads from top to bottom in `DrainRunner.drain`.
+signal handler. A drain reads from top to bottom in `DrainRunner.drain`. Everything that can be
+asked about it is in `DrainView`.
 
 Listeners, connections, signals and ASGI are known to the adapters only. Users hold a `Drainer`,
 which shows the part of this object that is theirs.
@@ -13,7 +14,7 @@ import asyncio
 import itertools
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
@@ -24,27 +25,25 @@ from ..policy import DrainPolicy
 from .begun_drain import BegunDrain
 from .close_schedule import CloseSchedule
 from .drain import Adopt, Begin, Drain, Event, History, HistoryEntry, Step, Stop
-from .notifier import Notifier
-from .record import DrainRecord
 from .server_context import ServerContext
 from .stuck_watch import StuckWatch
-from .work import InFlight, TrackedWork, Work
+from .view import DrainView
+from .work import TrackedWork, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._diagnostics.loop_monitor import LoopMonitor
     from ..event_loop import Clock
-    from ..report import DrainReport, DrainStatistics
+    from ..report import DrainReport
     from .server_adapter import ServerAdapter, StoppableServer
     from .server_context import Peers
 
 
-class DrainRunner:
-    """Decides how one server drains, waits for it, and remembers how it went.
+class DrainRunner(DrainView):
+    """Decides how one server drains, and waits for it.
 
-    `begin`, `stop`, `resume`, `abort` and everything that only looks are safe from any thread and
-    in a signal handler. Everything else belongs to the server's event loop.
+    `begin`, `stop`, `resume`, `abort` and what `DrainView` has are safe from any thread and in a
+    signal handler. Everything else belongs to the server's event loop.
 
     Args:
         policy: the periods and choices. None reads them from the environment.
@@ -52,29 +51,23 @@ class DrainRunner:
     """
 
     def __init__(self, policy: DrainPolicy | None = None, *, clock: Clock | None = None) -> None:
+        policy = DrainPolicy.from_env() if policy is None else policy
+        super().__init__(policy, clock)
         self._given_clock = clock
-        self.in_flight = InFlight(clock or self._first_time)
-        self.notifier = Notifier()
         self.close_schedule: CloseSchedule = CloseSchedule(self)
         self.context: ServerContext = ServerContext()
         self.peers: Peers | None = None
         self.adapter: ServerAdapter | None = None
         """The server, once it drains."""
-        self.lifespan: Work | None = None
-        """The app's startup or shutdown, while that runs. Not counted as in flight."""
-        self.loop_monitor: LoopMonitor | None = None
         self.server: StoppableServer | None = None
         """The server, where it can be stopped from here."""
-        self._history = History(DrainPolicy.from_env() if policy is None else policy)
+        self._history = History(policy)
         self._told = itertools.count()
         """The next entry of the history to log and to call the hooks with."""
         self._ignored: set[tuple[int, str, Phase]] = set()
-        self.record = DrainRecord(self.in_flight)
         self.stuck = StuckWatch(self)
-        self._last_arrival = -math.inf
         self._holding: object = None
         """The running `_hold`; kept, because a loop holds its tasks by weak references only."""
-        self._sync()
 
     # Triggers
 
@@ -131,10 +124,7 @@ class DrainRunner:
         seen = -1
         while seen != len(self._history):
             seen = len(self._history)
-            self.state: Drain = self._history.drain()
-            self.phase: Phase = self.state.phase
-            self.serving = self.phase is Phase.SERVING  # a plain flag: each message asks for it
-            self.policy = self.state.policy
+            self._show(self._history.drain())
             # Outcomes are counted while draining only, so no request pays for it while serving.
             self.in_flight.on_leave = self._left if self.record.is_open(self.state) else None
 
@@ -305,50 +295,6 @@ class DrainRunner:
                 seconds = changes_in()
                 await wakeup.wait(seconds if seconds > 0 else math.inf)
 
-    # Looking at a drain
-
-    @property
-    def drained(self) -> bool:
-        """True while a drain has nothing left to wait for."""
-        if self.phase in (Phase.CLEANUP, Phase.STOPPED):
-            return True
-        if self.phase is Phase.SERVING or self.in_flight:
-            return False
-        return self.phase is not Phase.LAME_DUCK or self.now() >= self.lame_duck_end()
-
-    def now(self) -> float:
-        """Return the time in seconds, by the one clock of this drainer."""
-        return self.in_flight.clock()
-
-    def time_left(self) -> float:
-        """Return the seconds until work is cancelled; infinite before a stop."""
-        return self.state.time_left(self.now())
-
-    def whole_time_left(self) -> float:
-        """Return the seconds until the last phase has to end; infinite before a stop."""
-        return self.state.whole_time_left(self.now())
-
-    def lame_duck_end(self) -> float:
-        """Return when the lame duck ends. With a quiet period, a new request puts that off."""
-        return self.state.lame_duck_end(self._last_arrival)
-
-    def grace_end(self) -> float:
-        """Return when work in flight is cancelled, after a stop. A new request may put it off."""
-        return self.state.grace_end(self._last_arrival)
-
-    def undo_in(self) -> float | None:
-        """Return the seconds until the drain is undone; None where it will not be."""
-        left = self.state.undo_at - self.now()
-        return None if math.isinf(left) else max(0.0, left)
-
-    def statistics(self, *, leave_out: asyncio.Task[Any] | None = None) -> DrainStatistics:
-        """Return the state of this moment. See `DrainRecord.statistics`."""
-        return self.record.statistics(self.state, self.now(), leave_out=leave_out)
-
-    def report(self) -> DrainReport:
-        """Return the report of the drain up to now."""
-        return self.record.report(self.state, self.now())
-
     # Called by adapters, the middleware and extensions
 
     def arrived(self, work: Work) -> None:
@@ -366,8 +312,3 @@ class DrainRunner:
             if self.now() >= self.lame_duck_end():
                 self.record.note_idle(self.state)
             self.notifier.wake()
-
-    def _first_time(self) -> float:
-        # The first caller runs on the event loop, if there is one, and so knows its clock.
-        self.in_flight.clock = running_clock()
-        return self.in_flight.clock()

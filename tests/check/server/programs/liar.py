@@ -143,7 +143,9 @@ async def websocket(
     closing = asyncio.ensure_future(lying.wait())
     while not lying.is_set():
         reading = asyncio.ensure_future(reader.read(4096))
-        await asyncio.wait({reading, closing}, return_when=asyncio.FIRST_COMPLETED)
+        # A signal may come between two replies: then the next one is begun, and not ended.
+        ends = {reading} if lie == "closed 1000 in a reply" else {reading, closing}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():
             reading.cancel()
         elif not reading.result() or reading.result()[0] & 0x0F == 8:

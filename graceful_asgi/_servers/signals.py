@@ -1,17 +1,8 @@
 """`HostProcess`: turns signals into stops of the servers of a process, and ends the process.
 
-The way of a SIGTERM, from uvicorn's handler (`Server.handle_exit`) to the armed deadline:
-
-1. `CapturedSignals.append`
-2. `HostProcess.on_signal`, for all servers of the process
-3. `UvicornHook.stop` (`_servers/uvicorn.py`), for each of them
-4. `DrainRunner.stop` (`_core/runner.py`), which adds a `Stop` to the history of the drain
-5. `History.add`, `step` (`_core/drain.py`): the drain is in its lame duck
-6. `HostProcess.set_deadline`, which `UvicornHook.stop` calls next
-7. `Watchdog.arm` (`_diagnostics/watchdog.py`)
-
-Then uvicorn leaves its main loop, and `UvicornHook.shutdown` runs the drain. At its end come
-`HostProcess.work_is_over`, `HostProcess.finish` and `HostProcess.signals_to_raise`, in this order.
+`docs/explanation/architecture.md` has the way of a SIGTERM from uvicorn's handler to the exit, as
+numbered steps. At the end of a drain come `HostProcess.work_is_over`, `HostProcess.finish` and
+`HostProcess.signals_to_raise`, in this order.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ import coverage
 import pytest
 from hypothesis import HealthCheck, settings
 from support.network import DELAYS, make_network
+from support.polling import PATIENCE
+
+from graceful_asgi import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +38,32 @@ def _no_policy_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in tuple(os.environ):
         if variable.startswith("GRACEFUL_"):
             monkeypatch.delenv(variable)
+
+
+@pytest.fixture(autouse=True)
+def _log_is_written() -> Iterator[None]:
+    """Wait for the thread that writes the log. What is late would be in the next test's `caplog`.
+
+    A server ends that thread, and does not wait for it.
+    """
+    yield
+    log.is_written(PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def _uvicorns_loggers_as_they_were() -> Iterator[None]:
+    """Undo what a `uvicorn.Config` of the test does to the loggers of the whole process.
+
+    At its trace level, for one, uvicorn wraps `receive` and `send` of every server after it.
+    """
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(each.level, each.handlers.copy(), each.propagate) for each in loggers]
+    yield
+    for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
 
 
 @pytest.fixture(scope="module", params=DELAYS, ids=lambda delay: f"{delay * 1000:g} ms")

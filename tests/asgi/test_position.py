@@ -14,6 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Mount
 from support.asgi import answer, serving, with_lifespan
 from support.client import get_in_loop
+from support.records import written
 from support.server import uvicorn_in_loop
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
@@ -47,7 +48,7 @@ def tracing(app: ASGIApp) -> ASGIApp:
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Any:
     caplog.set_level(logging.WARNING, "graceful_asgi")
-    return lambda: [record.getMessage().partition("]: ")[2] for record in caplog.records]
+    return lambda: [each.getMessage().partition("]: ")[2] for each in written(caplog).records]
 
 
 async def start_and_stop(app: ASGIApp) -> None:

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.polling import PATIENCE
+from support.polling import wait_until
 
 from .waiting import Blocked
 
@@ -26,7 +26,7 @@ def blocked() -> Iterator[tuple[Blocked, Any]]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert block.inside.wait(PATIENCE)
+    wait_until(block.is_inside)
     yield block, coroutine
     block.release.set()
     thread.join()

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
+from support.polling import wait_until
+
 from graceful_asgi._diagnostics.stacks import compressed, thread_stacks
 from graceful_asgi._diagnostics.trail import trail_of
 from graceful_asgi.threads import BareThread
@@ -13,6 +15,8 @@ from graceful_asgi.threads import BareThread
 from .waiting import Blocked, line_of, step, waits_in_a_library
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from graceful_asgi._diagnostics.stacks import ThreadStack
 
 
@@ -20,13 +24,22 @@ def test_every_other_thread_is_shown_with_the_lines_of_the_app_and_their_source(
     blocked: tuple[Blocked, Any],
 ) -> None:
     shown: list[ThreadStack] = []
-    thread = threading.Thread(target=lambda: shown.extend(thread_stacks()), name="who asks")
+
+    def ask() -> None:
+        # On its way to the lock that it waits for, the blocked thread makes some more calls.
+        wait_until(lambda: that_blocks(thread_stacks()).lines[-1] == "(2 calls in threading)")
+        shown.extend(thread_stacks())
+
+    def that_blocks(stacks: Iterable[ThreadStack]) -> ThreadStack:
+        (found,) = (stack for stack in stacks if any("in blocks" in line for line in stack.lines))
+        return found
+
+    thread = threading.Thread(target=ask, name="who asks")
     thread.start()
     thread.join()
     (main,) = (stack for stack in shown if stack.name == "main thread")
     assert any("test_every_other_thread_is_shown" in line for line in main.lines)
-    (blocks,) = (stack for stack in shown if any("in blocks" in line for line in stack.lines))
-    *_, line, library = blocks.lines
+    *_, line, library = that_blocks(shown).lines
     assert line == f"{line_of(Blocked.blocks, 'here')}: self.release.wait(PATIENCE)  # here"
     assert library == "(2 calls in threading)"
     assert not any(stack.name == "who asks" for stack in shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 from typing import Any
 
@@ -43,7 +44,8 @@ class Blocked:
     """A coroutine that blocks its thread, and with it the loop."""
 
     def __init__(self) -> None:
-        self.inside, self.release = threading.Event(), threading.Event()
+        self.release = threading.Event()
+        self._thread = 0
 
     async def handler(self) -> None:
         await self.calls_something_blocking()
@@ -52,5 +54,10 @@ class Blocked:
         self.blocks()
 
     def blocks(self) -> None:
-        self.inside.set()
+        self._thread = threading.get_ident()
         self.release.wait(PATIENCE)  # here
+
+    def is_inside(self) -> bool:
+        """Return True once the thread waits. An event set just before would come too early."""
+        frame = sys._current_frames().get(self._thread)
+        return frame is not None and frame.f_code is threading.Condition.wait.__code__

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from support.client import get_in_loop
 from support.polling import eventually
+from support.records import written
 from support.server import RecordingApp, uvicorn_in_loop
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
@@ -62,7 +63,7 @@ async def test_a_server_without_a_method_is_left_alone(
     async with uvicorn_in_loop(app, make=Moved) as (server, port):
         await get_in_loop(port)
     assert hooks == [None, None]
-    assert f"passive, this uvicorn has no {name}" in caplog.text
+    assert f"passive, this uvicorn has no {name}" in written(caplog).text
     assert not hasattr(server, "_graceful_asgi_hook")
 
 
@@ -81,7 +82,7 @@ async def test_an_app_on_a_server_that_is_left_alone_is_served(
     async with uvicorn_in_loop(middleware, make=OtherTick) as (_, port):
         await get_in_loop(port)
     assert [kind for kind, _ in app.seen] == ["lifespan", "http"]
-    assert caplog.text.count("passive") == 1
+    assert written(caplog).text.count("passive") == 1
 
 
 async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
@@ -125,7 +126,7 @@ async def test_a_server_is_hooked_once(caplog: pytest.LogCaptureFixture) -> None
     async with uvicorn_in_loop(app) as (_, port):
         await get_in_loop(port)
         await get_in_loop(port)
-    assert caplog.text.count("hooked uvicorn.server.Server") == 1
+    assert written(caplog).text.count("hooked uvicorn.server.Server") == 1
 
 
 async def test_no_class_is_patched() -> None:

@@ -8,6 +8,7 @@ import inspect
 import logging
 import select
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from h2.events import ConnectionTerminated, ResponseReceived, StreamEnded
 from h2.exceptions import ProtocolError
 from support.client import open_request
 from support.polling import eventually
+from support.records import written
 from support.server import RecordingApp, uvicorn_in_loop
 
 from graceful_asgi._servers import connections as module
@@ -72,6 +74,12 @@ async def is_closed(reader: asyncio.StreamReader, *, within: float = 0.3) -> boo
         return False
     except asyncio.TimeoutError:  # not the built-in one before Python 3.11
         return False
+
+
+async def in_the_kernel(connection: Any) -> None:
+    """Wait until the kernel has bytes that the server, which has paused reading, has not read."""
+    sock = connection.transport.get_extra_info("socket")
+    await eventually(lambda: select.select([sock], [], [], 0)[0])
 
 
 async def answered(reader: asyncio.StreamReader) -> None:
@@ -160,17 +168,30 @@ async def test_half_a_head_on_an_idle_connection_counts_as_nothing_yet(
         writer.close()
 
 
-async def test_the_period_begins_anew_with_each_answer(patience: dict[module.State, float]) -> None:
-    patience["idle"] = 0.4
+async def test_the_period_begins_anew_with_each_answer(
+    patience: dict[module.State, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE", NONE)
+    patience["idle"] = 0.3
+    now = 100.0
+    loop = SimpleNamespace(time=lambda: now)
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
     async with uvicorn_in_loop(RecordingApp()) as (server, port):
         reader, writer = await open_request(port)
         await answered(reader)
-        async with sweeping(server):
-            for _ in range(4):
-                await asyncio.sleep(0.2)
-                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                await answered(reader)
-            assert await is_closed(reader, within=5)
+        (connection,) = server.server_state.connections
+        swept = connections_of(server)
+        for _ in range(4):
+            for _ in range(2):
+                now += 0.2
+                await swept.sweep(FAR)
+            assert not connection.transport.is_closing()
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await answered(reader)
+        for _ in range(3):
+            now += 0.2
+            await swept.sweep(FAR)
+        assert await is_closed(reader, within=5)
         writer.close()
 
 
@@ -178,13 +199,14 @@ async def test_a_client_that_goes_on_with_requests_is_given_time_for_the_next_on
     patience: dict[module.State, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last answer came before the drain, and so did not say `Connection: close`."""
-    monkeypatch.setattr(module, "PAUSE", 0.8)
+    monkeypatch.setattr(module, "PAUSE", FAR)
     async with uvicorn_in_loop(RecordingApp()) as (server, port):
         reader, writer = await open_request(port)
         await answered(reader)
         patience["idle"] = NONE
         async with sweeping(server):
             assert not await is_closed(reader)
+            monkeypatch.setattr(module, "PAUSE", 0.05)
             assert await is_closed(reader, within=5)
         writer.close()
 
@@ -210,17 +232,17 @@ async def test_that_time_begins_with_the_answer_however_long_it_took(
 
 
 async def test_unread_bytes_keep_an_idle_connection_open(
-    patience: dict[module.State, float],
+    patience: dict[module.State, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next request is in the kernel: the loop has not got round to it."""
+    monkeypatch.setattr(module, "PAUSE", NONE)
     async with uvicorn_in_loop(RecordingApp()) as (server, port):
         reader, writer = await open_request(port)
         await answered(reader)
         (connection,) = server.server_state.connections
         connection.transport.pause_reading()
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        sock = connection.transport.get_extra_info("socket")
-        await eventually(lambda: select.select([sock], [], [], 0)[0], "it is in the kernel")
+        await in_the_kernel(connection)
         patience["idle"] = NONE
         swept = connections_of(server)
         for _ in range(5):
@@ -251,7 +273,7 @@ async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
             with contextlib.suppress(ConnectionError):
                 assert await is_closed(reader, within=5)
             writer.close()
-        assert "as asked" in caplog.text
+        assert "as asked" in written(caplog).text
         await eventually(lambda: not server.server_state.connections)
 
 
@@ -433,10 +455,13 @@ async def test_an_http_2_connection_whose_client_pauses_is_closed_in_a_pause(
     """Each sweep finds it idle, and each time anew."""
     async with http2_in_loop(RecordingApp()) as (server, port):
         client = await Http2Client.connect(port)
+        await eventually(lambda: server.server_state.connections)
         patience["streams"] = 0.3
         swept = Connections(server)
         streams = 0
-        while not client.go_away and streams < 100:
+        (connection,) = server.server_state.connections
+        # Not until the client knows of it: it might read the GOAWAY one turn later.
+        while not connection.transport.is_closing() and streams < 100:
             assert await client.answer(client.get("/")) == "200"
             streams += 1
             await swept.sweep(FAR)
@@ -465,9 +490,14 @@ async def test_a_request_that_the_kernel_has_keeps_an_http_2_connection_open(
     async with http2_in_loop(RecordingApp()) as (server, port):
         client = await Http2Client.connect(port)
         assert await client.answer(client.get("/")) == "200"
+        (connection,) = server.server_state.connections
+        connection.transport.pause_reading()
         patience["streams"] = NONE
         next_one = client.get("/")
+        await in_the_kernel(connection)
         await Connections(server).sweep(FAR)
+        assert not connection.transport.is_closing()
+        connection.transport.resume_reading()
         assert await client.answer(next_one) == "200"
         await client.closed()
         assert client.go_away == [next_one]

@@ -44,7 +44,9 @@ class Tickless(uvicorn.Server):
 
 
 @pytest.fixture
-def runner() -> DrainRunner:
+def runner(monkeypatch: pytest.MonkeyPatch) -> DrainRunner:
+    # A progress line wakes the drain, too.
+    monkeypatch.setattr(log, "PROGRESS_PERIOD", 3600.0)
     return DrainRunner(PATIENT)
 
 
@@ -68,9 +70,8 @@ async def drain(server: uvicorn.Server, runner: DrainRunner) -> None:
 
 
 async def ends(runner: DrainRunner) -> None:
-    """Wait for the end of the drain: sooner than its first progress line, which wakes it, too."""
+    """Wait for the end of the drain."""
     await eventually(lambda: runner.phase in (Phase.CLEANUP, Phase.STOPPED))
-    assert runner.report().elapsed < log.PROGRESS_PERIOD
     assert runner.report().clean
 
 

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import resource
+import select
 import socket
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from support.polling import eventually
+from support.polling import PATIENCE, eventually, wait_until
 
 from graceful_asgi._servers import listener as module
 from graceful_asgi._servers.descriptors import SpareDescriptors
@@ -75,12 +76,13 @@ async def test_connections_that_nobody_has_accepted_are_returned(kind: str, tmp_
         # asyncio finishes what it has begun to accept, so a few may be the server's own.
         assert len(accepted) + len(taken) == 20
         assert all(not connection.getblocking() for connection in accepted)
+        for connection in accepted:
+            connection.settimeout(PATIENCE)
         assert {connection.recv(100) for connection in accepted} <= {b"written before the close"}
         for connection in accepted:
-            connection.setblocking(True)
             connection.sendall(b"answer")
-        answered = [client for client in clients if readable(client)]
-        assert len(answered) == len(accepted)
+        wait_until(lambda: len(readable(clients)) == len(accepted))
+        assert all(client.recv(100) == b"answer" for client in readable(clients))
     finally:
         for sock in (*clients, *accepted):
             sock.close()
@@ -88,12 +90,8 @@ async def test_connections_that_nobody_has_accepted_are_returned(kind: str, tmp_
             transport.abort()
 
 
-def readable(client: socket.socket) -> bool:
-    client.settimeout(0.2)
-    try:
-        return client.recv(100) == b"answer"
-    except TimeoutError:
-        return False
+def readable(clients: list[socket.socket]) -> list[socket.socket]:
+    return select.select(clients, [], [], 0)[0]
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

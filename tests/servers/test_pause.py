@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import uvicorn.server
 from support.client import get_in_loop
 from support.polling import eventually
-from support.server import RecordingApp, uvicorn_in_loop
+from support.server import HOUR, LongPauses, RecordingApp, uvicorn_in_loop
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._servers.pause import end_pause
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
 pytestmark = pytest.mark.anyio
 
 NOW = DrainPolicy(lame_duck_period=0, grace_period=3600)
-HOUR = 3600.0
-
-
-class Endless:
-    """`asyncio` as uvicorn's server sees it: each of its pauses lasts an hour."""
-
-    sleep: Callable[[float], Coroutine[Any, Any, None]] = staticmethod(
-        lambda _: asyncio.sleep(HOUR)
-    )
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
 
 
 async def test_a_stop_waits_for_no_pause_of_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for that of the main loop nor for that of `shutdown`."""
-    monkeypatch.setattr(uvicorn.server, "asyncio", Endless())
+    monkeypatch.setattr(uvicorn.server, "asyncio", LongPauses())
     runner, app = DrainRunner(NOW), RecordingApp()
     middleware = GracefulMiddleware(app, drainer=as_drainer(runner))
     async with uvicorn_in_loop(middleware) as (_, port):

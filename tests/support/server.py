@@ -21,7 +21,7 @@ from support.polling import PATIENCE, eventually, wait_until
 from support.ports import free_port, listening_socket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from graceful_asgi.types import Receive, Scope, Send
 
@@ -235,6 +235,20 @@ class RecordingApp:
         headers = [(b"content-length", b"4")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"seen"})
+
+
+HOUR: Final = 3600.0
+
+
+class LongPauses:
+    """`asyncio` as uvicorn's server sees it: each of its pauses lasts an hour. To be patched in."""
+
+    sleep: Callable[[float], Coroutine[Any, Any, None]] = staticmethod(
+        lambda _: asyncio.sleep(HOUR)
+    )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
 
 
 def uvicorn_config(app: Any, **options: Any) -> Config:

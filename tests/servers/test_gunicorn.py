@@ -18,7 +18,15 @@ from graceful_asgi._servers.gunicorn import worker_of
 from graceful_asgi._servers.server_id import server_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _is_no_gunicorn() -> Iterator[None]:
+    """Undo an import of the test, by which a process is taken for one of gunicorn's."""
+    yield
+    sys.modules.pop("gunicorn.arbiter", None)
 
 
 def load(module: str) -> Any:

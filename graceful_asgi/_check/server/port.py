@@ -1,17 +1,40 @@
-"""TCP ports as the load check needs them: a free one, and one on which a server answers."""
+"""TCP ports as the load check needs them: one held free, and one on which a server answers."""
 
 from __future__ import annotations
 
 import http.client
+import os
 import socket
+import sys
+import weakref
+from typing import Final
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that was free a moment ago; another process may take it first."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+class HeldPort:
+    """A port of 127.0.0.1 that nobody else is given until it is closed.
+
+    A port that has only been looked up would be anybody's until the server has started, and again
+    while it restarts. This one is bound by a socket that never listens: the kernel refuses connects
+    to it, and gives it to nobody who asks for any port. It still gives it to a server that asks for
+    this port with SO_REUSEADDR or SO_REUSEPORT, as nearly all servers do: on Linux two sockets
+    with the first option are in conflict only if one of them listens, and with the second never.
+    On other systems they are in conflict, so there the port is only looked up.
+    """
+
+    def __init__(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
+            if sys.platform == "linux":
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind(("127.0.0.1", 0))
+            self.number: Final[int] = holder.getsockname()[1]
+            self._close = weakref.finalize(self, os.close, holder.detach())
+        if sys.platform != "linux":
+            self.close()
+
+    def close(self) -> None:
+        """Give the port up. Idempotent."""
+        self._close()
 
 
 def answers(host: str, port: int, path: str, *, within: float) -> bool:

@@ -210,6 +210,8 @@ class _Shared:
 class _Writer(ServerEvents):
     """Writes the figures while the server runs. Lives on the event loop."""
 
+    outlives_server = True
+
     def __init__(self, collector: DrainCollector, runner: DrainRunner) -> None:
         self._collector = collector
         self._runner = runner

@@ -100,6 +100,7 @@ class Notifier:
     def server_closed(self) -> None:
         """Call `closed` of all `server_events`: the server stopped, or failed to start."""
         self._tell_events(lambda events: events.closed())
+        self.server_events[:] = [each for each in self.server_events if each.outlives_server]
 
     def _tell_events(self, call: Callable[[ServerEvents], object]) -> None:
         for events in tuple(self.server_events):

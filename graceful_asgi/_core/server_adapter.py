@@ -9,7 +9,7 @@ To support another server, write its `ServerAdapter` in `_servers/`, and use it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from ..phase import PhaseChange
@@ -21,6 +21,9 @@ class ServerEvents:
     The methods are called on the event loop and must not wait. At the hard deadline, with the loop
     stuck, the last calls come from another thread.
     """
+
+    outlives_server: ClassVar[bool] = False
+    """True if it is called for the next server of the same drainer as well."""
 
     def opened(self) -> None:
         """Take note that the server listens."""

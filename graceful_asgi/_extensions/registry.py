@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from .._control import CONTROL_DIR
-from .._core.server_adapter import ServerEvents
 from ..errors import GracefulError
 from ..event_loop import run_blocking
 from . import NOTIFY_SOCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from .._control.extension import ControlSocket
     from .._core.runner import DrainRunner
-    from ..phase import PhaseChange
+    from .._core.server_adapter import ServerEvents
 
 
 def _wants_control_socket(drainer: DrainRunner) -> bool:
@@ -62,15 +61,16 @@ async def start_extensions(drainer: DrainRunner) -> None:
             error is logged: the server goes on without that extension.
     """
     drainer.now()  # chooses the clock of the running loop; in a thread it would choose another one
-    made: list[ServerEvents | None] = []
+    events = drainer.notifier.server_events
     with _starting("opening the control socket"):
-        if _wants_control_socket(drainer):
-            made.append(await run_blocking(_control_socket, drainer))
+        if _wants_control_socket(drainer) and (
+            control_socket := await run_blocking(_control_socket, drainer)
+        ):
+            events.append(control_socket)
     for make in (_unhandled_exceptions, _systemd):
         with _starting(make):
-            made.append(make(drainer))
-    if extensions := [extension for extension in made if extension is not None]:
-        drainer.notifier.server_events.append(Extensions(drainer, extensions))
+            if (extension := make(drainer)) is not None:
+                events.append(extension)
 
 
 @contextmanager
@@ -81,29 +81,3 @@ def _starting(what: object) -> Iterator[None]:
         raise
     except Exception:
         log.failed("%r failed; the server goes on without it", what)
-
-
-class Extensions(ServerEvents):
-    """The extensions of one server: passes each event of the server on to all of them."""
-
-    def __init__(self, drainer: DrainRunner, extensions: Sequence[ServerEvents]) -> None:
-        self._drainer = drainer
-        self._extensions = extensions
-
-    def opened(self) -> None:
-        """Pass on that the server listens."""
-        self._call_all(lambda extension: extension.opened())
-
-    def phase_changed(self, change: PhaseChange) -> None:
-        """Pass on a phase change."""
-        self._call_all(lambda extension: extension.phase_changed(change))
-
-    def closed(self) -> None:
-        """Make all of them release their resources."""
-        self._drainer.notifier.server_events.remove(self)
-        self._call_all(lambda extension: extension.closed())
-
-    def _call_all(self, call: Callable[[ServerEvents], object]) -> None:
-        for extension in self._extensions:
-            with log.caught("%r failed; the drain goes on", extension):
-                call(extension)

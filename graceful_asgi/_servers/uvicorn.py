@@ -128,7 +128,6 @@ class UvicornHook(ServerEvents):
     def closed(self) -> None:
         """Release the drainer: the server has stopped, or has failed to start."""
         self._adapter.give_back()
-        self.drainer.notifier.server_events.remove(self)
         self.drainer.server = self.drainer.loop_monitor = self.drainer.lifespan = None
         log.stop()
         if not self._has_opened:  # the program may go on, and start another server

@@ -12,7 +12,6 @@ from support.asgi import FakeAdapter
 from graceful_asgi import DrainPolicy
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._core.server_adapter import ServerEvents
-from graceful_asgi._extensions.registry import Extensions
 
 if TYPE_CHECKING:
     from graceful_asgi.phase import PhaseChange
@@ -49,7 +48,7 @@ async def test_one_that_raises_keeps_no_other_from_its_phases_or_its_end(
 ) -> None:
     broken, sound = Noting(failure), Noting()
     drainer = DrainRunner(QUICK)
-    drainer.notifier.server_events.append(Extensions(drainer, [broken, sound]))
+    drainer.notifier.server_events += [broken, sound]
     drainer.bind(anew=True)
     drainer.notifier.server_opened()
     drainer.stop("test")
@@ -58,5 +57,21 @@ async def test_one_that_raises_keeps_no_other_from_its_phases_or_its_end(
     await anyio.lowlevel.checkpoint()
     assert broken.told == sound.told
     assert sound.told == ["opened", "lame duck", "draining", "cleanup", "stopped", "closed"]
-    assert caplog.text.count("failed; the drain goes on") == 6
+    assert caplog.text.count("failed; the server goes on") == 6
     assert drainer.notifier.server_events == []
+
+
+@pytest.mark.anyio
+async def test_one_that_outlives_its_server_is_called_for_the_next_as_well() -> None:
+    class Lasting(Noting):
+        outlives_server = True
+
+    lasting, drainer = Lasting(), DrainRunner(QUICK)
+    drainer.notifier.server_events.append(lasting)
+    for _ in range(2):
+        drainer.bind(anew=True)
+        drainer.notifier.server_opened()
+        drainer.stop("test")
+        await drainer.drain(FakeAdapter(drainer))
+        drainer.finish()
+    assert (lasting.told.count("opened"), lasting.told.count("closed")) == (2, 2)

@@ -161,10 +161,7 @@ class Wakeup:
         """Wake the listening task. Idempotent; safe from any thread and in a signal handler."""
         # The loop is closed, or trio's run is over: no task waits any more.
         with contextlib.suppress(RuntimeError):
-            self._run_soon(self._set)
-
-    def _set(self) -> None:
-        self._event.set()
+            self._run_soon(lambda: self._event.set())
 
     async def wait(self, seconds: float) -> None:
         """Wait until woken, for *seconds* at the most."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .client.run import LoadStatistics
 from .errors import CheckError
@@ -23,14 +23,12 @@ from .trial import stop_under_load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from .client.expectation import Expectation
     from .client.plan import Endpoint, LoadPlan
+    from .console import ConsoleProgress
     from .result.verdict import Target, Trial
     from .scenarios.base import Scenario
-    from .server.command import Command
-    from .trial import Watch
 
 Select = Callable[["LoadPlan"], "Sequence[Scenario]"]
 
@@ -69,17 +67,9 @@ class Settings:
         }
 
 
-class Progress(Protocol):
-    """Shows how a check goes on."""
-
-    def run(self, number: int, command: Command, what: str) -> AbstractContextManager[Watch]:
-        """Show a run of `command` in round `number`; the block is the run."""
-
-    def total(self, number: int, targets: Sequence[Target]) -> None:
-        """Show what all rounds up to this one have come to."""
-
-
-async def run_rounds(targets: Sequence[Target], settings: Settings, progress: Progress) -> None:
+async def run_rounds(
+    targets: Sequence[Target], settings: Settings, progress: ConsoleProgress
+) -> None:
     """Run all servers in turn, as often as the settings say, and note what is seen on each.
 
     Raises `CheckError` when a server cannot be run, or a path does not answer as it should.
@@ -113,13 +103,13 @@ class _Round:
 
     target: Target
     settings: Settings
-    progress: Progress
+    progress: ConsoleProgress
     number: int
     known: dict[Endpoint, Expectation]
 
     async def run(self) -> None:
-        target = self.target
-        target.trials.append(await self._run("load", self._without_skipped))
+        target, skip = self.target, self.settings.skip
+        target.trials.append(await self._run("load", lambda plan: together(plan, skip=skip)))
         if reason := self._why_not_hung():
             target.others.append(Finding(Hung.name, "not run", reason))
         else:
@@ -129,9 +119,6 @@ class _Round:
         else:
             again = await self._run(repeated.NAME, background, repeated.SENT_AGAIN_AFTER)
             target.others.append(repeated.judge_repeated(again.load, again.end))
-
-    def _without_skipped(self, plan: LoadPlan) -> Sequence[Scenario]:
-        return together(plan, skip=self.settings.skip)
 
     def _why_not_hung(self) -> str:
         if Hung.name in self.settings.skip:

@@ -38,10 +38,6 @@ Step: TypeAlias = Literal["starting", "learning", "under load", "told to stop", 
 Watch: TypeAlias = Callable[[Step, LoadStatistics], None]
 
 
-def _unwatched(step: Step, statistics: LoadStatistics) -> None:
-    pass
-
-
 async def stop_under_load(
     server: TargetProcess,
     plan: LoadPlan,
@@ -52,7 +48,7 @@ async def stop_under_load(
     again_after: Sequence[float] = (),
     scenarios: Callable[[LoadPlan], Sequence[Scenario]] = background,
     known: dict[Endpoint, Expectation] | None = None,
-    watch: Watch = _unwatched,
+    watch: Watch = lambda step, statistics: None,
 ) -> Trial:
     """Put `plan` on a running server, and send the signal after `signal_after` seconds of load.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import click
@@ -32,16 +33,10 @@ from .check_options import HELP, check_options
 from .group import needs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from .._check.result.verdict import Verdict
-
-    class Draw(Protocol):
-        """Draws a check to a file."""
-
-        def __call__(self, path: Path, targets: Sequence[Target], *, signal: str) -> None: ...
-
 
 _POISE_PERIOD: Final = 0.5
 """Seconds before the signal: when the requests are sent that are to be in flight at it."""
@@ -90,16 +85,19 @@ def command(
     except CheckError as error:
         if junit_file is not None:
             names = [target.command.name for target in targets]
-            _write("--junit", junit_file, junit_of_error(names, str(error)))
+            with _writing("--junit", junit_file):
+                junit_file.write_text(junit_of_error(names, str(error)), encoding="utf-8")
         raise click.ClickException(str(error)) from error
     if as_json:
         sys.stdout.write(json.dumps(report(targets, settings.as_dict()), indent=2) + "\n")
     else:
         _print(console, targets, settings)
     if junit_file is not None:
-        _write("--junit", junit_file, junit(targets))
+        with _writing("--junit", junit_file):
+            junit_file.write_text(junit(targets), encoding="utf-8")
     if draw is not None and plot is not None:
-        _draw(draw, plot, targets, signal_name(settings.signal))
+        with _writing("--plot", plot):
+            draw(plot, targets, signal=signal_name(settings.signal))
         console.print(Text(f"picture: {plot.absolute()}"))
     return exit_status(targets[0].verdict)
 
@@ -159,7 +157,7 @@ def _settings(
     )
 
 
-def _picture() -> Draw:
+def _picture() -> Callable[..., None]:
     """Import the drawing, which takes a second.
 
     Called before the check is run: a missing matplotlib should not be found out after it.
@@ -170,16 +168,11 @@ def _picture() -> Draw:
     return draw
 
 
-def _draw(draw: Draw, path: Path, targets: Sequence[Target], name: str) -> None:
+@contextmanager
+def _writing(option: str, path: Path) -> Iterator[None]:
+    """Name the option and the file in the error of a block that writes the file."""
     try:
-        draw(path, targets, signal=name)
-    except OSError as error:
-        raise click.ClickException(f"--plot {path}: {error}") from error
-
-
-def _write(option: str, path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
         raise click.ClickException(f"{option} {path}: {error}") from error
 

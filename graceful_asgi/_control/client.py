@@ -104,7 +104,7 @@ async def _ask(
         with anyio.fail_after(ANSWER_PERIOD) as timeout:
             async with connected(directory.address(name)) as stream:
                 await stream.send(build_request(request))
-                while last is None or _goes_on(last, request):
+                while last is None or (request.wait and last.kind in ("drain", "progress")):
                     last = parse_reply(await stream.receive())
                     state: State = "refused" if last.kind == "error" else "answered"
                     on_answer(Answer(name, state, last, str(last.fields.get("error", ""))))
@@ -122,10 +122,6 @@ async def _ask(
         on_answer(Answer(name, "silent", last, f"sends an answer that is not understood: {error}"))
     except OSError as error:
         on_answer(Answer(name, "silent", last, f"cannot be asked: {error}"))
-
-
-def _goes_on(reply: Reply, request: ControlRequest) -> bool:
-    return request.wait and reply.kind in ("drain", "progress")
 
 
 def _time_for(reply: Reply) -> float:

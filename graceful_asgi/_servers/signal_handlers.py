@@ -75,14 +75,12 @@ def callbacks_of(signum: int, handler: object) -> list[object]:
     if handler is None or not (handler is noop or getattr(handler, "__self__", None) is loop):
         return [handler]
     own = getattr(loop, "_signal_handlers", None)
-    tables: list[Any] = [own] if own is not None else [*filter(_is_table, _referents(loop))]
+    tables: list[Any] = [own]
+    if own is None:
+        tables = [each for each in _referents(loop) if isinstance(each, dict)]
     found = [table[signum] for table in tables if signum in table]
     handles = [each for each in found if "Handle" in type(each).__name__]
     return [callback for each in handles for callback in _callables_of(each)] or [handler]
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, dict)
 
 
 def _callables_of(handle: object) -> list[object]:

@@ -16,6 +16,7 @@ UPLOAD_LENGTH: Final = 64 * 1024
 _ACCEPT_EVENTS: Final = ("Accept", "text/event-stream")
 _BYTES: Final = ("Content-Type", "application/octet-stream")
 _TARGET: Final = re.compile(rf"([A-Za-z]+ )?{REQUEST_PATH}")
+"""A path, with or without a method in front."""
 
 _FIELDS: Final = {
     "--slow-path": "slow_path",
@@ -118,7 +119,7 @@ class LoadPlan:
             value = getattr(self, each.name)
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{each.name}={value!r}: must be zero or more, and finite")
-            if each.name.endswith("path") and value is not None and not _is_target(value):
+            if each.name.endswith("path") and not (value is None or _TARGET.fullmatch(str(value))):
                 raise ValueError(f"{each.name}={value!r}: must be {REQUEST_PATH_IN_WORDS}")
 
     @property
@@ -159,11 +160,6 @@ def _typed(body: bytes) -> Header:
     except ValueError:
         return _BYTES
     return ("Content-Type", "application/json")
-
-
-def _is_target(value: object) -> bool:
-    """Return True for a path, with or without a method in front."""
-    return isinstance(value, str) and _TARGET.fullmatch(value) is not None
 
 
 def _split(text: str, usual: str) -> tuple[str, str]:

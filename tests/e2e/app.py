@@ -53,9 +53,19 @@ async def index(request: Request) -> Response:
     return PlainTextResponse("hello")
 
 
+async def file_is_made(name: str) -> None:
+    path = anyio.Path(name)
+    while not await path.exists():  # noqa: ASYNC110  # another process makes it
+        await asyncio.sleep(0.02)
+
+
 async def slow(request: Request) -> Response:
+    """Answer after `?s=` seconds, or once the file `?until=` is there."""
     say(f"slow began {request.query_params.get('name', '')}")
-    await asyncio.sleep(seconds(request))
+    if until := request.query_params.get("until"):
+        await file_is_made(until)
+    else:
+        await asyncio.sleep(seconds(request))
     return PlainTextResponse("slow, but complete")
 
 
@@ -101,7 +111,11 @@ async def swallow(request: Request) -> Response:
 
 
 async def block(request: Request) -> Response:
-    await asyncio.sleep(float(request.query_params.get("after", 0)))
+    """Block the loop `?after=` seconds, or once the file `?until=` is there."""
+    if until := request.query_params.get("until"):
+        await file_is_made(until)
+    else:
+        await asyncio.sleep(float(request.query_params.get("after", 0)))
     say("block began")
     time.sleep(seconds(request))  # noqa: ASYNC251  # blocked here
     return PlainTextResponse("unblocked")
@@ -280,9 +294,7 @@ async def ws_busy(websocket: WebSocket) -> None:
     """Look at what comes in a second after the file `?until=` is there; `?reply=1`: reply to it."""
     await websocket.accept()
     say("busy began")
-    until = anyio.Path(websocket.query_params["until"])
-    while not await until.exists():  # noqa: ASYNC110  # another process makes it
-        await asyncio.sleep(0.02)
+    await file_is_made(websocket.query_params["until"])
     await asyncio.sleep(1)
     try:
         while True:

@@ -263,7 +263,7 @@ def cancel(port: int) -> None:
             say("serve was cancelled")
 
     asyncio.run(main())
-    time.sleep(2)
+    time.sleep(3)
     say("program goes on")
 
 

@@ -130,6 +130,7 @@ def in_a_fork(*ports: int) -> None:
     child = multiprocessing.get_context("fork").Process(target=server.run)
     child.start()
     signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
+    say("SIGTERM is passed on")
     child.join()
     say(f"the child has ended with {child.exitcode}")
 

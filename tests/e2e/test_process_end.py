@@ -46,11 +46,11 @@ def test_what_keeps_a_drained_process_is_named_after_a_second_and_given_up(
         env={"APP_LINGERS": kind},
         lame_duck=0.1,
         grace=20,
-        cleanup=1.5,
+        cleanup=2.5,
     ) as server:
         server.signal(number)
-        server.wait_for("the drain is over, and 1.. s later the process still waits for")
-        assert server.wait(0.1 + 1.5 + ROOM) == 1
+        server.wait_for(r"the drain is over, and [12]\.\d s later the process still waits for")
+        assert server.wait(0.1 + 2.5 + ROOM) == 1
         assert "clean after" in server.log
         assert "lifespan shutdown" in server.log
         warning, final = server.log.split("still waits for")[1:]
@@ -63,7 +63,7 @@ def test_what_keeps_a_drained_process_is_named_after_a_second_and_given_up(
 
 
 def test_a_process_that_takes_less_than_a_second_is_not_spoken_of(tmp_path: Path) -> None:
-    with uvicorn(tmp_path, app=APP, lame_duck=0.1) as server:
+    with uvicorn(tmp_path, app=APP, measured=False, lame_duck=0.1) as server:
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
         assert "still waits for" not in server.log
@@ -74,12 +74,19 @@ def test_a_process_pool_that_was_used_keeps_no_worker(tmp_path: Path, context: s
     """multiprocessing joins a child's children before its threads; the pool needs it the other way
     round. Plain uvicorn is killed by its signal before it comes to that."""
     with uvicorn(
-        tmp_path, "--workers", "2", app=APP, ready=None, lame_duck=0.1, cleanup=20
+        tmp_path,
+        "--workers",
+        "2",
+        app=APP,
+        ready=None,
+        measured=False,  # its exit takes less than a second then
+        lame_duck=0.1,
+        cleanup=20,
     ) as server:
         server.wait_for("Application startup complete", count=2)
         assert get(server.port, f"/job?context={context}").body == b"job done"
         server.signal(signal.SIGTERM)
-        assert server.wait(10) == 0
+        assert server.wait(18) == 0
         assert server.count("clean after") == 2
         assert "still waits for" not in server.log
 
@@ -89,14 +96,14 @@ def test_a_process_pool_that_was_used_holds_no_reload_up(tmp_path: Path) -> None
     module = tmp_path / "reloaded.py"
     module.write_text("from e2e.lingering_app import app\n")
     with uvicorn(
-        tmp_path, "--reload", "--reload-delay", "0.1", app="reloaded:app", cleanup=20
+        tmp_path, "--reload", "--reload-delay", "0.1", app="reloaded:app", cleanup=60
     ) as server:
         server.wait_for("Application startup complete")
         assert get(server.port, "/job").body == b"job done"
         change(server, module, "from e2e.lingering_app import app  # saved\n")
-        server.wait_for("Application startup complete", count=2, within=8)
+        server.wait_for("Application startup complete", count=2)
         server.signal(signal.SIGTERM)
-        assert server.wait(8) in (0, -signal.SIGTERM)
+        assert server.wait(20) in (0, -signal.SIGTERM)
 
 
 @pytest.mark.parametrize("kind", ["thread", "executor", "atexit", "task", "child"])

@@ -11,7 +11,7 @@ import pytest
 from support.client import Client, get, is_refused
 from support.polling import wait_until
 from support.ports import free_port
-from support.server import ROOM, Server
+from support.server import ENOUGH, ROOM, Server
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def second_port(server: Server) -> int:
 @pytest.mark.parametrize("name", WAYS)
 def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoolExecutor) -> None:
     """uvicorn alone would tell one of them, and the other when that one is done."""
-    with program(tmp_path, name, lame_duck=1.5) as server:
+    with program(tmp_path, name, lame_duck=ENOUGH) as server:
         ports = server.port, second_port(server)
         slow = [beside.submit(get, port, "/slow?s=1.5&name=old") for port in ports]
         server.wait_for("slow began old", count=2)
@@ -45,7 +45,7 @@ def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoo
         assert [get(port, "/readyz").status for port in ports] == [503, 503]
         assert [answer.result().status for answer in slow] == [200, 200]
         assert server.wait() == 0
-        assert server.seconds_since_signal() < 1.5 + ROOM
+        assert server.seconds_since_signal() < ENOUGH + ROOM
         assert server.count("lifespan shutdown") == 2
         assert server.count("clean after") == 2
         assert "program goes on" in server.log
@@ -56,17 +56,18 @@ def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoo
 def test_servers_of_one_app_without_a_lifespan_stop_at_once(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
-    with program(tmp_path, "of_one_app", lame_duck=1.5) as server:
+    with program(tmp_path, "of_one_app", lame_duck=ENOUGH) as server:
         ports = server.port, second_port(server)
-        slow = [beside.submit(get, port, "/slow?s=1.5&name=old") for port in ports]
+        slow = [beside.submit(get, port, "/slow?until=go-on&name=old") for port in ports]
         server.wait_for("slow began old", count=2)
         server.wait_for("hooked", count=2)
         server.signal(signal.SIGTERM)
         server.wait_for(r"lame duck \(SIGTERM\).*; 1 in flight", count=2)
         assert [get(port, "/readyz").status for port in ports] == [503, 503]
+        (tmp_path / "go-on").touch()
         assert [answer.result().status for answer in slow] == [200, 200]
         assert server.wait() == 0
-        assert server.seconds_since_signal() < 1.5 + ROOM
+        assert server.seconds_since_signal() < ENOUGH + ROOM
         assert server.count("clean after") == 2
         assert "program goes on" in server.log
         assert "Traceback" not in server.log
@@ -120,6 +121,7 @@ def test_one_that_the_lifespan_of_another_waits_for_does_not_wait_for_that(
 def test_the_last_lines_of_a_server_in_a_forked_child_are_written(tmp_path: Path) -> None:
     """multiprocessing ends such a child by `os._exit`: no atexit function runs."""
     with program(tmp_path, "in_a_fork", servers=1, lame_duck=0.1) as server:
+        server.wait_for("SIGTERM is passed on")
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
         assert server.count("clean after") == 1
@@ -201,10 +203,12 @@ def test_a_server_that_starts_after_the_signal_is_stopped_as_well(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
     with program(tmp_path, "started_later", lame_duck=0.2) as server:
-        slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
+        slow = beside.submit(get, server.port, "/slow?until=go-on&name=old")
         server.wait_for("slow began old")
         server.signal(signal.SIGTERM)
         server.wait_for("starts another")
+        server.wait_for("lifespan startup", count=2)
+        (tmp_path / "go-on").touch()
         assert slow.result().status == 200
         assert server.wait() == 0
         assert server.count("lifespan shutdown") == 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.client import Client, get, is_refused
 from support.polling import wait_until
-from support.server import MARGIN, ROOM, Server, uvicorn
+from support.server import ENOUGH, MARGIN, ROOM, Server, uvicorn
 
 from .test_deadline import is_cut
 
@@ -21,8 +21,8 @@ LOOPS = ["asyncio", "uvloop"]
 
 def test_sigterm_again_changes_nothing(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
     """gunicorn repeats SIGTERM every second to a worker it wants gone."""
-    with uvicorn(tmp_path, lame_duck=0.5, grace=5) as server:
-        slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
+    with uvicorn(tmp_path, lame_duck=ENOUGH, grace=20) as server:
+        slow = beside.submit(get, server.port, "/slow?until=go-on&name=old")
         server.wait_for("slow began old")
         server.terminate()
         for _ in range(3):
@@ -32,6 +32,7 @@ def test_sigterm_again_changes_nothing(tmp_path: Path, beside: ThreadPoolExecuto
         server.wait_for(r"\]: draining \(")
         server.signal(signal.SIGTERM)
         server.wait_for("SIGTERM ignored, already draining")
+        (tmp_path / "go-on").touch()
         assert slow.result().status == 200
         assert server.wait() == 0
         assert server.count("SIGTERM ignored, already lame duck") == 1
@@ -44,7 +45,7 @@ def test_sigterm_again_as_the_process_exits_does_not_kill_it(tmp_path: Path) -> 
         "from e2e.app import app, say\n"
         "atexit.register(lambda: [say('lingers'), time.sleep(0.5)])\n"
     )
-    with uvicorn(tmp_path, app="lingering:app", lame_duck=0.1) as server:
+    with uvicorn(tmp_path, app="lingering:app", lame_duck=0.1, cleanup=5) as server:
         server.terminate()
         server.wait_for("lingers")
         server.signal(signal.SIGTERM)
@@ -172,7 +173,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_handled_at_each_stage_of
 
 def test_sigterm_during_a_slow_startup_lets_it_end_and_stops(tmp_path: Path) -> None:
     env = {"APP_STARTUP": "sleep 1"}
-    with uvicorn(tmp_path, env=env, ready="lifespan startup", lame_duck=0.3) as server:
+    with uvicorn(tmp_path, env=env, ready="lifespan startup", lame_duck=0.3, cleanup=5) as server:
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
         assert server.count("lifespan started") == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.client import Client, get, is_refused
 from support.polling import wait_until
-from support.server import uvicorn
+from support.server import ENOUGH, uvicorn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def test_sigterm_drains_and_exits_in_order(
     tmp_path: Path, http: str, loop: str, beside: ThreadPoolExecutor
 ) -> None:
-    with uvicorn(tmp_path, http=http, loop=loop, lame_duck=0.8, grace=10) as server:
+    with uvicorn(tmp_path, http=http, loop=loop, lame_duck=ENOUGH, grace=20) as server:
         assert not get(server.port, "/").closes
         assert get(server.port, "/readyz").status == 200
-        slow = beside.submit(get, server.port, "/slow?s=2&name=old")
+        slow = beside.submit(get, server.port, "/slow?until=go-on&name=old")
         stream = beside.submit(get, server.port, "/stream?n=20")
         server.wait_for("slow began old")
         server.wait_for('"GET /stream')
@@ -39,8 +39,9 @@ def test_sigterm_drains_and_exits_in_order(
         assert get(server.port, "/livez").status == 200
 
         server.wait_for(r"drain \[\d+\]: draining")
-        wait_until(lambda: is_refused(server.port), "connects are refused", within=1)
+        wait_until(lambda: is_refused(server.port), "connects are refused", within=5)
         assert not slow.done()
+        (tmp_path / "go-on").touch()
 
         answer = slow.result()
         assert (answer.status, answer.body, answer.closes) == (200, b"slow, but complete", True)
@@ -62,11 +63,11 @@ def test_the_lame_duck_takes_its_period_and_no_more_when_nothing_is_in_flight(
 
 
 def test_a_quiet_period_ends_the_lame_duck_early(tmp_path: Path) -> None:
-    env = {"GRACEFUL_QUIET_PERIOD": "1"}
+    env = {"GRACEFUL_QUIET_PERIOD": "2"}
     with uvicorn(tmp_path, env=env, lame_duck=30) as server:
         server.terminate()
         began = time.monotonic()
-        while time.monotonic() < began + 1.5:  # requests keep it open
+        while time.monotonic() < began + 3:  # requests keep it open
             assert get(server.port, "/").status == 200
             time.sleep(0.05)
         assert server.wait(15) == 0
@@ -76,7 +77,7 @@ def test_a_rejecting_policy_answers_503_in_the_lame_duck_and_finishes_what_it_ha
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
     env = {"GRACEFUL_NEW_REQUESTS": "reject"}
-    with uvicorn(tmp_path, env=env, lame_duck=0.5, grace=5) as server:
+    with uvicorn(tmp_path, env=env, lame_duck=ENOUGH, grace=5) as server:
         slow = beside.submit(get, server.port, "/slow?s=1&name=old")
         server.wait_for("slow began old")
         server.terminate()

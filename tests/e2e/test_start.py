@@ -163,7 +163,7 @@ def test_where_no_lifespan_can_fail_the_first_request_says_so_and_the_rest_count
         assert server.count("ERROR") == 2
         assert "has no option 'grace_periood' (given: 20)" in server.log
         assert "GRACEFUL_CANCEL_PERIOD='x' is not allowed" in server.log
-        assert "lame duck 0.3 s, grace 5 s, cancel 2 s, cleanup 0.5 s" in server.log
+        assert "lame duck 0.3 s, grace 5 s, cancel 2 s, cleanup 1.5 s" in server.log
 
 
 # Who wins

@@ -42,7 +42,9 @@ def test_a_server_says_that_it_is_ready_that_it_stops_and_how_it_comes_on(
     env = {"NOTIFY_SOCKET": systemd.address}
     with uvicorn(tmp_path, env=env, ready=None, lame_duck=0.5, grace=10) as server:
         wait_until(lambda: systemd.told("READY"), "READY=1")
-        slow = beside.submit(get, server.port, "/slow?s=2&name=old")  # it listens: no second try
+        slow = beside.submit(
+            get, server.port, "/slow?until=go-on&name=old"
+        )  # it listens: no second try
         server.wait_for("slow began old")
         assert systemd.told("STATUS") == ["serving"]
         server.terminate()
@@ -55,6 +57,7 @@ def test_a_server_says_that_it_is_ready_that_it_stops_and_how_it_comes_on(
             ),
             "a status",
         )
+        (tmp_path / "go-on").touch()
         assert slow.result().status == 200
         assert server.wait() == 0
     assert re.fullmatch(r"clean after [\d.]+ s \(SIGTERM\)", systemd.told("STATUS")[-1])
@@ -74,13 +77,14 @@ def test_the_parent_of_workers_speaks_for_the_service(
     ) as server:
         wait_until(lambda: systemd.told("READY"), "READY=1")
         assert server.count("Application startup complete") == 2
-        slow = beside.submit(get, server.port, "/slow?s=2&name=old")
+        slow = beside.submit(get, server.port, "/slow?until=go-on&name=old")
         server.wait_for("slow began old")
         server.signal(signal.SIGTERM)
         wait_until(lambda: systemd.told("STOPPING"), "STOPPING=1")
         wait_until(
             lambda: "stopping: 1 of 1 workers, 1 in flight" in systemd.told("STATUS"), "a status"
         )
+        (tmp_path / "go-on").touch()
         assert slow.result().status == 200
         assert server.wait() == 0
     assert (systemd.told("READY"), systemd.told("STOPPING")) == (["1"], ["1"])

@@ -13,7 +13,7 @@ import pytest
 from support.client import Client
 from support.need import need
 from support.polling import wait_until
-from support.server import Server, uvicorn
+from support.server import ENOUGH, Server, uvicorn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -58,16 +58,18 @@ def test_a_tls_server_drains(
 ) -> None:
     tls = certificate[1]
     with (
-        tls_server(tmp_path, certificate, loop, lame_duck=0.5, grace=5) as server,
+        tls_server(tmp_path, certificate, loop, lame_duck=ENOUGH, grace=5) as server,
         Client(server.port, tls=tls) as slow,
         Client(server.port, tls=tls) as idle,
     ):
         assert idle.get("/").status == 200
-        slow.request("/slow?s=1.5&name=old")
+        slow.request("/slow?until=go-on&name=old")
         server.wait_for("slow began old")
         server.terminate()
         with Client(server.port, tls=tls) as fresh:
             assert fresh.get("/").closes
+        server.wait_for(r"\]: draining \(")
+        (tmp_path / "go-on").touch()
         answer = slow.response()
         assert (answer.status, answer.closes) == (200, True)
         assert idle.ends()

@@ -12,7 +12,7 @@ from support.client import Client, get
 from support.need import need
 from support.polling import wait_until
 from support.ports import free_port
-from support.server import Server, uvicorn
+from support.server import ENOUGH, Server, uvicorn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ ENV = {"GRACEFUL_DRAIN_ON_UNHANDLED_EXCEPTION": "true"}
 def test_it_drains_the_server_and_the_process_exits_with_1(
     tmp_path: Path, beside: ThreadPoolExecutor, where: str, loop: str
 ) -> None:
-    with uvicorn(tmp_path, app=APP, env=ENV, loop=loop, lame_duck=0.4, grace=10) as server:
+    with uvicorn(tmp_path, app=APP, env=ENV, loop=loop, lame_duck=ENOUGH, grace=10) as server:
         with Client(server.port) as client:
             client.request("/big")
             client.reset()  # a connection's failure is none of the server's
@@ -50,12 +50,14 @@ def test_it_drains_the_server_and_the_process_exits_with_1(
 
 def test_it_keeps_the_deadline_with_the_loop_blocked(tmp_path: Path) -> None:
     with (
-        uvicorn(tmp_path, app=APP, env=ENV, lame_duck=0.2, grace=0.3) as server,
+        uvicorn(tmp_path, app=APP, env=ENV, lame_duck=1.0, grace=1.0) as server,
         Client(server.port) as client,
         Client(server.port) as other,
     ):
-        client.request("/block?after=0.3")
+        client.request("/block?until=go-on")
         other.request("/fail_beside?in=thread")
+        server.wait_for(r"lame duck \(unhandled exception")
+        (tmp_path / "go-on").touch()
         assert server.wait(server.hard_deadline + 10) == 1
         assert "hard deadline" in server.log
 
@@ -65,7 +67,7 @@ def test_a_worker_of_uvicorns_is_replaced(tmp_path: Path) -> None:
     with uvicorn(tmp_path, *args, app=APP, env=ENV, ready=None, lame_duck=0.2, grace=5) as server:
         server.wait_for("Application startup complete", count=2)
         assert get(server.port, "/fail_beside?in=task").status == 200
-        server.wait_for("Application startup complete", count=3, within=20)
+        server.wait_for("Application startup complete", count=3)
         server.wait_for("clean after")
         assert get(server.port, "/").status == 200
         server.signal(signal.SIGTERM)
@@ -85,7 +87,7 @@ def test_a_worker_of_gunicorns_exits_with_1_and_is_replaced(tmp_path: Path) -> N
         periods={"lame_duck": 0.2, "grace": 5},
     ) as server:
         assert get(port, "/fail_beside?in=task").status == 200
-        server.wait_for("Application startup complete", count=2, within=20)
+        server.wait_for("Application startup complete", count=2)
         assert re.search(r"[Ww]orker.*exited with code 1\b", server.log)
         assert get(port, "/").status == 200
         server.signal(signal.SIGTERM)

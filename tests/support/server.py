@@ -34,7 +34,11 @@ ROOM = 3.0
 """Seconds that a busy machine may add before a test calls something late."""
 
 Periods = dict[str, float]
-SHORT: Periods = {"lame_duck": 0.5, "grace": 1.0, "cancel": 0.5, "cleanup": 0.5}
+SHORT: Periods = {"lame_duck": 0.5, "grace": 1.0, "cancel": 0.5, "cleanup": 1.5}
+"""Seconds, where a test needs no others. A process that has drained has the cleanup period for its
+exit, in which coverage saves what it has measured: on a busy machine that takes up to a second."""
+ENOUGH: Final = 2.5
+"""Seconds of a lame duck in which a busy machine gets to a request or two."""
 
 
 class Server(TargetProcess):
@@ -188,6 +192,7 @@ def uvicorn(
     ready: str | None = "Uvicorn running on",
     program: Sequence[str] = ("uvicorn",),
     pass_fds: Sequence[int] = (),
+    measured: bool = True,
     **periods: float,
 ) -> Server:
     """Return a `uvicorn` command on a TCP port of its own, unless *args* say where it listens."""
@@ -202,6 +207,7 @@ def uvicorn(
         ready=ready,
         periods=periods,
         pass_fds=pass_fds,
+        measured=measured,
     )
 
 

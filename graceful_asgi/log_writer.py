@@ -36,6 +36,9 @@ CONSUME_PERIOD: Final = 2.0
 _SILENCE: Final = 0.25
 """Seconds in which that reader takes no record, and so counts as gone."""
 
+_LOOK_PERIOD: Final = 0.002
+"""Seconds between two looks at its queue."""
+
 _MOST_WAITING: Final = 10_000
 """The records that may wait for a log that nobody reads. More are dropped to bound the memory."""
 
@@ -241,13 +244,17 @@ def _is_consumed(handler: logging.Handler, deadline: float) -> bool:
     if handlers is None or not isinstance(handler, handlers.QueueHandler):
         return True
     try:
-        waiting, moved_at = _waiting(handler.queue), monotonic()
-        while waiting and (now := monotonic()) < deadline:
-            if now - moved_at > _SILENCE:
+        waiting, looked_at, silent = _waiting(handler.queue), monotonic(), 0.0
+        while waiting and looked_at < deadline:
+            if silent > _SILENCE:
                 return False
-            time.sleep(0.002)  # a queue that is read wakes nobody but its reader
-            if (still := _waiting(handler.queue)) != waiting:
-                waiting, moved_at = still, monotonic()
+            time.sleep(_LOOK_PERIOD)  # a queue that is read wakes nobody but its reader
+            still, now = _waiting(handler.queue), monotonic()
+            # Not more for one look: the reader stands still while the process or the machine does.
+            silent += min(now - looked_at, 5 * _LOOK_PERIOD)
+            if still != waiting:
+                waiting, silent = still, 0.0
+            looked_at = now
     except (AttributeError, NotImplementedError, OSError, ValueError):
         return True  # a queue of another kind, or a closed one
     return not waiting

@@ -373,6 +373,24 @@ def test_a_queue_that_nobody_reads_is_not_waited_for(writer: Writer, ours: loggi
     assert time.monotonic() - began < PATIENCE / 2
 
 
+def test_a_process_that_stands_still_loses_no_line_by_it(
+    writer: Writer, ours: logging.Logger
+) -> None:
+    """The reader of its queue stands still for as long, and has not gone."""
+    standstills = iter([0.0, 0.5, 0.5, 0.0])
+
+    class Records(queue.SimpleQueue[logging.LogRecord]):
+        def qsize(self) -> int:
+            standstill = next(standstills, None)
+            time.sleep(standstill or 0.0)  # in the middle of a look
+            return 0 if standstill is None else 1
+
+    ours.addHandler(logging.handlers.QueueHandler(Records()))
+    ours.setLevel(logging.INFO)
+    say(writer, "information")
+    assert all_is_written(writer)
+
+
 PROGRAM = """
     import logging, logging.handlers, queue, sys, time
     from graceful_asgi import log

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.ports import free_port
 
 from check.client.adversary import (
@@ -106,7 +106,7 @@ async def test_a_refused_connection_after_the_signal_is_refused_and_not_lost() -
     async with adversary.serving():
         load = Load(plan(keep_alive=3, fresh=2), port=adversary.port)
         result = await load.run(
-            until=lambda: eventually(lambda: load.statistics().refused == 5), within=5.0
+            until=lambda: eventually(lambda: load.statistics().refused == 5), within=PATIENCE
         )
     assert result.refused == 5
     assert result.total.served == adversary.served == 5
@@ -116,7 +116,7 @@ async def test_a_refused_connection_after_the_signal_is_refused_and_not_lost() -
 async def test_a_refused_connection_before_the_signal_is_raised() -> None:
     load = Load(plan(keep_alive=2, fresh=2), port=free_port())
     with pytest.raises(SetupError, match="before the signal"):
-        await load.run(until=anyio.sleep_forever, within=5.0)
+        await load.run(until=anyio.sleep_forever, within=PATIENCE)
 
 
 async def test_a_connection_refused_for_a_moment_after_the_signal_is_tried_again() -> None:
@@ -144,7 +144,7 @@ async def test_a_connection_refused_for_a_moment_after_the_signal_is_tried_again
             async with reopened.serving(port):
                 await reopened.done.wait()
 
-        result = await load.run(until=reopen, within=5.0)
+        result = await load.run(until=reopen, within=PATIENCE)
     assert result.after.served >= 5
 
 
@@ -161,7 +161,7 @@ async def test_requests_are_counted_on_the_side_of_the_signal_they_were_written_
     adversary = Adversary(respond, enough=10)
     async with adversary.serving():
         load = Load(plan(keep_alive=1), port=adversary.port)
-        result = await load.run(until=adversary.done.wait, within=5.0)
+        result = await load.run(until=adversary.done.wait, within=PATIENCE)
     assert result.before.sent == result.before.served == 2
     assert result.during.sent == result.during.served == 1
     assert result.after.sent == result.after.served == adversary.requests - 3
@@ -205,7 +205,7 @@ async def test_the_slow_request_and_the_stream_have_outcomes_of_their_own() -> N
     adversary = Adversary(respond)
     async with adversary.serving():
         load = Load(plan(slow_path="/slow", stream_path="/stream"), port=adversary.port)
-        result = await load.run(until=enough.wait, within=5.0)
+        result = await load.run(until=enough.wait, within=PATIENCE)
     found = {finding.scenario: finding for finding in load.findings(EXIT)}
     assert found["slow request"].result == "untested"
     assert "no connection before the signal" in found["slow request"].detail
@@ -219,7 +219,7 @@ async def test_the_load_ends_at_its_deadline_when_the_server_never_does() -> Non
     adversary = Adversary(first(0, Request.reset))
     async with adversary.serving():
         load = Load(plan(keep_alive=2, fresh=2), port=adversary.port)
-        with anyio.fail_after(5.0):
-            result = await load.run(until=anyio.sleep_forever, within=0.2)
+        with anyio.fail_after(PATIENCE):
+            result = await load.run(until=anyio.sleep_forever, within=1.0)
     assert result.before.served == adversary.served > 0
     assert result.before.lost == {}

@@ -26,9 +26,8 @@ ALL_PATHS = [
 ]
 SHORT_PERIODS = {
     "GRACEFUL_LAME_DUCK_PERIOD": "0.5",
-    "GRACEFUL_GRACE_PERIOD": "2",
+    "GRACEFUL_GRACE_PERIOD": "4",  # the longest request takes one second
     "GRACEFUL_CANCEL_PERIOD": "0.5",
-    "GRACEFUL_CLEANUP_PERIOD": "0.5",
 }
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no port can be held")
 LIGHT = ["--keep-alive", "20", "--fresh", "10", "--signal-after", "0.6"]
@@ -245,11 +244,11 @@ def test_the_verdict_is_written_for_ci_and_so_is_what_kept_it_from_being_one(
         (["no_such_module:app"], 'Could not import module "no_such_module"'),
         (["main:app", "--no-such-option"], "No such option"),
         (
-            ["--start-period", "1", "--", *SERVER, "never opens", "{port}"],
+            ["--start-period", "4", "--", *SERVER, "never opens", "{port}"],
             "({port} in the command and PORT in its environment say which port it has to be",
         ),
         (
-            ["--start-period", "1", "--", *SERVER, "accepts and is silent", "{port}"],
+            ["--start-period", "4", "--", *SERVER, "accepts and is silent", "{port}"],
             "did not answer GET / on 127.0.0.1:",
         ),
     ],

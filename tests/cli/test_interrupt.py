@@ -86,7 +86,7 @@ async def test_what_the_server_has_started_goes_with_it() -> None:
     command = ["--", *SERVER, "has a child", "{port}", str(child_port)]
 
     def child_answers() -> bool:
-        return answers("127.0.0.1", child_port, "/", within=0.5)
+        return answers("127.0.0.1", child_port, "/", within=5.0)
 
     with started("check", *NO_LOAD, "--signal-after", "60", *command) as check:
         await eventually(child_answers, within=20.0)

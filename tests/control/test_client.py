@@ -37,14 +37,14 @@ DRAIN = ControlRequest(command="drain", wait=True)
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no process seem silent because this machine is busy."""
+    """Give each process all the time that a busy machine may need."""
     monkeypatch.setattr(client, "ANSWER_PERIOD", PATIENCE)
     monkeypatch.setattr(client, "WAIT_MARGIN", PATIENCE)
 
 
 @pytest.fixture
 def _less_patience(_patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a process that is silent be given up soon; the others still have time to answer."""
+    """Give a silent process up soon, and leave the others time to answer."""
     monkeypatch.setattr(client, "ANSWER_PERIOD", 2.0)
     monkeypatch.setattr(client, "WAIT_MARGIN", 0.3)
 

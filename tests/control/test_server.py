@@ -226,7 +226,7 @@ async def test_a_client_that_reads_nothing_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graceful_asgi._control.handler.PROGRESS_PERIOD", 0.0001)
-    monkeypatch.setattr(connection, "IDLE_PERIOD", 600)
+    monkeypatch.setattr(connection, "IDLE_PERIOD", 0.3)
     with control(tmp_path / "c") as opened, opened.connect() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         peer.sendall(WAIT)

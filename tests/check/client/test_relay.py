@@ -55,7 +55,7 @@ async def test_a_connection_takes_a_round_trip_and_an_answer_another_one() -> No
         began = time.monotonic()
         connection.send(GET)
         assert isinstance(await connection.receive(), HttpAnswer)
-        assert ROUND_TRIP <= passed(began) < 10 * ROUND_TRIP
+        assert ROUND_TRIP <= passed(began) < 25 * ROUND_TRIP
 
 
 async def test_a_refused_connection_is_refused_a_round_trip_later() -> None:
@@ -78,7 +78,8 @@ async def test_an_end_is_not_known_before_it_has_arrived() -> None:
         while not ended:
             assert not connection.is_stale()
             await asyncio.sleep(0.001)
-        assert not connection.is_stale()
+        # Here it is, unless this machine has stood still for that long.
+        assert not connection.is_stale() or passed(ended[0]) >= ROUND_TRIP / 2
         assert isinstance(await connection.receive(), HttpAnswer)
         await eventually(connection.is_stale)
         assert passed(ended[0]) >= ROUND_TRIP / 2

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from support.polling import PATIENCE
 
 from graceful_asgi._check.client import run
 from graceful_asgi._check.client.http1 import Request
@@ -33,14 +34,14 @@ async def test_what_we_have_run_out_of_is_no_refusal(
     load = Load(LoadPlan(keep_alive_clients=1, fresh_clients=0), port=1)
     load.mark_signalled()
     with pytest.raises(SetupError, match="no more of them"):
-        await load.run(until=anyio.sleep_forever, within=5.0)
+        await load.run(until=anyio.sleep_forever, within=PATIENCE)
 
 
 async def test_a_run_that_is_stopped_ends_as_if_its_time_had_passed() -> None:
     load = Load(LoadPlan(keep_alive_clients=0, fresh_clients=0), port=1)
     async with anyio.create_task_group() as group:
         group.start_soon(load.in_position)
-        with anyio.fail_after(5.0):
+        with anyio.fail_after(PATIENCE):
 
             async def stop() -> None:
                 await load.in_position()

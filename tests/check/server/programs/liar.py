@@ -13,6 +13,7 @@ import contextlib
 import gzip
 import hashlib
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 BODY: Final = b"<html><p>The whole truth, and nothing but the truth.</p></html>\n"
 EVENT: Final = b"data: tick\n\n"
 LAST_SECONDS: Final = 0.5
+IP_MINTTL: Final = 21  # linux/in.h
 
 lying = asyncio.Event()
 lie = sys.argv[1]
@@ -90,8 +92,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             if path == b"/ws":
                 return await websocket(head, reader, writer)
             is_late = lying.is_set()
-            if path == b"/slow":
-                await asyncio.sleep(0.3)
+            if path == b"/slow" and not (is_late and lie == "404 for slow"):
+                await asyncio.sleep(0.7)
             always = {"401 always": b"401 No", "404 always": b"404 No", "500 always": b"500 No"}
             if lie in always:
                 writer.write(response(b"no", status=always[lie]))
@@ -168,16 +170,21 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lying.set)
     await lying.wait()
     await asyncio.sleep(LAST_SECONDS)
-    serving = []
+    accepted = []
     # A plain close would reset the connections that the kernel has and nobody has accepted.
     with server.sockets[0].dup() as queue:
         server.close()
+        # From here on no handshake is completed: none comes in behind the last `accept`.
+        queue.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 255)
         with contextlib.suppress(BlockingIOError):
             while True:
-                connection, _ = queue.accept()
-                connection.setblocking(False)
-                streams = await asyncio.open_connection(sock=connection)
-                serving.append(asyncio.ensure_future(serve(*streams)))
+                accepted.append(queue.accept()[0])
+    serving = []
+    for connection in accepted:
+        connection.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
+        connection.setblocking(False)
+        streams = await asyncio.open_connection(sock=connection)
+        serving.append(asyncio.ensure_future(serve(*streams)))
     for task in serving:
         await asyncio.wait({task}, timeout=1)
     await asyncio.sleep(0.1)  # for what had been accepted before

@@ -111,12 +111,19 @@ async def swallow(request: Request) -> Response:
 
 
 async def block(request: Request) -> Response:
-    """Block the loop `?after=` seconds, or once the file `?until=` is there."""
+    """Block the loop `?after=` seconds, or once the file `?until=` is there.
+
+    It goes on after `?s=` seconds, or once the file `?over=` is there.
+    """
     if until := request.query_params.get("until"):
         await file_is_made(until)
     else:
         await asyncio.sleep(float(request.query_params.get("after", 0)))
     say("block began")
+    if over := request.query_params.get("over"):
+        while not os.path.exists(over):  # noqa: ASYNC240  # blocked on purpose
+            time.sleep(0.02)  # noqa: ASYNC251  # blocked on purpose
+        return PlainTextResponse("unblocked")
     time.sleep(seconds(request))  # noqa: ASYNC251  # blocked here
     return PlainTextResponse("unblocked")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.client import Client, get, is_refused
-from support.polling import wait_until
-from support.server import Server, uvicorn
+from support.polling import PATIENCE, wait_until
+from support.server import ENOUGH, Server, uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,8 +166,8 @@ def test_a_unix_socket_drains_as_well(
     tmp_path: Path, loop: str, socket_path: str, beside: ThreadPoolExecutor
 ) -> None:
     path = socket_path
-    with uvicorn(tmp_path, "--uds", path, loop=loop, lame_duck=0.5, grace=5) as server:
-        slow = beside.submit(get, path, "/slow?s=1&name=old")
+    with uvicorn(tmp_path, "--uds", path, loop=loop, lame_duck=ENOUGH, grace=10) as server:
+        slow = beside.submit(get, path, f"/slow?s={ENOUGH + 0.5}&name=old")
         server.wait_for("slow began old")
         server.terminate()
         assert get(path, "/").closes
@@ -248,7 +248,7 @@ def test_an_upload_under_way_completes(tmp_path: Path, http: str) -> None:
 def test_an_early_answer_does_not_break_the_upload_it_answers(tmp_path: Path, http: str) -> None:
     """With the body unread, a close would reset the client before it has read the answer."""
     with (
-        uvicorn(tmp_path, http=http, lame_duck=1.0, grace=10) as server,
+        uvicorn(tmp_path, http=http, lame_duck=60, grace=10) as server,
         Client(server.port) as client,
     ):
         server.terminate()
@@ -258,6 +258,7 @@ def test_an_early_answer_does_not_break_the_upload_it_answers(tmp_path: Path, ht
             time.sleep(0.02)
         answer = client.response()
         assert (answer.status, answer.body) == (200, b"early")
+        server.signal(signal.SIGINT)  # the rest of the lame duck shows nothing
         assert server.wait(8) == 0
 
 
@@ -307,5 +308,5 @@ def test_a_flood_of_connections_at_the_listener_close_does_not_keep_it_open(
 
         floods = [beside.submit(flood) for _ in range(8)]
         for future in floods:
-            future.result(timeout=10)
+            future.result(timeout=PATIENCE)
         assert server.wait() == 0

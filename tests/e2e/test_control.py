@@ -76,7 +76,7 @@ def server(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         lame_duck=0.3,
         grace=10,
     ) as running:
-        running.wait_for("Application startup complete", count=WORKERS)
+        running.wait_for_workers(WORKERS)
         yield running
 
 
@@ -112,18 +112,25 @@ def test_drain_drains_every_worker_and_resume_brings_all_back(
 
 
 def test_a_drain_from_the_command_line_undoes_itself(server: Server, directory: Path) -> None:
+    began = time.monotonic()
     assert command("drain", directory, "--resume-after", "5").code == 0
-    assert readiness(server) == {503}
+    seen = readiness(server)
+    # A slow machine may have come to the undoing.
+    assert seen == {503} or time.monotonic() - began >= 5
     wait_until(lambda: readiness(server) == {200}, "all serve again")
+    assert time.monotonic() - began >= 5
 
 
 def test_a_blocked_loop_still_answers(
-    server: Server, directory: Path, beside: ThreadPoolExecutor
+    server: Server, directory: Path, beside: ThreadPoolExecutor, tmp_path: Path
 ) -> None:
-    blocked = beside.submit(get, server.port, "/block?s=6")
-    server.wait_for("block began")
-    [oldest] = [each["oldest"] for each in processes(directory) if each["oldest"]]
-    assert not blocked.done()
+    enough = tmp_path / "enough"
+    blocked = beside.submit(get, server.port, f"/block?over={enough}")
+    try:
+        server.wait_for("block began")
+        [oldest] = [each["oldest"] for each in processes(directory) if each["oldest"]]
+    finally:
+        enough.touch()
     assert oldest["path"] == "/block"
     assert "app.py" in oldest["where"]
     assert blocked.result().status == 200
@@ -427,15 +434,15 @@ def drain_by_http(port: int) -> tuple[int, str]:
 def test_the_drain_endpoint_drains_all_workers_and_undoes_itself_in_all(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
-    env = {"XDG_RUNTIME_DIR": str(tmp_path), "GRACEFUL_TERMINATION_GRACE_PERIOD": "3"}
+    env = {"XDG_RUNTIME_DIR": str(tmp_path), "GRACEFUL_TERMINATION_GRACE_PERIOD": "5"}
     with (
         uvicorn(
             tmp_path, "--workers", "4", app="e2e.endpoint:app", env=env, lame_duck=0.3, grace=10
         ) as server,
         uvicorn(tmp_path, "--workers", "2", app="e2e.endpoint:app", env=env) as stranger,
     ):
-        server.wait_for("Application startup complete", count=4)
-        stranger.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(4)
+        stranger.wait_for_workers(2)
         slow = [beside.submit(get, server.port, "/slow?s=1") for _ in range(6)]
         server.wait_for("slow began", count=6)
         began = time.monotonic()
@@ -446,9 +453,9 @@ def test_the_drain_endpoint_drains_all_workers_and_undoes_itself_in_all(
         assert {each.result().status for each in slow} == {200}
         seen = readiness(server)
         # A slow machine may have come to the undoing.
-        assert seen == {503} or time.monotonic() - began >= 3
+        assert seen == {503} or time.monotonic() - began >= 5
         wait_until(lambda: readiness(server) == {200}, "all serve again")
-        assert time.monotonic() - began >= 3
+        assert time.monotonic() - began >= 5
         server.wait_for("the drain is undone", count=4)
         for line in ("lame duck (drain endpoint)", "the drain is undone"):
             assert server.count(line) == 4
@@ -465,7 +472,7 @@ def test_a_worker_that_does_not_answer_is_named_by_the_endpoint(tmp_path: Path) 
         lame_duck=0.1,
         grace=0.5,
     ) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         names = os.listdir(tmp_path / "graceful-asgi")
         frozen = int(sorted(names)[0].split("-")[1])
         os.kill(frozen, signal.SIGSTOP)

@@ -38,7 +38,9 @@ def test_what_has_not_answered_gets_a_503_and_what_has_begun_looks_cut(
 ) -> None:
     """A cut answer must never look complete. Without a length only a reset can tell: HTTP/1.0."""
     with (
-        uvicorn(tmp_path, http=http, loop=LOOP_OF[http], lame_duck=0.2, grace=0.5) as server,
+        uvicorn(
+            tmp_path, http=http, loop=LOOP_OF[http], lame_duck=0.2, grace=0.5, cancel=5, cleanup=5
+        ) as server,
         Client(server.port) as slow,
         Client(server.port) as chunked,
         Client(server.port) as sized,
@@ -154,11 +156,12 @@ def test_a_background_task_finishes_within_the_grace_period(tmp_path: Path) -> N
 def test_an_error_in_a_handler_is_the_servers_500_and_no_matter_of_the_drain(
     tmp_path: Path,
 ) -> None:
-    with uvicorn(tmp_path, lame_duck=0.5) as server, Client(server.port) as client:
+    with uvicorn(tmp_path, lame_duck=60) as server, Client(server.port) as client:
         server.terminate()
         answer = client.get("/fail")
         assert answer.status == 500
-        assert server.wait() == 0
+        server.signal(signal.SIGINT)  # the rest of the lame duck shows nothing
+        assert server.wait(8) == 0
         assert "RuntimeError: as asked" in server.log
 
 

@@ -7,8 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.client import get, is_refused
-from support.polling import wait_until
+from support.client import get
 from support.server import ROOM, Server, uvicorn
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def test_a_worker_that_crashed_once_as_it_started_is_started_again(tmp_path: Pat
             os.kill(os.getpid(), signal.SIGSEGV)
         """
     with run(tmp_path, crash_once, 2) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         assert get(server.port, "/").status == 200
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
@@ -116,12 +115,11 @@ def test_sigquit_drains(tmp_path: Path, beside: ThreadPoolExecutor, workers: int
     """Ctrl+\\ in a terminal: uvicorn leaves the default, which dumps core."""
     source = "from e2e.app import bare as app"
     with run(tmp_path, source, workers, lame_duck=0.2, grace=10) as server:
-        server.wait_for("Application startup complete", count=workers)
-        wait_until(lambda: not is_refused(server.port), "the listener")
+        server.wait_for_workers(workers)
         slow = beside.submit(get, server.port, "/slow?s=1.5")
         server.wait_for("slow began")
         server.signal(signal.SIGQUIT)
-        wait_until(lambda: "draining (SIGTERM)" in server.log, "the drain")
+        server.wait_for(r"draining \(SIGTERM\)")
         assert slow.result().body == b"slow, but complete"
         assert server.wait() == 0
 

@@ -42,7 +42,7 @@ def test_an_open_stream_is_served_after_the_goaway(client: str, tmp_path: Path) 
         pytest.skip(f"{client} is not installed")
     with http2_server(tmp_path, grace=4.0) as server:
         # It is told to go away 2 s before the end of the grace period, 2.2 s from the signal on.
-        command = [*CLIENTS[client], f"http://127.0.0.1:{server.port}/slow?s=3.2"]
+        command = [*CLIENTS[client], f"http://127.0.0.1:{server.port}/slow?s=2.8"]
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as asking:
@@ -60,7 +60,7 @@ def test_httpx_is_not_told_to_go_while_there_is_time(tmp_path: Path) -> None:
         base = f"http://127.0.0.1:{server.port}"
         async with httpx.AsyncClient(http1=False, http2=True, base_url=base, timeout=20) as client:
             assert (await client.get("/")).http_version == "HTTP/2"
-            slow = asyncio.ensure_future(client.get("/slow?s=3"))
+            slow = asyncio.ensure_future(client.get("/slow?s=4.5"))
             await asyncio.to_thread(server.wait_for, "slow began")
             server.signal(signal.SIGTERM)
             # Over before the slow one is: with that the connection is idle, and is closed.

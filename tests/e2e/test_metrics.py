@@ -118,7 +118,7 @@ def test_a_parent_of_ours_has_the_figures_of_a_killed_worker_forgotten(
     with uvicorn(
         tmp_path, "--workers", "2", app=APP, env=env, program=program, lame_duck=0.1, grace=15
     ) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         beside.submit(get, server.port, "/hold").add_done_callback(lambda cut: cut.exception())
         server.wait_for("held")
         wait_until(lambda: Scrape(server.port).in_flight()["http"] == 1, "its count")
@@ -141,7 +141,7 @@ def test_two_workers_are_one_to_the_scrape(tmp_path: Path, beside: ThreadPoolExe
     with uvicorn(
         tmp_path, "--workers", "2", app=APP, env=env, ready=None, lame_duck=0.1, grace=15
     ) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         requests: list[Future[Response]] = []
         for number in range(1, 7):
             requests.append(beside.submit(get, server.port, "/hold"))

@@ -119,7 +119,9 @@ def test_a_stop_opens_no_file_and_imports_nothing(tmp_path: Path, loop: str) -> 
     (tmp_path / "audited.py").write_text(AUDITED)
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "audited:app", "--port", str(port), "--loop", loop]
-    with Server(command, tmp_path, port=port, ready="Uvicorn running on") as server:
+    with Server(
+        command, tmp_path, port=port, ready="Uvicorn running on", periods={"grace": 10}
+    ) as server:
         with Client(server.port) as client:
             client.request("/slow?s=1")
             server.wait_for("slow began")

@@ -16,6 +16,7 @@ from uvicorn import Config
 from uvicorn import Server as UvicornServer
 
 import graceful_asgi
+from graceful_asgi._check.server.port import connects
 from graceful_asgi._check.server.process import TargetProcess
 from support.polling import PATIENCE, eventually, wait_until
 from support.ports import free_port, listening_socket
@@ -132,6 +133,14 @@ class Server(TargetProcess):
 
         wait_until(look, f"{pattern!r} in the log", within=within)
 
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until so many workers have started, and a connect is accepted.
+
+        A worker logs the start of its app before it listens, and the parent never listens.
+        """
+        self.wait_for("Application startup complete", count=count)
+        wait_until(lambda: connects(self.host, self.port), "a worker that listens")
+
     def count(self, text: str) -> int:
         """Return how often the log has *text*."""
         return self.log.count(text)
@@ -144,9 +153,9 @@ class Server(TargetProcess):
     # -- acting on it
 
     def signal(self, number: int) -> None:
-        """Send a signal. The time of its stop counts from here, unless it is SIGHUP."""
+        """Send a signal. The time of its stop counts from here, unless it only changes workers."""
         super().signal(number)
-        if number == signal.SIGHUP:  # it replaces workers
+        if number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
             self._signalled_at = None
 
     def terminate(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections import Counter, deque
@@ -331,12 +332,12 @@ def test_work_is_cancelled_from_another_thread_at_once_though_its_loop_sleeps(ba
         async def main():
             began = time.monotonic()
             try:
-                with anyio.move_on_after(5), drainer.track("export"):
+                with anyio.move_on_after(15), drainer.track("export"):
                     inside.set()
                     await anyio.sleep_forever()
             except anyio.get_cancelled_exc_class():
                 pass
-            print("at once" if time.monotonic() - began < 4 else "late")
+            print("at once" if time.monotonic() - began < 12 else "late")
 
         threading.Thread(target=abort).start()
         anyio.run(main, backend={backend!r})
@@ -398,7 +399,7 @@ async def test_a_request_is_cancelled_though_a_part_of_it_ends_in_that_moment() 
         drainer.begin("test")
         end_of_part.set()
         drainer.abort()
-        with anyio.move_on_after(2):
+        with anyio.move_on_after(PATIENCE):
             for call in calls:
                 await call.over.wait()
         left = drainer.statistics().in_flight
@@ -450,7 +451,7 @@ async def test_tracked_work_belongs_to_the_task_that_enters_the_block() -> None:
     drainer.begin("test")
     drainer.abort()
     try:
-        done, _ = await asyncio.wait([task], timeout=2)
+        done, _ = await asyncio.wait([task], timeout=PATIENCE)
     except asyncio.CancelledError:
         pytest.fail("the task that only made the tracker was cancelled")
     finally:
@@ -496,7 +497,7 @@ async def test_tracked_work_on_a_loop_of_another_thread_is_cancelled_there() -> 
         try:
             with drainer.track("export"):
                 inside.set()
-                await asyncio.wait_for(asyncio.Event().wait(), 3)
+                await asyncio.wait_for(asyncio.Event().wait(), PATIENCE)
         except (asyncio.CancelledError, asyncio.TimeoutError) as exc:
             ended.append(type(exc).__name__)
 
@@ -538,7 +539,7 @@ def test_work_left_behind_on_a_closed_loop_does_not_shield_the_rest() -> None:
             await asyncio.sleep(0)
             drainer.begin("test")
             drainer.abort()
-            done, _ = await asyncio.wait([task], timeout=2)
+            done, _ = await asyncio.wait([task], timeout=10)
             print("cancelled" if done else "not cancelled", flush=True)
             os._exit(0)
 
@@ -620,12 +621,16 @@ def seconds_to_cancel(count: int) -> float:
     in_flight = InFlight(time.monotonic)
     for _ in range(count):
         Cancelled(in_flight, calls)
-    before = time.thread_time()
-    in_flight.cancel()
-    while calls:
-        calls.popleft()()
-    assert not in_flight
-    return time.thread_time() - before
+    gc.disable()  # it would look through all that other tests have left
+    try:
+        before = time.thread_time()
+        in_flight.cancel()
+        while calls:
+            calls.popleft()()
+        assert not in_flight
+        return time.thread_time() - before
+    finally:
+        gc.enable()
 
 
 def test_to_cancel_eight_times_as_many_takes_eight_times_as_long() -> None:

@@ -423,7 +423,7 @@ bare = make_bare_app()
 
 def make_owned_app() -> Starlette:
     """An app with a policy, a drainer and paths of its own; it tracks work of its own as well."""
-    drainer = Drainer(DrainPolicy(lame_duck_period=0.3, grace_period=0.7, cancel_period=0.1))
+    drainer = Drainer(DrainPolicy(lame_duck_period=2.5, grace_period=0.7, cancel_period=0.1))
     drainer.add_hook(lambda change: say(f"the app's own hook: {change.phase.value}"))
     app = make_bare_app()
     app.add_middleware(GracefulMiddleware, drainer=drainer, readiness_path="/own")

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 import pytest
 from support.client import get
 from support.polling import eventually
@@ -66,6 +67,7 @@ def served(directory: Path, loop: str) -> Server:
         directory,
         port=port,
         periods={"lame_duck": 0.3, "grace": 6, "cancel": 1, "cleanup": 2},
+        measured=False,
     )
 
 
@@ -107,15 +109,12 @@ def test_a_worker_that_hangs_costs_no_request_but_its_own(tmp_path: Path, loop: 
 
 
 async def block_one_and_stop(server: Server) -> Counted:
-    blocked = await anyio.open_process(
-        [
-            sys.executable,
-            "-c",
-            f"from support.client import get; get({server.port}, '/block?s=3')",
-        ],
-        env=server.env,
-    )
-    await anyio.to_thread.run_sync(server.wait_for, "block began")
-    counted = await stop_in_traffic(server)
-    assert await blocked.wait() == 0, "its own is answered, too"
+    async def block_one() -> None:
+        response = await anyio.to_thread.run_sync(get, server.port, "/block?s=3")
+        assert response.body == b"unblocked", "its own is answered, too"
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(block_one)
+        await anyio.to_thread.run_sync(server.wait_for, "block began")
+        counted = await stop_in_traffic(server)
     return counted

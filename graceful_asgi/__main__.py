@@ -77,6 +77,11 @@ def _fill_standard_descriptors() -> None:
 
 
 def _interrupted() -> int:
+    # Everything that was started has ended. While Python takes its modules down, one more signal
+    # would end the process by its default action, with another exit code.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     sys.stderr.write("interrupted\n")
     return _INTERRUPTED
 

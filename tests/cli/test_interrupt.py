@@ -81,6 +81,19 @@ async def test_a_second_interruption_leaves_nothing_running_either(tmp_path: Pat
         os.kill(int(note.read_text()), 0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interruption_at_its_end_does_not_change_the_exit_code(number: int) -> None:
+    command = ["--", *SERVER, "serves", "{port}"]
+    with started("check", *NO_LOAD, "--signal-after", "60", *command) as check:
+        wait_for(check, "under load")
+        check.send_signal(signal.SIGINT)
+        assert check.stderr is not None
+        while "interrupted" not in (line := check.stderr.readline()):
+            assert line
+        end(check, number)
+    assert check.returncode == 130
+
+
 async def test_what_the_server_has_started_goes_with_it() -> None:
     child_port = free_port()
     command = ["--", *SERVER, "has a child", "{port}", str(child_port)]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from support.need import missing, need_program
+from support.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +76,7 @@ class Network:
         self.delay = delay
         name = f"drain-{os.getpid()}-{next(_numbers)}"
         self._client, self._server = f"{name}-c", f"{name}-s"
+        self._relay_pid = 0
 
     @contextlib.contextmanager
     def up(self) -> Iterator[Network]:
@@ -104,9 +106,21 @@ class Network:
                 assert relay.stdout.readline() == b"ready\n"
                 # A network does not slow down because this machine is busy.
                 os.setpriority(os.PRIO_PROCESS, relay.pid, -15)
+                self._relay_pid = relay.pid
                 yield
             finally:
                 relay.kill()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every packet where it is for the length of a block."""
+        stat = Path(f"/proc/{self._relay_pid}/stat")
+        os.kill(self._relay_pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: stat.read_text().rpartition(") ")[2].startswith("T"))
+            yield
+        finally:
+            os.kill(self._relay_pid, signal.SIGCONT)
 
     def on_client(self) -> contextlib.AbstractContextManager[None]:
         """Move this thread to the client's machine for the length of a block."""

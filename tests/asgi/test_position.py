@@ -22,7 +22,8 @@ from graceful_asgi import DrainPolicy, GracefulMiddleware
 if TYPE_CHECKING:
     from graceful_asgi.types import ASGIApp, Receive, Scope, Send
 
-QUICK = DrainPolicy(lame_duck_period=0, grace_period=1, cancel_period=0.2, cleanup_period=0.2)
+# A machine that stands still must not meet the hard deadline: it would end pytest.
+NOW = DrainPolicy(lame_duck_period=0, grace_period=60, cancel_period=60, cleanup_period=60)
 PATHS: Any = {"readiness_path": "/readyz", "liveness_path": "/livez"}
 
 
@@ -126,7 +127,7 @@ async def test_twice_in_one_app_is_said_if_the_inner_one_was_given_anything(warn
     app = with_lifespan(answer)
     await start_and_stop(GracefulMiddleware(GracefulMiddleware(app), **PATHS))
     assert warnings() == []
-    inner = GracefulMiddleware(app, readiness_path="/readyz", policy=QUICK)
+    inner = GracefulMiddleware(app, readiness_path="/readyz", policy=NOW)
     await start_and_stop(GracefulMiddleware(inner))
     assert warnings() == [
         "GracefulMiddleware is in this app twice, and the options of the inner one have no "
@@ -144,7 +145,7 @@ async def test_ready_that_nobody_asks_is_said(warnings: Any) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_mounted_app_whose_lifespan_nobody_runs_is_said(warnings: Any) -> None:
     mounted = FastAPI()
-    mounted.add_middleware(GracefulMiddleware, policy=QUICK)
+    mounted.add_middleware(GracefulMiddleware, policy=NOW)
     mounted.get("/")(lambda: "seen")
     app = Starlette(routes=[Mount("/api", app=mounted)])
     async with uvicorn_in_loop(app) as (_, port):

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-QUICK = DrainPolicy(lame_duck_period=0, grace_period=1, cancel_period=0.2, cleanup_period=0.2)
+# A machine that stands still must not meet the hard deadline: it would end pytest.
+NOW = DrainPolicy(lame_duck_period=0, grace_period=60, cancel_period=60, cleanup_period=60)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ async def test_a_server_without_a_method_is_left_alone(
         nonlocal looking
         looking = True
         try:
-            hooks.append(await attach(DrainRunner(QUICK), scope))
+            hooks.append(await attach(DrainRunner(NOW), scope))
         finally:
             looking = False
         await RecordingApp()(scope, receive, send)
@@ -78,7 +79,7 @@ async def test_an_app_on_a_server_that_is_left_alone_is_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = RecordingApp()
-    middleware = GracefulMiddleware(app, policy=QUICK)
+    middleware = GracefulMiddleware(app, policy=NOW)
     async with uvicorn_in_loop(middleware, make=OtherTick) as (_, port):
         await get_in_loop(port)
     assert [kind for kind, _ in app.seen] == ["lifespan", "http"]
@@ -91,7 +92,7 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     """The program may go on, and start another with the same app: that one's stop is not to set a
     deadline for the failed one, which nobody would lift, and it has one control socket."""
     monkeypatch.setenv("GRACEFUL_CONTROL_DIR", str(tmp_path / "control"))
-    drainer = DrainRunner(replace(QUICK, drain_on_unhandled_exception=True))
+    drainer = DrainRunner(replace(NOW, drain_on_unhandled_exception=True))
     hook = threading.excepthook
 
     async def no_database(scope: Any, receive: Receive, send: Send) -> None:
@@ -122,7 +123,7 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
 
 
 async def test_a_server_is_hooked_once(caplog: pytest.LogCaptureFixture) -> None:
-    app = GracefulMiddleware(GracefulMiddleware(RecordingApp(), policy=QUICK), policy=QUICK)
+    app = GracefulMiddleware(GracefulMiddleware(RecordingApp(), policy=NOW), policy=NOW)
     async with uvicorn_in_loop(app) as (_, port):
         await get_in_loop(port)
         await get_in_loop(port)
@@ -132,7 +133,7 @@ async def test_a_server_is_hooked_once(caplog: pytest.LogCaptureFixture) -> None
 async def test_no_class_is_patched() -> None:
     names = ("shutdown", "main_loop", "on_tick", "handle_exit", "capture_signals")
     before = {name: vars(uvicorn.Server)[name] for name in names}
-    async with uvicorn_in_loop(GracefulMiddleware(RecordingApp(), policy=QUICK)) as (server, port):
+    async with uvicorn_in_loop(GracefulMiddleware(RecordingApp(), policy=NOW)) as (server, port):
         await get_in_loop(port)
         assert "shutdown" in vars(server)
         assert {name: vars(uvicorn.Server)[name] for name in names} == before
@@ -141,7 +142,7 @@ async def test_no_class_is_patched() -> None:
 
 async def test_requests_count_from_the_ticks_of_the_server() -> None:
     """They do not ask the clock. So a new one may seem some hundredths of a second old."""
-    drainer, ages = DrainRunner(QUICK), list[float]()
+    drainer, ages = DrainRunner(NOW), list[float]()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

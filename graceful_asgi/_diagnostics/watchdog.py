@@ -62,17 +62,31 @@ class Watchdog:
         look: Callable[[], object] = lambda: None,
         before_end: Callable[[], object] = lambda: None,
     ) -> None:
-        self._threads = _Threads(log_final_report, look, before_end)
+        self._log_final_report = log_final_report
+        self._look = look
+        self._before_end = before_end
+        self._watch: _Watch | None = None
         self._backstop = _Backstop()
         self._deadline = math.inf
 
     def start(self) -> bool:
-        """Start the threads. Idempotent.
+        """Start the threads: one that watches the deadline, and one that logs, which may block.
+
+        Idempotent.
 
         Returns:
             False where the system has no thread to give.
         """
-        return self._threads.start()
+        if self._watch is None:
+            speech = _Speech(self._log_final_report, self._look, owner=self)
+            watch = _Watch(speech, self._before_end, owner=self)
+            if not speech.thread.start():
+                return False
+            if not watch.thread.start():
+                speech.give("end")
+                return False
+            self._watch = watch
+        return True
 
     @property
     def armed(self) -> bool:
@@ -82,7 +96,7 @@ class Watchdog:
     @property
     def unguarded(self) -> bool:
         """True while a deadline is set that neither a thread nor `faulthandler` keeps."""
-        return self.armed and not self._threads.running and not self._backstop.is_set
+        return self.armed and self._watch is None and not self._backstop.is_set
 
     def seconds_left(self) -> float:
         """Return the seconds until the deadline; infinite where none is set."""
@@ -93,15 +107,20 @@ class Watchdog:
         self._deadline = monotonic() + seconds
         # Try again if it failed at startup. Later is too late: from Python 3.12 on no thread can be
         # started once the interpreter shuts down.
-        if self._threads.start():
-            self._threads.set_deadline(self._deadline)
+        if self.start():
+            self._give_deadline()
         self._backstop.set(self._deadline + FAULTHANDLER_DELAY)
 
     def disarm(self) -> None:
         """Remove the deadline, and go on looking. Idempotent."""
         self._deadline = math.inf
-        self._threads.set_deadline(math.inf)
+        self._give_deadline()
         self._backstop.cancel()
+
+    def _give_deadline(self) -> None:
+        if (watch := self._watch) is not None:
+            watch.deadlines.put(self._deadline)
+            threads.resume()
 
     def expire(self) -> None:
         """End the process now, by the same steps. Arms a watchdog that is not armed."""
@@ -110,7 +129,14 @@ class Watchdog:
     def close(self) -> None:
         """Disarm, and end the threads. Idempotent."""
         self.disarm()
-        self._threads.end()
+        self.end_threads()
+
+    def end_threads(self) -> None:
+        """End the threads, and keep the deadline. Idempotent."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.deadlines.put("end")
+            watch.speech.give("end")
 
 
 class _Backstop:
@@ -177,58 +203,11 @@ class _Backstop:
         _Backstop._owner = None
 
 
-class _Threads:
-    """One thread that watches the deadline, and one that logs: logging may block for ever."""
-
-    def __init__(
-        self,
-        log_final_report: Callable[[], object],
-        look: Callable[[], object],
-        before_end: Callable[[], object],
-    ) -> None:
-        self._log_final_report = log_final_report
-        self._look = look
-        self._before_end = before_end
-        self._watch: _Watch | None = None
-        self.is_armed = False
-
-    @property
-    def running(self) -> bool:
-        return self._watch is not None
-
-    def start(self) -> bool:
-        """Start both threads, or none; return whether they run."""
-        if self._watch is None:
-            speech = _Speech(self._log_final_report, self._look, owner=self)
-            watch = _Watch(speech, self._before_end, owner=self)
-            if not speech.thread.start():
-                return False
-            if not watch.thread.start():
-                speech.give("end")
-                return False
-            self._watch = watch
-        return True
-
-    def set_deadline(self, deadline: float) -> None:
-        """End the process at *deadline*, by the monotonic clock; infinite means never."""
-        self.is_armed = not math.isinf(deadline)
-        if self._watch is not None:
-            self._watch.deadlines.put(deadline)
-            threads.resume()
-
-    def end(self) -> None:
-        """End the threads. Idempotent."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.deadlines.put("end")
-            watch.speech.give("end")
-
-
 class _Watch:
     """Waits for the last deadline given, and ends the process there."""
 
     def __init__(
-        self, speech: _Speech, before_end: Callable[[], object], *, owner: _Threads
+        self, speech: _Speech, before_end: Callable[[], object], *, owner: Watchdog
     ) -> None:
         self.speech = speech
         self._before_end = before_end
@@ -236,9 +215,9 @@ class _Watch:
         self.thread = threads.BareThread(
             self._run,
             wake=lambda: self.deadlines.put("pause"),
-            lost=owner.end,
-            forget=owner.end,
-            cannot_wait=lambda: owner.is_armed,
+            lost=owner.end_threads,
+            forget=owner.end_threads,
+            cannot_wait=lambda: owner.armed,
         )
         self._deadline = math.inf
 
@@ -266,7 +245,7 @@ class _Speech:
     """Runs `look` and the final report in a thread of their own, when they are ordered."""
 
     def __init__(
-        self, log_final_report: Callable[[], object], look: Callable[[], object], *, owner: _Threads
+        self, log_final_report: Callable[[], object], look: Callable[[], object], *, owner: Watchdog
     ) -> None:
         self._log_final_report = log_final_report
         self._look = look
@@ -274,7 +253,10 @@ class _Speech:
         self._looks = False
         self.said: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.thread = threads.BareThread(
-            self._run, wake=lambda: self.give("pause"), lost=owner.end, forget=owner.end
+            self._run,
+            wake=lambda: self.give("pause"),
+            lost=owner.end_threads,
+            forget=owner.end_threads,
         )
 
     def give(self, order: Order) -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .client.plan import Endpoint, LoadPlan
     from .client.run import LoadStatistics
     from .result.finding import Exit, Finding
-    from .result.timeline import Timeline
     from .scenarios.base import Scenario
 
 # What the server sent before it exited is in our kernel's buffers by then; this is for reading it.
@@ -49,6 +48,10 @@ class Load:
         """Take over the `expectations` of another run of the same server."""
         self._run = Run(plan, host=host, port=port, expectations=expectations)
         self._scenarios = background(plan) if scenarios is None else scenarios
+        self.timeline: Final = self._run.timeline
+        self.notes: Final[Sequence[str]] = self._run.notes
+        self.expectations: Final[Mapping[Endpoint, Expectation]] = self._run.expectations
+        """The right answers, as far as they have been learned."""
         self._until = anyio.CancelScope()
 
     def mark_signalled(self) -> None:
@@ -69,21 +72,6 @@ class Load:
     def statistics(self) -> LoadStatistics:
         """Return the figures of this instant."""
         return self._run.statistics()
-
-    @property
-    def timeline(self) -> Timeline:
-        """The counts of requests over time."""
-        return self._run.timeline
-
-    @property
-    def expectations(self) -> Mapping[Endpoint, Expectation]:
-        """The right answers, as far as they have been learned."""
-        return self._run.expectations
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Remarks on the right answers, in words."""
-        return self._run.notes
 
     async def learn(self, *, within: float) -> None:
         """Ask for every path a few times, and learn what its right answers are.

@@ -35,21 +35,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ClosedError": ".errors",
-    "ControlError": ".errors",
-    "DrainNotice": "._asgi.notice",
-    "DrainPolicy": ".policy",
-    "DrainReport": ".report",
-    "DrainStatistics": ".report",
-    "Drainer": "._core.drainer",
-    "GracefulError": ".errors",
-    "GracefulMiddleware": "._asgi.middleware",
-    "MisuseError": ".errors",
-    "Phase": ".phase",
-    "PhaseChange": ".phase",
-    "PolicyError": ".errors",
-    "StuckWork": ".report",
-    "drain_notice": "._asgi.notice",
+    ".errors": ("ClosedError", "ControlError", "GracefulError", "MisuseError", "PolicyError"),
+    ".phase": ("Phase", "PhaseChange"),
+    ".policy": ("DrainPolicy",),
+    ".report": ("DrainReport", "DrainStatistics", "StuckWork"),
+    "._asgi.middleware": ("GracefulMiddleware",),
+    "._asgi.notice": ("DrainNotice", "drain_notice"),
+    "._core.drainer": ("Drainer",),
 }
 
 
@@ -59,7 +51,7 @@ def __getattr__(name: str) -> object:
     pytest imports `graceful_asgi.testing` in every run of every suite of an environment, and that
     imports this package: it should cost such a suite nothing.
     """
-    module = _MODULES.get(name)
+    module = next((each for each, names in _MODULES.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -59,7 +59,9 @@ def test_a_command_of_ours_has_these_options(words: list[str]) -> None:
         return
     if "COMMAND" in rest:  # it stands for one
         rest = [word if word != "COMMAND" else "true" for word in rest]
-    context = parser_of(COMMANDS[name].module).make_context(name, rest, resilient_parsing=False)
+    context = parser_of(f"graceful_asgi._cli.{name}").make_context(
+        name, rest, resilient_parsing=False
+    )
     assert context.params
 
 
@@ -103,7 +105,7 @@ def test_every_variable_is_one_that_is_read() -> None:
 
 def test_every_option_of_a_server_in_a_sentence_is_one_of_its_options() -> None:
     """Such as `--timeout-keep-alive`: an option that no program has would be of no use."""
-    programs = [parser_of(entry.module) for entry in COMMANDS.values()]
+    programs = [parser_of(f"graceful_asgi._cli.{name}") for name in COMMANDS]
     programs.append(parser_of("uvicorn.main", "main"))
     known = {
         flag

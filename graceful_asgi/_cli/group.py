@@ -47,7 +47,7 @@ class LazyGroup(click.Group):
         if sys.platform == "win32":
             raise click.ClickException(f"`{cmd_name}` needs signals that Windows does not have")
         with needs(entry.extra, f"`{cmd_name}`"):
-            module = importlib.import_module(entry.module)
+            module = importlib.import_module(f".{cmd_name}", __package__)
         command: click.Command = module.command
         return command
 

@@ -23,26 +23,26 @@ class StuckWatch:
     reports at the hard deadline. Safe from any thread.
     """
 
-    def __init__(self, runner: DrainView) -> None:
-        self._runner = runner
+    def __init__(self, view: DrainView) -> None:
+        self._view = view
         self._reported = 0
         """The number of the last drain that was reported."""
 
     def due(self) -> float:
         """Return when the report is due; infinite before a stop, and after the report."""
-        state = self._runner.state
+        state = self._view.state
         if not (self._reported < state.number and state.stopping and state.waiting):
             return math.inf
-        return self._runner.grace_end() - min(AHEAD, self._runner.policy.grace_period / 2)
+        return self._view.grace_end() - min(AHEAD, self._view.policy.grace_period / 2)
 
     def report(self) -> None:
         """Log what is stuck, once a drain."""
-        number = self._runner.state.number
+        number = self._view.state.number
         if self._reported >= number:
             return
         self._reported = number
         try:
-            if self._runner.in_flight or self._loop_is_blocked():
+            if self._view.in_flight or self._loop_is_blocked():
                 self.look("grace period").write()
         except Exception:
             log.failed("the stuck report failed; the drain goes on")
@@ -53,30 +53,30 @@ class StuckWatch:
         Returns:
             True if the report may still become due.
         """
-        if self._runner.now() >= self.due() and self._loop_is_blocked():
+        if self._view.now() >= self.due() and self._loop_is_blocked():
             self.report()
         return not math.isinf(self.due())
 
     def report_at_end(self, moment: Moment) -> None:
         """Log what is stuck as the process ends, whatever the loop does. For the watchdog."""
-        self._runner.notifier.publish()
+        self._view.notifier.publish()
         self.look(moment).write()
 
     def _loop_is_blocked(self) -> bool:
-        monitor = self._runner.loop_monitor
+        monitor = self._view.loop_monitor
         return monitor is not None and bool(monitor.blocked_for())
 
     def look(self, moment: Moment) -> StuckReport:
         """Look at everything in flight. Takes milliseconds."""
         from .stuck_report import build_stuck_report  # loaded at the start of a server
 
-        runner, now = self._runner, self._runner.now()
+        view, now = self._view, self._view.now()
         return build_stuck_report(
-            runner.in_flight,
-            runner.lifespan,
-            runner.state,
+            view.in_flight,
+            view.lifespan,
+            view.state,
             now,
             moment=moment,
-            time_left=max(0.0, runner.grace_end() - now) if moment == "grace period" else 0.0,
-            loop_monitor=runner.loop_monitor,
+            time_left=max(0.0, view.grace_end() - now) if moment == "grace period" else 0.0,
+            loop_monitor=view.loop_monitor,
         )

@@ -9,6 +9,7 @@ import anyio
 from .. import log
 from .._core.stuck_report import stuck_work
 from .._core.work import Work
+from .._diagnostics.trail import frames_of
 from .finder import is_served
 
 if TYPE_CHECKING:
@@ -81,6 +82,15 @@ class HookedLifespan:
         """
         if not self._has_opened and not is_served(self._server):
             self._drainer.notifier.server_closed()
+
+    def is_inside(self, *objects: object) -> bool:
+        """Return True if the app is in its startup or shutdown, in a method of one of *objects*."""
+        work = self._drainer.lifespan
+        if work is None or work.task is None:
+            return False
+        return any(
+            frame.f_locals.get("self") in objects for frame in frames_of(work.task.get_coro())
+        )
 
     async def shutdown(self) -> None:
         """Run `lifespan.shutdown`, for as long as the cleanup period lasts."""

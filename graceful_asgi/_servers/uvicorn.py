@@ -19,13 +19,13 @@ import anyio
 from .. import log
 from .._core.server_adapter import ServerEvents
 from .._diagnostics.loop_monitor import LoopMonitor
-from .._diagnostics.trail import frames_of
 from ..event_loop import import_for_waiting, monotonic
 from ..phase import Phase
 from ..report import StuckWork
 from . import old_uvicorn
 from .lifespan import HookedLifespan
 from .outside_work import OutsideWork
+from .own_methods import OwnMethods
 from .pause import end_pause
 from .signal_handlers import handles
 from .signal_watch import SignalWatch
@@ -76,8 +76,9 @@ class UvicornHook(ServerEvents):
 
     @staticmethod
     def of(server: object) -> UvicornHook | None:
-        """Return the hook of *server*; None if it is not hooked."""
-        return getattr(server, _ATTRIBUTE, None)
+        """Return the hook of *server* for the `serve()` that runs, or has run last, if there is."""
+        hook: UvicornHook | None = getattr(server, _ATTRIBUTE, None)
+        return None if hook is None or hook._own.serves_anew else hook
 
     def put_aside(self, scope: Scope) -> None:
         """Open what a stop will need. In a worker, do not call it on the loop: it reads /proc."""
@@ -90,10 +91,12 @@ class UvicornHook(ServerEvents):
     def install(self, scope: Scope) -> None:
         """Hook the server. From here on every way of stopping it begins a drain."""
         server, drainer, starts = self.server, self.drainer, scope["type"] == "lifespan"
+        if before := getattr(server, _ATTRIBUTE, None):
+            before._own.put_back()
+        self._own = OwnMethods(server)
         setattr(server, _ATTRIBUTE, self)
-        self._uvicorn_shutdown, server.shutdown = server.shutdown, self.shutdown
-        self._uvicorn_main_loop, server.main_loop = server.main_loop, self._main_loop
-        self._uvicorn_on_tick, server.on_tick = server.on_tick, self._on_tick
+        server.shutdown, server.main_loop = self.shutdown, self._main_loop
+        server.on_tick = self._on_tick
         self._lifespan = HookedLifespan(server, drainer, asyncio.current_task() if starts else None)
         captured = list(getattr(server, "_captured_signals", ()))
         server._captured_signals = CapturedSignals(self)
@@ -195,11 +198,7 @@ class UvicornHook(ServerEvents):
 
     def waits_for(self, other: HookedServer) -> bool:
         """Return True if the lifespan.shutdown of this server waits for the end of *other*."""
-        lifespan = self.drainer.lifespan
-        if lifespan is None or lifespan.task is None:
-            return False
-        frames = frames_of(lifespan.task.get_coro())
-        return any(frame.f_locals.get("self") in (other, other.server) for frame in frames)
+        return self._lifespan.is_inside(other, other.server)
 
     def reset_at_exit(self) -> None:
         """Set responses that are sent in part to be reset at the end of the process.
@@ -217,12 +216,15 @@ class UvicornHook(ServerEvents):
     # What uvicorn calls
 
     async def _main_loop(self) -> None:
+        if self._own.serves_anew:  # without a lifespan: the server is found at a request
+            self._own.put_back()
+            return await self.server.main_loop()
         self._serve_task = asyncio.current_task()
         self._adapter.start_listening()
         self._open()
         self._signal_watch.look()
         try:
-            await self._uvicorn_main_loop()
+            await self._own.main_loop()
         except asyncio.CancelledError:
             # uvicorn would leave the listener open, and not run the lifespan's shutdown.
             self._cancellations += 1
@@ -241,7 +243,7 @@ class UvicornHook(ServerEvents):
         self.drainer.in_flight.tick()
         if self.drainer.phase is not Phase.SERVING:
             self._outside_work.look()
-        return await self._uvicorn_on_tick(counter)
+        return await self._own.on_tick(counter)
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:
         """Drain, then let uvicorn shut down what is left. Replaces `Server.shutdown`.
@@ -378,7 +380,7 @@ class UvicornHook(ServerEvents):
             server.servers, state.connections, state.tasks = kept
 
     async def _shut_down_plainly(self, sockets: Sockets | None) -> None:
-        await (self._uvicorn_shutdown() if sockets is None else self._uvicorn_shutdown(sockets))
+        await (self._own.shutdown() if sockets is None else self._own.shutdown(sockets))
 
     # For the code that runs the server
 

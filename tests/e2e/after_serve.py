@@ -79,6 +79,21 @@ def run_over_and_over(port: int) -> None:
         uvicorn.run(bare, port=port, loop=LOOP)
 
 
+def same_server_again(port: int) -> None:
+    """Serve with the same object again, as a program with a button for it does. USR1 stops it."""
+    lifespan: Any = os.environ.get("APP_LIFESPAN", "on")
+    server = uvicorn.Server(uvicorn.Config(bare, port=port, loop=LOOP, lifespan=lifespan))
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(server, "should_exit", True))
+
+    async def main() -> None:
+        for number in range(3):
+            server.should_exit = server.started = False
+            await server.serve()
+            say(f"after round {number}")
+
+    run(main)
+
+
 def frozen_time(port: int) -> None:
     """Freeze the time as freezegun does with `real_asyncio=True`: only event loops go on."""
     real = time.monotonic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -297,3 +298,25 @@ def test_requests_that_the_end_of_the_loop_cancels_answer_as_on_plain_uvicorn(
             server.signal(signal.SIGTERM)
             assert [each.result().status for each in slow] == [500] * 4
             assert server.wait() == 0
+
+
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_same_server_serves_again_as_on_plain_uvicorn_and_drains_each_time(
+    tmp_path: Path, loop: str, lifespan: str, beside: ThreadPoolExecutor
+) -> None:
+    seen = []
+    for more in ({"APP_PLAIN": "1"}, {}):
+        more["APP_LIFESPAN"] = lifespan
+        with program(tmp_path, "same_server_again", loop, **more) as server:
+            for number in range(3):
+                server.wait_for("Uvicorn running on", count=number + 1)
+                slow = beside.submit(get, server.port, f"/slow?s=0.5&name={number}")
+                server.wait_for(f"slow began {number}")
+                os.kill(server.pid, signal.SIGUSR1)
+                assert slow.result().body == b"slow, but complete"
+            seen.append((server.wait(10), said(server), server.count("lifespan shutdown")))
+    plain, ours = seen
+    assert ours == plain
+    assert server.count("clean after") == 3
+    assert "Traceback" not in server.log

@@ -1,0 +1,40 @@
+"""`OwnMethods`: uvicorn's own methods of a server, whose places a hook takes for one `serve()`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .touchpoints import Lifespan, Server
+
+
+class OwnMethods:
+    """The methods that the server had before it was hooked."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._lifespan: Lifespan = server.lifespan
+        self.shutdown: Callable[..., Awaitable[None]] = server.shutdown
+        self.main_loop: Callable[[], Awaitable[None]] = server.main_loop
+        self.on_tick: Callable[[int], Awaitable[bool]] = server.on_tick
+
+    @property
+    def serves_anew(self) -> bool:
+        """True if the program has called `serve()` of the same server again.
+
+        Each `Server._serve` begins with a new lifespan object. A program may set `should_exit` back
+        and start its server once more; the hook belongs to the `serve()` before.
+        """
+        return self._server.lifespan is not self._lifespan
+
+    def put_back(self) -> None:
+        """Put the methods back in their places, and an empty list of captured signals."""
+        server = self._server
+        server.shutdown, server.main_loop, server.on_tick = (
+            self.shutdown,
+            self.main_loop,
+            self.on_tick,
+        )
+        server._captured_signals = []

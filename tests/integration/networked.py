@@ -86,6 +86,8 @@ class Stopped:
     counted: Counted
     exit_code: int
     seconds: float
+    tried_again: int
+    """Connects whose first packet got no answer: the client sent it again, a second later."""
 
 
 def stop_under_traffic(case: Case, network: Network) -> Stopped:
@@ -102,9 +104,18 @@ def _stop_one(case: Case, network: Network, server: Server) -> Stopped:
     with network.on_server(), server:
         server.wait_for("Application startup complete", count=case.workers)
         with network.on_client():
+            before = _syns_sent_again()
             counted = anyio.run(_stop, case, server, network.delay)
+            tried_again = _syns_sent_again() - before
         assert server.exit_code is not None
-        return Stopped(counted, server.exit_code, server.seconds_since_signal())
+        return Stopped(counted, server.exit_code, server.seconds_since_signal(), tried_again)
+
+
+def _syns_sent_again() -> int:
+    """Return the kernel's count for the network of this thread."""
+    text = Path("/proc/thread-self/net/netstat").read_text(encoding="ascii")
+    names, figures = (line.split() for line in text.splitlines() if line.startswith("TcpExt:"))
+    return int(figures[names.index("TCPSynRetrans")])
 
 
 async def _stop(case: Case, server: Server, delay: float) -> Counted:

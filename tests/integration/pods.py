@@ -41,8 +41,9 @@ class Deployment:
     hook: Hook
     workers: int = 1
     lame_duck: float = 4.0
+    shortest_lag: float = 0.0
     longest_lag: float = 3.0
-    """Seconds from a deletion to the last connect to the old pod, at the most."""
+    """Seconds from a deletion to the last connect to the old pod: a random time between the two."""
 
     def pod(self, number: int, directory: Path) -> Server:
         """Return a pod, not started. Each has a port of its own, in the place of an address."""
@@ -58,6 +59,7 @@ class Deployment:
             port=port,
             periods={"lame_duck": self.lame_duck, "grace": 8.0, "cancel": 1.0, "cleanup": 2.0},
             env={"GRACEFUL_CONTROL_DIR": str(directory / str(number))},
+            measured=False,
         )
 
 
@@ -112,7 +114,9 @@ class Service:
         self.replaced.exit_codes.append(pod.exit_code)
 
     async def _remove_endpoint(self, pod: Server) -> None:
-        await anyio.sleep(random.random() * self._deployment.longest_lag)
+        await anyio.sleep(
+            random.uniform(self._deployment.shortest_lag, self._deployment.longest_lag)
+        )
         self._endpoints.remove(pod.port)
 
     async def _run_hook(self, pod: Server) -> None:

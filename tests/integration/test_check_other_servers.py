@@ -41,25 +41,25 @@ def test_node(how: str, lost: int) -> None:
 # One test a language: a fixture would compile once for each process of pytest-xdist.
 
 
-@pytest.mark.timeout(240)  # with an empty cache Go compiles its standard library, too
+@pytest.mark.timeout(600)  # with an empty cache Go compiles its standard library, too
 def test_go(tmp_path: Path) -> None:
     go, path = need_program("go"), tmp_path / "server"
     cache = {"GOCACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
     subprocess.run(
         [go, "build", "-o", path, PROGRAMS / "go" / "main.go"],
         check=True,
-        timeout=180,
+        timeout=480,
         env={**os.environ, **cache},
     )
     loses(0, command=[str(path), "shuts down"])
     loses(1, command=[str(path), "dies"])
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_java(tmp_path: Path) -> None:
     """`HttpServer.stop` is what the documentation names; nothing calls it at SIGTERM by itself."""
     java, javac = need_program("java"), need_program("javac")
-    subprocess.run([javac, "-d", tmp_path, PROGRAMS / "Server.java"], check=True, timeout=180)
+    subprocess.run([javac, "-d", tmp_path, PROGRAMS / "Server.java"], check=True, timeout=300)
     loses(0, command=[java, "-cp", str(tmp_path), "Server", "stops"])
     loses(1, command=[java, "-cp", str(tmp_path), "Server", "dies"])
 

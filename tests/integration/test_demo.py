@@ -30,7 +30,7 @@ def test_the_demo_counts_no_loss_with_the_middleware() -> None:
     assert graceful["exits"][0]["code"] == 0
     assert plain["exits"][0]["code"] == -9, "an endless stream keeps it until it is killed"
     for server in (graceful, plain):
-        assert server["requests"]["before"]["served"] > 500  # there was load
+        assert server["requests"]["before"]["served"] > 50  # there was load
         scenarios = {each["name"]: each for each in server["scenarios"]}
         assert scenarios["WebSocket"]["result"] == "passed"
         slow, download = scenarios["slow request"], scenarios["streaming download"]

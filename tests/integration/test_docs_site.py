@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.timeout(360)  # each process of pytest-xdist builds the site
+
 ADDRESSES = {"a": "href", "link": "href", "script": "src", "img": "src", "iframe": "src"}
 """Elements that point to another file, and the attribute that does."""
 
@@ -67,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert built.returncode == 0, built.stdout + built.stderr

@@ -7,16 +7,18 @@ import re
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 from e2e.loaded import PLAN, loaded, logged
 from support.client import Client, get, is_refused
+from support.load import EndpointLoad
 from support.need import need, need_program
-from support.polling import wait_until
+from support.polling import PATIENCE, wait_until
 from support.ports import free_port
-from support.server import ROOM, Server
+from support.server import Server
 from support.trial import detail, run_trial
 
 from graceful_asgi._check.load import Load
@@ -24,7 +26,6 @@ from graceful_asgi._check.result.verdict import Trial, judge
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
-    from pathlib import Path
 
     from graceful_asgi._check.result.counts import LoadResult
 
@@ -42,8 +43,17 @@ def gunicorn(directory: Path, *args: str, **periods: float) -> Server:
         directory,
         port=port,
         ready="Application startup complete",
-        periods=periods,
+        periods={"cleanup": 10.0, **periods},
     )
+
+
+def has_ended(pid: str) -> bool:
+    """Return True if a child of somebody's has ended, whether its parent has looked or not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
 
 
 def under_load(directory: Path, *args: str) -> Server:
@@ -56,8 +66,8 @@ def under_load(directory: Path, *args: str) -> Server:
 
 
 def test_gunicorn_drains_its_worker(tmp_path: Path, beside: ThreadPoolExecutor) -> None:
-    with gunicorn(tmp_path, lame_duck=1.0, grace=10) as server:
-        slow = beside.submit(get, server.port, "/slow?s=2&name=old")
+    with gunicorn(tmp_path, lame_duck=3.0, grace=20) as server:
+        slow = beside.submit(get, server.port, "/slow?s=4&name=old")
         server.wait_for("slow began old")
         server.terminate()
         assert get(server.port, "/").closes
@@ -72,10 +82,11 @@ def test_gunicorn_gets_the_heartbeat_of_a_worker_that_drains_for_longer_than_its
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
     """uvicorn's own stops with the main loop: a worker at its max_requests is then killed."""
-    with gunicorn(
-        tmp_path, "--timeout", "2", "--max-requests", "1", lame_duck=0.3, grace=15
-    ) as server:
-        slow = beside.submit(get, server.port, "/slow?s=5&name=old")
+    # The timeout counts from the fork: what a worker needs is imported before it.
+    (tmp_path / "conf.py").write_text("import starlette.applications, uvloop, graceful_asgi")
+    options = ("-c", "conf.py", "--timeout", "3", "--max-requests", "1")
+    with gunicorn(tmp_path, *options, lame_duck=0.3, grace=30) as server:
+        slow = beside.submit(get, server.port, "/slow?s=8&name=old")
         server.wait_for("slow began old")
         assert get(server.port, "/").status == 200
         server.wait_for(r"\]: draining \(limit_max_requests\)")
@@ -98,7 +109,7 @@ def test_no_request_is_lost_as_the_service_stops(tmp_path: Path, number: signal.
 
     verdict = judge([trial() for _ in range(2)])
     assert verdict.clean, verdict.as_dict()
-    assert verdict.load.before.served > 50
+    assert verdict.load.before.served > 20
     assert detail(verdict, "slow request") == "200 complete"
     assert verdict.exit_code == 0
 
@@ -144,7 +155,7 @@ def test_no_request_is_lost_as_workers_come_and_go(
         result = anyio.run(run_load)
         log = server.log_path.read_text()
     assert result.total.lost_total == 0, result
-    assert result.after.served > 50
+    assert result.after.served > 20
     assert server.exit_code == 0
     assert ("Maximum request limit of 200 exceeded" in log) == (number is None)
     assert "was sent SIG" not in log
@@ -159,7 +170,7 @@ def test_the_next_gunicorn_takes_over_and_the_old_workers_leave_at_once(tmp_path
         (taker,) = re.findall(r"\[(\d+)\] \[INFO\] Starting gunicorn", server.log)[1:]
         try:
             server.signal(signal.SIGTERM)
-            assert server.wait(ROOM) == 0
+            assert server.wait(PATIENCE) == 0
             assert [get(server.port, "/").status for _ in range(10)] == [200] * 10
         finally:
             os.kill(int(taker), signal.SIGTERM)
@@ -171,7 +182,7 @@ def test_no_request_is_lost_as_the_next_gunicorn_takes_over(tmp_path: Path) -> N
     server = gunicorn(tmp_path, "--workers", "2", "--no-control-socket", lame_duck=0.5, grace=10)
 
     async def run_load() -> LoadResult:
-        load = Load(PLAN, port=server.port)
+        load = EndpointLoad(PLAN, port=server.port)
 
         async def take_over() -> None:
             await anyio.sleep(0.6)
@@ -182,6 +193,7 @@ def test_no_request_is_lost_as_the_next_gunicorn_takes_over(tmp_path: Path) -> N
             server.signal(signal.SIGTERM)
             await server.wait_exit()
             await anyio.sleep(0.3)  # the next gunicorn alone
+            await load.leave()
 
         return await load.run(until=take_over, within=60)
 
@@ -195,7 +207,7 @@ def test_no_request_is_lost_as_the_next_gunicorn_takes_over(tmp_path: Path) -> N
             wait_until(lambda: is_refused(server.port), "the next gunicorn stops")
     assert result.total.lost_total == 0, result
     assert result.refused == 0
-    assert result.after.served > 50
+    assert result.after.served > 20
     assert server.exit_code == 0
 
 
@@ -213,7 +225,7 @@ def test_a_quick_stop_skips_the_lame_duck_and_waits_for_what_is_in_flight(
         server.wait_for(r"\]: draining \(SIGQUIT\)")
         wait_until(lambda: is_refused(server.port), "connects are refused")
         assert slow.result().status == 200
-        assert server.wait(10 + ROOM) == 0
+        assert server.wait(PATIENCE) == 0
         assert server.count("lifespan shutdown") == 1
         assert server.count("atexit") >= 1
         assert "was sent SIG" not in server.log
@@ -232,7 +244,7 @@ def test_a_quick_stop_is_heard_by_a_worker_that_is_only_starting(tmp_path: Path)
         periods={"lame_duck": 60.0},
     ) as server:
         server.signal(signal.SIGINT)
-        assert server.wait(10 + ROOM) == 0
+        assert server.wait(PATIENCE) == 0
         server.wait_for(r"\]: clean after [\d.]+ s \(SIGQUIT\)")
 
 
@@ -243,12 +255,12 @@ def test_ctrl_c_in_a_terminal_counts_once(tmp_path: Path, beside: ThreadPoolExec
         server.wait_for("slow began old")
         os.killpg(server.pid, signal.SIGINT)
         assert slow.result().status == 200
-        assert server.wait(10 + ROOM) == 0
+        assert server.wait(PATIENCE) == 0
         assert "cancelling" not in server.log
 
 
 def test_a_quick_stop_during_a_drain_cancels(tmp_path: Path) -> None:
-    """gunicorn gives 2 s then, and kills."""
+    """gunicorn gives 2 s then, and kills: it is stopped until a slow machine has had enough."""
     with (
         gunicorn(tmp_path, lame_duck=60, grace=60) as server,
         Client(server.port) as client,
@@ -256,9 +268,14 @@ def test_a_quick_stop_during_a_drain_cancels(tmp_path: Path) -> None:
         client.request("/slow?name=old")
         server.wait_for("slow began old")
         server.terminate()
+        (worker,) = re.findall(r"Booting worker with pid: (\d+)", server.log)
         server.signal(signal.SIGINT)
+        server.wait_for(r"\]: cancelling")
+        os.kill(server.pid, signal.SIGSTOP)
         assert client.response().status == 503
-        assert server.wait(ROOM) == 0
+        wait_until(lambda: has_ended(worker), "the worker ends")
+        os.kill(server.pid, signal.SIGCONT)
+        assert server.wait(PATIENCE) == 0
         assert server.count("lifespan shutdown") == 1
         assert "was sent SIG" not in server.log
 
@@ -278,7 +295,7 @@ def test_a_worker_with_work_that_swallows_its_end_is_gone_by_its_own_deadline(
         server.wait_for("swallow began")
         server.signal(number)
         assert client.response().status == 503
-        assert server.wait(ROOM) == 0
+        assert server.wait(PATIENCE) == 0
         server.wait_for(r"exited with code 1\.")
         assert "was sent SIG" not in server.log
 
@@ -287,6 +304,7 @@ def test_a_worker_with_work_that_swallows_its_end_is_gone_by_its_own_deadline(
 
 
 def test_what_gunicorn_gives_is_held_against_the_policy(tmp_path: Path) -> None:
-    with gunicorn(tmp_path, "--graceful-timeout", "3", lame_duck=1, grace=5) as server:
+    options = ("--graceful-timeout", "3")
+    with gunicorn(tmp_path, *options, lame_duck=1, grace=5, cleanup=0.5) as server:
         server.wait_for("gunicorn's graceful_timeout is 3 s: raise that to 7.5, or lower")
         assert server.count("add up to") == 1

@@ -14,7 +14,7 @@ from e2e.test_websocket import SERVICE_RESTART, close_code, websocket
 from support.client import Client
 from support.docs import how_to
 from support.need import need
-from support.polling import eventually, wait_until
+from support.polling import PATIENCE, eventually, wait_until
 from support.server import Server, uvicorn
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def serving(
 ) -> Server:
     need("fastapi")
     (directory / "example.py").write_text(how_to(page, number), encoding="utf-8")
-    return uvicorn(directory, app="example:app", lame_duck=lame_duck, grace=grace)
+    return uvicorn(directory, app="example:app", lame_duck=lame_duck, grace=grace, cleanup=10)
 
 
 def post(server: Server, path: str) -> Response:
@@ -44,28 +44,28 @@ def test_a_websocket_handler_sees_the_close_as_a_disconnect(tmp_path: Path) -> N
         websocket(server, "/echo") as opened,
     ):
         opened.send("hello")
-        assert opened.recv(timeout=5) == "you said hello"
+        assert opened.recv(timeout=PATIENCE) == "you said hello"
         server.terminate()
-        assert close_code(opened, within=5) == SERVICE_RESTART
-        assert server.wait(8) == 0
+        assert close_code(opened, within=PATIENCE) == SERVICE_RESTART
+        assert server.wait() == 0
         assert "service restart" in server.log
 
 
 def test_a_websocket_that_finishes_may_be_ended_earlier_by_its_handler(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, "websockets", 1) as server,
+        serving(tmp_path, "websockets", 1, grace=60) as server,
         websocket(server, "/game") as goes_on,
         websocket(server, "/game") as resigns,
     ):
         resigns.send("resign")
-        assert resigns.recv(timeout=5) == "played resign"
+        assert resigns.recv(timeout=PATIENCE) == "played resign"
         server.terminate()
-        assert close_code(resigns, within=10) == SERVICE_RESTART
+        assert close_code(resigns, within=PATIENCE) == SERVICE_RESTART
         goes_on.send("e4")
-        assert goes_on.recv(timeout=5) == "played e4"
+        assert goes_on.recv(timeout=PATIENCE) == "played e4"
         server.signal(signal.SIGINT)  # enough of it
-        assert close_code(goes_on, within=10) == SERVICE_RESTART
-        assert server.wait(10) == 1
+        assert close_code(goes_on, within=PATIENCE) == SERVICE_RESTART
+        assert server.wait() == 1
 
 
 def test_a_websocket_that_pushes_is_closed_between_two_messages(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_a_websocket_that_pushes_is_closed_between_two_messages(tmp_path: Path) 
         serving(tmp_path, "websockets", 2, grace=20) as server,
         websocket(server, "/prices") as opened,
     ):
-        assert opened.recv(timeout=10) == '{"price":42}'
+        assert opened.recv(timeout=PATIENCE) == '{"price":42}'
         server.terminate()
-        assert close_code(opened, within=10) == SERVICE_RESTART
-        assert server.wait(15) == 0
+        assert close_code(opened, within=PATIENCE) == SERVICE_RESTART
+        assert server.wait() == 0
         assert "the last price is sent" in server.log
         assert "Traceback" not in server.log
 
@@ -91,7 +91,7 @@ def test_an_event_stream_ends_whole_and_goes_on_from_the_last_event(tmp_path: Pa
         assert b"id: 42\n" in received
         crowd = Crowd(server)
         asyncio.run(crowd.run((10, reads("/clock"))))
-        assert server.wait(8) == 0
+        assert server.wait() == 0
     assert crowd.how() == {"whole": 10}
 
 
@@ -103,7 +103,7 @@ def test_a_token_stream_says_how_far_it_has_come_while_there_is_time(
         wait_until(lambda: server.count("POST /complete"), "it has begun")
         server.terminate()
         body = answer.result().body.decode()
-        assert server.wait(8) == 0
+        assert server.wait() == 0
         assert "WARNING" not in server.log
     tokens = re.findall(r"^data: (\"token.*\")$", body, re.M)
     (so_far,) = re.findall(r"^event: interrupted\ndata: (.*)$", body, re.M)
@@ -119,7 +119,7 @@ def test_work_of_the_apps_own_is_waited_for_by_its_name(tmp_path: Path) -> None:
             shown = wait_until(lambda: json.loads(client.get("/exports").body), "it is under way")
         assert shown == {"export monday": 1}
         server.terminate()
-        assert server.wait(8) == 0
+        assert server.wait() == 0
     assert "exported monday" in server.log
     assert re.search(r"[1-9] completed, 0 closed, 0 cancelled, 0 aborted", server.log)
 
@@ -153,8 +153,8 @@ def test_a_task_that_is_held_stops_the_server_when_it_fails(tmp_path: Path) -> N
     need("fastapi")
     text = how_to("background-work", 2).replace("asyncio.sleep(3600)", "broken()")
     (tmp_path / "example.py").write_text(text, encoding="utf-8")
-    with uvicorn(tmp_path, app="example:app", ready=None) as server:
-        assert server.wait(20) == 1
+    with uvicorn(tmp_path, app="example:app", ready=None, cleanup=10) as server:
+        assert server.wait(60) == 1
         assert re.search(r"forced|clean after .*NameError", server.log)
 
 

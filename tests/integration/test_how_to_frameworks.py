@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXAMPLES = [text for _, text in examples(ROOT / "docs" / "how-to" / "frameworks.md")]
-PERIODS: Periods = {"lame_duck": 0.5, "grace": 5.0}
+PERIODS: Periods = {"lame_duck": 0.5, "grace": 60.0, "cleanup": 10.0}
 
 
 def example(framework: str) -> str:
@@ -34,7 +34,7 @@ def example(framework: str) -> str:
 def test_a_request_in_flight_is_answered(tmp_path: Path, framework: str) -> None:
     (tmp_path / "example.py").write_text(example(framework), encoding="utf-8")
     with (
-        uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=5) as server,
+        uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=60, cleanup=10) as server,
         Client(server.port) as slow,
     ):
         slow.request("/slow")
@@ -53,7 +53,7 @@ def test_datasette_drains_with_the_plugin(tmp_path: Path) -> None:
     (plugins / "graceful.py").write_text(example("datasette"), encoding="utf-8")
     port = free_port()
     command = [need_program("datasette"), "--memory", "--plugins-dir", str(plugins)]
-    options = ["--port", str(port), "--setting", "sql_time_limit_ms", "20000"]
+    options = ["--port", str(port), "--setting", "sql_time_limit_ms", "60000"]
     counted = "with recursive n(x) as (select 1 union all select x%2B1 from n limit 3000000)"
     query = f"{counted} select count(*) as c from n".replace(" ", "+")
     with (
@@ -73,7 +73,7 @@ def test_a_gradio_page_gets_the_answer_that_was_on_its_way(tmp_path: Path) -> No
     pytest.importorskip("gradio", reason="gradio takes 220 MB: install it by hand")
     client = pytest.importorskip("gradio_client")
     (tmp_path / "example.py").write_text(example("gradio"), encoding="utf-8")
-    with uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=5) as server:
+    with uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=60, cleanup=10) as server:
         job = client.Client(f"http://127.0.0.1:{server.port}", verbose=False).submit("hello")
         wait_until(lambda: server.count("/gradio_api/queue/data"), "the job is under way")
         server.signal(signal.SIGTERM)

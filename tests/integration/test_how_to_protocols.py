@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def serving(directory: Path, page: str) -> Server:
     (directory / "example.py").write_text(how_to(page), encoding="utf-8")
-    return uvicorn(directory, app="example:app", lame_duck=0.5, grace=10)
+    return uvicorn(directory, app="example:app", lame_duck=0.5, grace=20, cleanup=10)
 
 
 def test_a_tool_call_in_flight_gets_its_answer(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from support.client import Client, get
 from support.docs import how_to
 from support.need import need, need_program
 from support.ports import free_port
-from support.server import Server
+from support.server import Periods, Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ import asyncio
 
 @app.get("/slow")
 async def slow():
+    print("slow began", flush=True)
     await asyncio.sleep(1)
     return "done"
 """
@@ -37,6 +38,9 @@ def program(directory: Path, number: int, port: int) -> list[str]:
     return [sys.executable, "main.py"]
 
 
+PERIODS: Periods = {"lame_duck": 0.5, "grace": 20, "cleanup": 10}
+
+
 def drains(command: Sequence[str], directory: Path, port: int) -> str:
     """Stop the server with a request in flight, and return its log."""
     with (
@@ -45,11 +49,12 @@ def drains(command: Sequence[str], directory: Path, port: int) -> str:
             directory,
             port=port,
             ready_path="/slow",
-            periods={"lame_duck": 0.5, "grace": 5},
+            periods=PERIODS,
         ) as server,
         Client(port) as slow,
     ):
         slow.request("/slow")
+        server.wait_for("slow began", count=2)  # the first was that of `ready_path`
         server.terminate()
         assert slow.response().status == 200
         assert server.wait() == 0
@@ -84,11 +89,12 @@ def test_fastapi_run_drains(
         tmp_path,
         port=port,
         ready_path="/slow",
-        periods={"lame_duck": 0.5, "grace": 5},
+        periods=PERIODS,
     ) as server:
+        server.wait_for("Application startup complete", count=max(1, len(options)))
         slow = beside.submit(get, port, "/slow")
-        server.wait_for("GET /slow")
+        server.wait_for("slow began", count=2)  # the first was that of `ready_path`
         server.terminate()
         assert slow.result().status == 200
-        server.wait(20)
+        server.wait()
         assert server.count("clean after") == max(1, len(options))

@@ -107,7 +107,7 @@ def test_a_suite_that_names_the_plugin_itself_has_it_once(tmp_path: Path) -> Non
         env=installed(tmp_path),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -60,7 +60,7 @@ def server(directory: Path, number: int, source: str = "", **periods: Any) -> Se
         directory,
         "--no-access-log",
         app="example:app",
-        **{"grace": 10, **periods},
+        **{"grace": 10, "cleanup": 10, **periods},
     )
 
 
@@ -134,14 +134,13 @@ SLOW_SINK = """
 import time
 class SlowSink(logging.StreamHandler):
     def emit(self, record):
-        time.sleep(0.15)
+        time.sleep(0.05)
         super().emit(record)
 """
 
 
-def queued(*, stopped: bool, kind: str = "Queue") -> str:
+def queued(*, stopped: bool) -> str:
     example = how_to(PAGE, QUEUE).replace("logging.StreamHandler()", "SlowSink()")
-    example = example.replace("queue.Queue()", f"queue.{kind}()")
     assert "SlowSink()" in example
     head, start, rest = example.partition("records = ")
     if not stopped:
@@ -149,15 +148,11 @@ def queued(*, stopped: bool, kind: str = "Queue") -> str:
     return head + SLOW_SINK + start + rest
 
 
-@pytest.mark.parametrize(
-    ("kind", "stopped"),
-    [("Queue", True), ("SimpleQueue", False)],
-    ids=["Queue, stopped at exit", "SimpleQueue, never stopped"],
-)
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped at exit", "never stopped"])
 def test_the_last_line_reaches_the_sink_of_a_queue_handler(
-    tmp_path: Path, beside: ThreadPoolExecutor, kind: str, stopped: bool
+    tmp_path: Path, beside: ThreadPoolExecutor, stopped: bool
 ) -> None:
-    source = queued(stopped=stopped, kind=kind)
+    source = queued(stopped=stopped)
     with server(tmp_path, QUEUE, source, lame_duck=0.2) as running:
         log = drained(running, beside)
     assert "stopped (SIGTERM): nothing is left in flight\n" in log
@@ -169,7 +164,7 @@ def test_the_report_at_the_hard_deadline_reaches_the_sink_of_a_queue_handler(
     tmp_path: Path, beside: ThreadPoolExecutor, stopped: bool
 ) -> None:
     """The process ends by `os._exit` there, which runs nothing at all."""
-    source = queued(stopped=stopped).replace("0.15", "0.05")
+    source = queued(stopped=stopped)
     with server(tmp_path, QUEUE, source, lame_duck=0.1, grace=0.3, cleanup=0.3) as running:
         beside.submit(get, running.port, "/stuck")
         running.wait_for("slow began")

@@ -222,7 +222,7 @@ def schema_faults(schema: str, *paths: Path) -> str:
     need("check_jsonschema")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
     checked = subprocess.run(
-        [*command, *paths], capture_output=True, text=True, timeout=60, check=False
+        [*command, *paths], capture_output=True, text=True, timeout=100, check=False
     )
     return "" if checked.returncode == 0 else checked.stdout + checked.stderr
 
@@ -248,7 +248,7 @@ def test_a_key_that_no_schema_knows_would_be_noticed(tmp_path: Path) -> None:
 
 def test_the_patch_makes_of_a_plain_deployment_one_that_drains() -> None:
     command = [need_program("kubectl"), "kustomize", str(MANIFESTS / "kustomize")]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    built = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     deployment = load("yaml").safe_load(built.stdout)
     load("kubernetes_validate").validate(deployment, KUBERNETES[-1], strict=True)
     spec = deployment["spec"]["template"]["spec"]
@@ -306,7 +306,7 @@ def verified(directory: Path, replace: tuple[str, str] = ("", "")) -> str:
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     return "".join(

@@ -49,12 +49,13 @@ def assert_nothing_lost(stopped: Stopped) -> None:
 @over(0.02)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_plain_uvicorn_loses_some_in_the_same_traffic(workers: int, network: Network) -> None:
+    """It is a matter of chance: now and then nobody is connecting at the moment of a stop."""
     case = Case(program="plain uvicorn", workers=workers)
-    assert stop_under_traffic(case, network).counted.lost.total() > 0
+    assert any(stop_under_traffic(case, network).counted.lost.total() for _ in range(5))
 
 
 @over(0.0)
 def test_a_stop_takes_no_longer_than_the_network(network: Network) -> None:
     """Without a delay nobody is dropped, who would try again after a second."""
     stopped = stop_under_traffic(Case(), network)
-    assert stopped.counted.slower_than(0.5) == 0, stopped.counted
+    assert stopped.tried_again == 0, stopped.counted

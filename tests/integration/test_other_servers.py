@@ -18,6 +18,7 @@ import pytest
 from support.client import Client, CutError
 from support.command import run_python
 from support.need import need
+from support.polling import PATIENCE
 from support.ports import free_port
 from support.server import Server
 from websockets.exceptions import ConnectionClosed
@@ -71,7 +72,7 @@ def observe(running: Server) -> dict[str, Any]:
         running.signal(signal.SIGTERM)
         seen["in flight at the stop"] = slow.result()
         seen["event streams in flight at the stop"] = [each.result() for each in events]
-        seen["exit code"] = running.wait(15)
+        seen["exit code"] = running.wait(PATIENCE)
     texts = ("background task ran", "commit", "rollback: ValueError", "app started", "app stopped")
     seen["the app"] = {text: running.count(text) for text in texts}
     seen["rollbacks"] = running.count("rollback")
@@ -107,7 +108,7 @@ def close_code(running: Server) -> int:
     with connect(f"ws://127.0.0.1:{running.port}/ws") as opened:
         try:
             while True:
-                opened.recv(timeout=20)
+                opened.recv(timeout=PATIENCE)
         except ConnectionClosed as closed:
             return 1006 if closed.rcvd is None else closed.rcvd.code
 
@@ -117,10 +118,10 @@ def conversation(running: Server) -> list[str]:
     with connect(f"ws://127.0.0.1:{running.port}/ws") as opened:
         received = []
         with contextlib.suppress(ConnectionClosed):
-            received.append(str(opened.recv(timeout=5)))
+            received.append(str(opened.recv(timeout=PATIENCE)))
             opened.send("one")
             while received[-1] != "echo one":
-                received.append(str(opened.recv(timeout=5)))
+                received.append(str(opened.recv(timeout=PATIENCE)))
     with contextlib.suppress(AssertionError):
         running.wait_for(r"disconnected \d+", within=10)
     return [*dict.fromkeys(received), *re.findall(r"disconnected \d+", running.log)]
@@ -192,7 +193,7 @@ def test_a_drain_that_is_begun_there_closes_event_streams_and_websockets(
         assert session.result() == 1012
         assert post.result() == EVENT * 30, "nobody asks for it again"
         running.signal(signal.SIGTERM)
-        assert running.wait(15) == 0
+        assert running.wait(PATIENCE) == 0
     assert "Traceback (" not in running.log
 
 

@@ -26,7 +26,7 @@ pytestmark = over(0.005)
 def test_no_request_is_lost_or_refused(
     hook: Hook, workers: int, network: Network, tmp_path: Path
 ) -> None:
-    deployment = Deployment(hook=hook, workers=workers, lame_duck=1.5, longest_lag=0.5)
+    deployment = Deployment(hook=hook, workers=workers, lame_duck=3.0, longest_lag=0.5)
     replaced = replace_pods(deployment, network, tmp_path, times=1)
     assert replaced.exit_codes == [0]
     assert replaced.counted.lost == {}, replaced.counted
@@ -37,7 +37,7 @@ def test_no_request_is_lost_or_refused(
 
 def test_without_a_lame_duck_the_clients_are_refused(network: Network, tmp_path: Path) -> None:
     """Some are: the lame duck is what covers the lag."""
-    deployment = Deployment(hook="none", lame_duck=0.0, longest_lag=3.0)
-    replaced = replace_pods(deployment, network, tmp_path, times=3)
+    deployment = Deployment(hook="none", lame_duck=0.0, shortest_lag=3.0)
+    replaced = replace_pods(deployment, network, tmp_path, times=1)
     assert replaced.counted.lost == {}, replaced.counted
     assert replaced.counted.refused > 0

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -15,26 +14,22 @@ import anyio.to_thread
 import pytest
 from e2e.endpoint import TOKEN
 from support.client import Client
+from support.load import EndpointLoad
+from support.polling import eventually
 from support.ports import free_port
 from support.server import Server
 
 from graceful_asgi._check.client.plan import LoadPlan
-from graceful_asgi._check.load import Load
-from graceful_asgi._check.scenarios.download import Download
-from graceful_asgi._check.scenarios.fresh import Fresh
-from graceful_asgi._check.scenarios.keep_alive import KeepAlive
-from graceful_asgi._check.scenarios.slow import Slow
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from graceful_asgi._check.result.counts import LoadResult
-    from graceful_asgi._check.scenarios.base import Scenario
 
 Hook = Literal["exec", "httpGet"]
 
-GRACE = 12.0
-"""Seconds: `terminationGracePeriodSeconds`."""
+GRACE = 30.0
+"""Seconds: `terminationGracePeriodSeconds`, by default as long."""
 LAME_DUCK = 0.5
 PLAN = LoadPlan(
     keep_alive_clients=5,
@@ -44,16 +39,6 @@ PLAN = LoadPlan(
     stream_path="/stream?n=12",
     single_after=0.3,
 )
-
-
-def clients() -> list[Scenario]:
-    """Return clients that leave instants at which nothing is in flight.
-
-    At such an instant a drain without a stop is done. Nobody takes the pod out of the endpoints
-    here, so the slow request and the download are sent once, and not again and again.
-    """
-    once = replace(PLAN, fresh_clients=0)
-    return [KeepAlive(PLAN), Fresh(PLAN), Slow(once), Download(once)]
 
 
 def run_workers(directory: Path, sockets: Path, *, workers: int) -> Server:
@@ -92,24 +77,40 @@ async def pre_stop(hook: Hook, server: Server, sockets: Path) -> str:
 
 
 async def terminate_pod(
-    hook: Hook, server: Server, sockets: Path
+    hook: Hook, server: Server, sockets: Path, workers: int
 ) -> tuple[LoadResult, str, int | None, bool]:
-    """Put load on the server and take it through a pod's end, within the one grace period."""
-    load = Load(PLAN, port=server.port, scenarios=clients())
+    """Put load on the server and take it through a pod's end, within the one grace period.
+
+    The pod leaves the endpoints during the hook. Without that a server may never have an instant at
+    which nothing is in flight, and then the hook waits for the end of the server's grace period.
+    SIGTERM finds clients at the server all the same: some learn late of the endpoints.
+    """
+    load = EndpointLoad(PLAN, port=server.port)
     said = ""
+
+    async def leave_endpoints() -> None:
+        reason = "graceful-asgi drain" if hook == "exec" else "drain endpoint"
+        await eventually(
+            lambda: server.count(f": lame duck ({reason})") >= workers, "the drain has begun"
+        )
+        await anyio.sleep(LAME_DUCK)
+        load.endpoint.remove()
 
     async def kubelet() -> None:
         nonlocal said
         await load.in_position()
         ends_at = time.monotonic() + GRACE
         load.mark_signalled()  # for the load the end of the pod begins here
-        said = await pre_stop(hook, server, sockets)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave_endpoints)
+            said = await pre_stop(hook, server, sockets)
+        load.endpoint.add()
         os.kill(server.pid, signal.SIGTERM)
         with contextlib.suppress(AssertionError):
             await anyio.to_thread.run_sync(server.wait, max(0.0, ends_at - time.monotonic()))
         server.kill()
 
-    result = await load.run(until=kubelet, within=3 * GRACE)
+    result = await load.run(until=kubelet, within=2 * GRACE)
     return result, said, server.exit_code, server.killed
 
 
@@ -119,7 +120,7 @@ def test_a_pods_end_loses_nothing(tmp_path: Path, hook: Hook, workers: int) -> N
     with run_workers(tmp_path, sockets, workers=workers) as server:
         server.wait_for("Application startup complete", count=workers)
         server.wait_for("Uvicorn running on")  # of one process that is the last to come
-        result, said, code, killed = anyio.run(terminate_pod, hook, server, sockets)
+        result, said, code, killed = anyio.run(terminate_pod, hook, server, sockets, workers)
     assert (code, killed) == (0, False), server.log
     assert said.count(": drained\n") == workers if hook == "exec" else said == "200 clean"
     total = result.total

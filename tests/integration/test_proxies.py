@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from support.client import Client, CutError, Response, get
+from support.load import EndpointLoad
 from support.polling import wait_until
 from support.ports import free_port
 from support.server import uvicorn
 from support.threads import repeated
 
 from graceful_asgi._check.client.plan import LoadPlan
-from graceful_asgi._check.load import Load
 
 from .proxies import PROXIES
 
@@ -43,7 +43,8 @@ def served_by(directory: Path, port: int) -> Server:
         "--port",
         str(port),
         lame_duck=0.8,
-        grace=5,
+        grace=10,
+        cleanup=10,
     )
 
 
@@ -86,7 +87,7 @@ def test_both_servers_restart_in_turn_and_nobody_notices(
                 return get(proxy.port, "/").status == 200
             return False
 
-        wait_until(proxied, "an answer through the proxy")
+        wait_until(proxied, "an answer through the proxy", within=60)
         slow: list[Future[Response]] = []
 
         def restart(name: str) -> None:
@@ -100,10 +101,10 @@ def test_both_servers_restart_in_turn_and_nobody_notices(
             time.sleep(1.2)  # an app that is slow to start: nobody listens meanwhile
             servers[name] = stack.enter_context(served_by(tmp_path, ports[name]))
             # The proxy uses it again: nobody else posts. (This test has asked it for "/" itself.)
-            servers[name].wait_for(r'"POST /echo HTTP/1.1" 200')
+            servers[name].wait_for(r'"POST /echo HTTP/1.1" 200', within=40)
 
         async def run_load() -> LoadResult:
-            load = Load(PLAN, port=proxy.port)
+            load = EndpointLoad(PLAN, port=proxy.port)
 
             async def restart_both() -> None:
                 await anyio.sleep(0.5)
@@ -111,8 +112,9 @@ def test_both_servers_restart_in_turn_and_nobody_notices(
                 for name in ("8001", "8002"):
                     await anyio.to_thread.run_sync(restart, name)
                 await anyio.sleep(0.3)
+                await load.leave()
 
-            return await load.run(until=restart_both, within=60)
+            return await load.run(until=restart_both, within=100)
 
         with posting(proxy.port) as posted:
             result = anyio.run(run_load)

@@ -63,7 +63,7 @@ def supervisord(directory: Path) -> Server:
         directory,
         port=port,
         ready="Uvicorn running on",
-        periods={"lame_duck": 0.5, "grace": 5},
+        periods={"lame_duck": 0.5, "grace": 5, "cleanup": 10},
     )
 
 
@@ -75,7 +75,7 @@ def test_a_stop_by_supervisord_waits_for_what_is_in_flight(
         wait_until(lambda: server.count("slow began"), "the request is in flight")
         server.signal(signal.SIGTERM)
         assert slow.result().status == 200
-        server.wait(20)
+        server.wait(60)
         assert server.count("clean after") == 1
         assert "stopped: shop (exit status 0)" in server.log
 

@@ -26,6 +26,9 @@ PLAIN, GRACEFUL = re.findall(r'^```python title="main.py"\n(.*?)^```$', PAGE, re
 CHECKS = re.findall(r"^```console\n\$ (graceful-asgi check .*?)\n(.*?)^```$", PAGE, re.M | re.S)
 CURL_200, LOG, CURL_503, HUNG_LOG = re.findall(r"^```text\n(.*?)^```$", PAGE, re.M | re.S)
 
+BEGUN = "the report is asked for"
+"""A line that a server prints for the test."""
+
 CHANCE = r"^  |dead before the write|safe to send|idle connection"
 """Rows that a run may have or not: how many requests are lost, and which way, is a race, and so is
 whether a connection is dead before a request is written. An idle connection is there to be looked
@@ -54,7 +57,7 @@ def in_a_terminal(command: str, directory: Path) -> str:
             break
         output += read
     os.close(ours)
-    process.wait(30)
+    process.wait(60)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.decode())
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
 
@@ -121,16 +124,22 @@ def curl(port: int) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
+def saying(text: str) -> str:
+    """Return the app *text* with a line that says when its report is asked for."""
+    first = "async def report():\n"
+    assert text.count(first) == 1
+    return text.replace(first, f'{first}    print("{BEGUN}", flush=True)\n')
+
+
 def watched(server: Server, beside: ThreadPoolExecutor, code: int) -> tuple[str, str]:
     """Ask for the report and stop the server meanwhile. Return the answer and the log."""
     with server:
         answer = beside.submit(curl, server.port)
-        established = f":{server.port}"
-        wait_until(lambda: connections(established), "the request is under way")
+        server.wait_for(BEGUN)
         server.terminate()
         received = answer.result()
         assert server.wait() == code
-        return received, server.log
+        return received, server.log.replace(f"{BEGUN}\n", "")
 
 
 def connections(port: str) -> bool:
@@ -146,7 +155,7 @@ def connections(port: str) -> bool:
 def test_the_terminals_show_a_request_that_is_waited_for(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
-    main(tmp_path, GRACEFUL)
+    main(tmp_path, saying(GRACEFUL))
     server = uvicorn(
         tmp_path, app="main:app", lame_duck=5, grace=15, cancel=2, cleanup=5, loop="auto"
     )
@@ -160,7 +169,7 @@ def test_the_terminals_show_a_request_that_is_waited_for(
 def test_the_terminals_show_a_request_that_hangs(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:
-    main(tmp_path, GRACEFUL.replace("asyncio.sleep(3)", "asyncio.sleep(3600)"))
+    main(tmp_path, saying(GRACEFUL).replace("asyncio.sleep(3)", "asyncio.sleep(3600)"))
     (settings,) = re.findall(r"^\$ (GRACEFUL_.*) uvicorn main:app$", PAGE, re.M)
     given = dict(pair.split("=") for pair in shlex.split(settings))
     server = uvicorn(
@@ -198,5 +207,5 @@ def test_the_load_of_the_rollout_sees_a_stop_and_no_failure(tmp_path: Path) -> N
         output, _ = load.communicate(timeout=60)
     (found,) = re.findall(r"^(\d+) answered, (\d+) refused and sent again, 0 failed \{\}$", output)
     answered, refused = map(int, found)
-    assert answered > 100
+    assert answered > 20
     assert refused > 0  # the load went on after the server had gone

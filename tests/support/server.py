@@ -31,6 +31,8 @@ PACKAGE_ROOT = Path(graceful_asgi.__file__).parents[1]
 
 MARGIN = 0.5
 """Seconds from the end of the last phase to the hard deadline."""
+STARTS = 60.0
+"""Seconds for a server to start on a slow machine that is busy with the start of others."""
 ROOM = 3.0
 """Seconds that a busy machine may add before a test calls something late."""
 
@@ -83,6 +85,7 @@ class Server(TargetProcess):
             env=self.env,
             cwd=directory,  # `python -m` looks for modules there first
             ready_path=ready_path,
+            start_period=STARTS,
             pass_fds=pass_fds,
         )
 
@@ -96,7 +99,7 @@ class Server(TargetProcess):
         super().start()
         try:
             if self._ready is not None:
-                self.wait_for(self._ready)
+                self.wait_for(self._ready, within=STARTS)
         except BaseException:
             self.kill()
             raise

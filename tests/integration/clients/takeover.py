@@ -79,7 +79,7 @@ async def takeover(directory: Path, *args: str, loop: str) -> AsyncIterator[Take
                 pass_fds=(fd,),
                 lame_duck=2,
                 grace=20,
-                cleanup=5,
+                cleanup=10,
             )
             for _ in range(2)
         ]

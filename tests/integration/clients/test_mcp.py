@@ -88,7 +88,7 @@ def test_a_tool_call_in_flight_and_one_made_in_the_lame_duck_get_their_answers(
     tmp_path: Path, kind: str, loop: str, round_number: int
 ) -> None:
     """The listening stream of each session holds up nothing: the exit code is 0."""
-    with serving(tmp_path, kind, loop, lame_duck=5, grace=60) as server:
+    with serving(tmp_path, kind, loop, lame_duck=10, grace=60) as server:
         ends = drained(server, kind, seconds=2, patience=60)
         assert server.wait() == 0
     expected = {
@@ -100,7 +100,7 @@ def test_a_tool_call_in_flight_and_one_made_in_the_lame_duck_get_their_answers(
         expected["listening: lost"] = SESSIONS + 1  # so its client listens again
     assert ends == expected
     assert "0 cancelled, 0 aborted" in server.log
-    assert server.seconds_since_signal() < 30, "it waited for a listening stream"
+    assert server.seconds_since_signal() < 50, "it waited for a listening stream"
     # Version 1 logs the end of a listening stream as an error, whoever ends it.
     assert kind == "1" or "Traceback" not in server.log
 

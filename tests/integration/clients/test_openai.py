@@ -91,7 +91,7 @@ def httpx_errors() -> type[Exception]:
 
 def chat(directory: Path, loop: str, *, lame_duck: float, grace: float) -> Server:
     app = "integration.clients.programs.chat_app:app"
-    return uvicorn(directory, app=app, loop=loop, lame_duck=lame_duck, grace=grace, cleanup=5)
+    return uvicorn(directory, app=app, loop=loop, lame_duck=lame_duck, grace=grace, cleanup=10)
 
 
 def ended(text: str, reason: str | None, count: int) -> str:
@@ -106,7 +106,7 @@ async def test_answers_that_fit_into_the_grace_period_are_whole(
 ) -> None:
     """Those in flight at the stop, and those that are asked for in the lame duck."""
     need("openai", "sse_starlette", "fastapi.sse")
-    async with chat(tmp_path, loop, lame_duck=3, grace=30) as server:
+    async with chat(tmp_path, loop, lame_duck=5, grace=30) as server:
         client = Client(server.port, framework)
         async with anyio.create_task_group() as tasks:
             in_flight = ask(tasks, client, framework, "early", SHORT)
@@ -129,7 +129,7 @@ async def test_an_answer_that_takes_longer_raises_after_its_part_or_is_a_503(
     tmp_path: Path, framework: str, loop: str, round_number: int
 ) -> None:
     need("openai", "sse_starlette", "fastapi.sse")
-    async with chat(tmp_path, loop, lame_duck=0.5, grace=2) as server:
+    async with chat(tmp_path, loop, lame_duck=0.5, grace=4) as server:
         client = Client(server.port, framework)
         async with anyio.create_task_group() as tasks:
             in_flight = ask(tasks, client, framework, "long", LONG)

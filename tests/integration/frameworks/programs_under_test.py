@@ -47,7 +47,7 @@ def server_of(program: Program, directory: Path, **periods: float) -> Server:
         port=port,
         ready_path="/",
         env={"PYTHONWARNINGS": "default"},
-        periods={"lame_duck": 0.5, "grace": 10, "cancel": 1, "cleanup": 5, **periods},
+        periods={"lame_duck": 0.5, "grace": 40, "cancel": 1, "cleanup": 10, **periods},
         measured=False,
     )
 

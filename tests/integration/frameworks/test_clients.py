@@ -120,7 +120,9 @@ async def test_a_subscription_is_closed_between_two_of_its_results(tmp_path: Pat
 async def test_a_stream_of_tokens_comes_to_its_end(tmp_path: Path, app: str, path: str) -> None:
     async with (
         server_of(Program(app), tmp_path) as server,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{server.port}", timeout=PATIENCE, trust_env=False
+        ) as client,
         client.stream("POST", path) as response,
     ):
         lines = response.aiter_lines()

@@ -28,7 +28,7 @@ def serving(directory: Path, app: str, http: str, loop: str, *, cancel: float) -
         lame_duck=0.3,
         grace=1,
         cancel=cancel,
-        cleanup=2,
+        cleanup=5,
     )
 
 
@@ -62,7 +62,7 @@ def test_what_it_says_after_that_is_ignored(tmp_path: Path, app: str) -> None:
         serving(tmp_path, app, "httptools", "asyncio", cancel=0.3) as server,
         Client(server.port) as client,
     ):
-        client.request("/report?s=2.5")
+        client.request("/report?s=4")
         server.wait_for("report began")
         server.terminate()
         answer = client.response()

@@ -158,13 +158,13 @@ def make_network(delay: float) -> Iterator[Network]:
 def _refused() -> str | None:
     """Return why no namespace can be made, as in a container without privileges."""
     name = f"drain-{os.getpid()}-{next(_numbers)}-probe"
-    tried = subprocess.run(
-        ["ip", "netns", "add", name], capture_output=True, text=True, check=False
-    )
-    if tried.returncode != 0:
-        return tried.stderr.strip()
-    _ip("netns", "del", name)
-    return None
+    try:
+        tried = subprocess.run(
+            ["ip", "netns", "add", name], capture_output=True, text=True, check=False
+        )
+        return tried.stderr.strip() if tried.returncode != 0 else None
+    finally:  # also where an interrupt has come while it was made
+        _delete(name)
 
 
 def _delete(namespace: str) -> None:

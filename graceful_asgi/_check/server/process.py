@@ -99,9 +99,22 @@ class TargetProcess:
             if self._process is None:
                 return
         self._killed = self._killed or self.running
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                self._kill_group(self._process)
+                break
+            except KeyboardInterrupt as error:
+                # A second Ctrl+C, while the first one ends what was started: this is the last step
+                # that can do so, and it takes no time.
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def _kill_group(self, process: subprocess.Popen[bytes]) -> None:
         # Also when the parent has gone: its workers may have outlived it in the same group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
         if not self._exited.wait(_KILL_PERIOD):
             raise RuntimeError(f"{self._name} is still there {_KILL_PERIOD} s after SIGKILL")
 

@@ -209,6 +209,27 @@ def test_a_start_given_up_before_there_is_a_process_ends_it(
     assert is_gone(started[0].pid)
 
 
+def test_a_kill_that_is_interrupted_kills_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a second Ctrl+C, while the first one has the process killed."""
+    process = server(tmp_path, "serves")
+    process.start()
+    killpg = os.killpg
+    interrupts = [KeyboardInterrupt(), KeyboardInterrupt()]
+
+    def kill(group: int, number: int) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        killpg(group, number)
+
+    monkeypatch.setattr(os, "killpg", kill)
+    with pytest.raises(KeyboardInterrupt):
+        process.kill()
+    assert process.killed
+    assert is_gone(process.pid)
+
+
 def test_a_process_is_started_once(tmp_path: Path) -> None:
     with server(tmp_path, "serves") as process, pytest.raises(MisuseError, match="twice"):
         process.start()

@@ -211,8 +211,10 @@ def idle() -> None:
 
 def wake_ups() -> int:
     """Return how often the threads of this process have waited for something and gone on."""
-    files = Path("/proc/self/task").glob("*/status")
-    lines = [line for file in files for line in file.read_text().splitlines()]
+    lines = []
+    for file in Path("/proc/self/task").glob("*/status"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
+            lines += file.read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))
 
 

@@ -5,6 +5,7 @@ A server with a thread that spins answers every request. Only a look at the idle
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -55,8 +56,10 @@ def _threads_and_descriptors(pid: int) -> tuple[int, int]:
 
 def _counters(pid: int) -> tuple[int, float]:
     """Return how often the threads of a process have gone on after a wait, and its seconds."""
-    files = Path(f"/proc/{pid}/task").glob("*/status")
-    lines = [line for file in files for line in file.read_text().splitlines()]
+    lines = []
+    for file in Path(f"/proc/{pid}/task").glob("*/status"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
+            lines += file.read_text().splitlines()
     wake_ups = sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return wake_ups, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

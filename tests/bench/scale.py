@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import math
@@ -73,24 +74,25 @@ class Crowd:
 
     async def client(self, kind: str, number: int, places: asyncio.Semaphore) -> None:
         """Connect, wait for the end, and check that it is the right one."""
-        try:
-            async with places:
-                # One address has too few ports for all.
-                source = (f"127.0.{1 + number // 20_000}.1", 0)
-                reader, writer = await asyncio.open_connection(
-                    "127.0.0.1", self.port, local_addr=source
-                )
-                headers = _HEADERS.get(kind, "")
-                path = _PATHS[kind]
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
-                if kind in _SERVED:
-                    await reader.readuntil(_SERVED[kind])
-                self.served += 1
-            right = await self._end(kind, reader, writer)
-            writer.close()
-        except (OSError, asyncio.IncompleteReadError):
-            right = False
-            self.ends.append((time.monotonic(), kind))
+        with contextlib.ExitStack() as stack:
+            try:
+                async with places:
+                    # One address has too few ports for all.
+                    source = (f"127.0.{1 + number // 20_000}.1", 0)
+                    reader, writer = await asyncio.open_connection(
+                        "127.0.0.1", self.port, local_addr=source
+                    )
+                    stack.callback(writer.close)
+                    headers = _HEADERS.get(kind, "")
+                    request = f"GET {_PATHS[kind]} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
+                    writer.write(request.encode())
+                    if kind in _SERVED:
+                        await reader.readuntil(_SERVED[kind])
+                    self.served += 1
+                right = await self._end(kind, reader, writer)
+            except (OSError, asyncio.IncompleteReadError):
+                right = False
+                self.ends.append((time.monotonic(), kind))
         self.wrong += not right
 
     async def _end(

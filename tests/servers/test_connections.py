@@ -17,7 +17,7 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived, StreamEnded
 from h2.exceptions import ProtocolError
 from support.client import open_request
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.records import written
 from support.server import RecordingApp, uvicorn_in_loop
 
@@ -83,7 +83,7 @@ async def in_the_kernel(connection: Any) -> None:
 
 
 async def answered(reader: asyncio.StreamReader) -> None:
-    await asyncio.wait_for(reader.readuntil(b"seen"), 5)
+    await asyncio.wait_for(reader.readuntil(b"seen"), PATIENCE)
 
 
 @pytest.mark.parametrize("http", HTTP)
@@ -97,7 +97,7 @@ async def test_a_new_connection_is_closed_when_its_period_has_passed(
         async with sweeping(server):
             assert not await is_closed(reader)
             patience["new"] = 0.05
-            assert await is_closed(reader, within=5)
+            assert await is_closed(reader, within=PATIENCE)
         writer.close()
 
 
@@ -129,7 +129,7 @@ async def test_an_idle_connection_is_closed_when_its_period_has_passed(
         async with sweeping(server):
             assert not await is_closed(reader)
             patience["idle"] = 0.05
-            assert await is_closed(reader, within=5)
+            assert await is_closed(reader, within=PATIENCE)
         writer.close()
 
 
@@ -191,7 +191,7 @@ async def test_the_period_begins_anew_with_each_answer(
         for _ in range(3):
             now += 0.2
             await swept.sweep(FAR)
-        assert await is_closed(reader, within=5)
+        assert await is_closed(reader, within=PATIENCE)
         writer.close()
 
 
@@ -207,7 +207,7 @@ async def test_a_client_that_goes_on_with_requests_is_given_time_for_the_next_on
         async with sweeping(server):
             assert not await is_closed(reader)
             monkeypatch.setattr(module, "PAUSE", 0.05)
-            assert await is_closed(reader, within=5)
+            assert await is_closed(reader, within=PATIENCE)
         writer.close()
 
 
@@ -226,7 +226,7 @@ async def test_that_time_begins_with_the_answer_however_long_it_took(
             began = time.monotonic()
             app.release.set()
             await answered(reader)
-            assert await is_closed(reader, within=5)
+            assert await is_closed(reader, within=PATIENCE)
             assert time.monotonic() - began >= 0.5
         writer.close()
 
@@ -271,7 +271,7 @@ async def test_a_connection_whose_shutdown_raises_does_not_stop_the_others(
             await connections_of(server).sweep(FAR)
         for reader, writer in pairs:
             with contextlib.suppress(ConnectionError):
-                assert await is_closed(reader, within=5)
+                assert await is_closed(reader, within=PATIENCE)
             writer.close()
         assert "as asked" in written(caplog).text
         await eventually(lambda: not server.server_state.connections)
@@ -332,7 +332,7 @@ async def test_a_websocket_is_left_alone_until_all_is_cut_and_then_closed_with_1
         await (await websocket.ping())
         assert swept.cut_answers() == 0
         swept.cut()
-        await asyncio.wait_for(websocket.wait_closed(), 5)
+        await asyncio.wait_for(websocket.wait_closed(), PATIENCE)
         assert websocket.close_code == 1012
 
 
@@ -344,7 +344,7 @@ async def test_cutting_resets_every_connection_that_is_left(
         await eventually(lambda: server.server_state.tasks)
         connections_of(server).cut()
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(reader.read(), 5)
+            await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
         await eventually(lambda: not server.server_state.connections)
 
@@ -404,7 +404,7 @@ class Http2Client:
             self._writer.write(self._http.data_to_send())
 
     async def closed(self) -> None:
-        await asyncio.wait_for(self._task, 5)
+        await asyncio.wait_for(self._task, PATIENCE)
         self._writer.close()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 from support.client import get_in_loop
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.ports import listening_socket
 from support.server import RecordingApp, uvicorn_config, uvicorn_in_loop
 
@@ -127,7 +127,7 @@ def test_it_is_found_in_a_thread() -> None:
     server = Found(uvicorn_config(app, port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert seen == [server]
 

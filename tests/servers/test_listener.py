@@ -212,7 +212,7 @@ async def test_connections_are_accepted_until_it_is_decided_who_goes_on(tmp_path
         clients.append(connect(address))
         await eventually(partial(has_length, accepted, number + 1))
     decided[0] = "serve"
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, PATIENCE)
     with pytest.raises(ConnectionRefusedError):
         connect(address)
     for sock in (*clients, *accepted):

@@ -49,7 +49,7 @@ def transport(sock: socket.socket) -> Any:
 def listening(host: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family, dualstack_ipv6=False)
-    listener.settimeout(5)
+    listener.settimeout(PATIENCE)
     return listener
 
 
@@ -77,10 +77,10 @@ def test_a_handshake_under_way_survives_the_refusal_and_a_new_one_does_not_begin
         assert refuse_new_connections(listener)
         held.close()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(listener.getsockname()[:2], 5)
+            socket.create_connection(listener.getsockname()[:2], PATIENCE)
         accepted, _ = listener.accept()
         client.send(b"received")
-        accepted.settimeout(5)
+        accepted.settimeout(PATIENCE)
         assert accepted.recv(10) == b"received"
         accepted.close()
 
@@ -100,7 +100,7 @@ def test_a_connection_made_from_a_listener_that_drops_packets_has_its_limit_lift
         with pytest.raises(TimeoutError):
             accepted.recv(100)
         lift_limits(accepted)
-        accepted.settimeout(5)
+        accepted.settimeout(PATIENCE)
         assert accepted.recv(100) == b"repeated until it is received"
         accepted.close()
 
@@ -127,7 +127,7 @@ def test_a_handshake_is_in_the_kernels_table_until_it_is_over(network: Network, 
 @slow
 def test_the_round_trip_is_that_of_the_network(network: Network) -> None:
     with network.on_server(), listening(SERVER) as listener, network.on_client():
-        client = socket.create_connection(listener.getsockname(), 5)
+        client = socket.create_connection(listener.getsockname(), PATIENCE)
         accepted, _ = listener.accept()
         assert 2 * network.delay <= round_trip_time(transport(accepted)) < 10 * network.delay
         client.close()
@@ -195,4 +195,4 @@ def test_with_the_privilege_it_is_undone() -> None:
         assert can_be_undone(listener)
         assert refuse_new_connections(listener)
         lift_limits(listener)
-        socket.create_connection(listener.getsockname(), 5).close()
+        socket.create_connection(listener.getsockname(), PATIENCE).close()

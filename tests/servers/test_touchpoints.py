@@ -108,7 +108,7 @@ async def test_the_server_looks_a_method_up_where_we_put_it(name: str) -> None:
             called.append(None)
 
         lone.main_loop = main_loop  # type: ignore[method-assign]  # as we do
-        await asyncio.wait_for(lone.serve(), 10)
+        await asyncio.wait_for(lone.serve(), PATIENCE)
     assert len(called) == 1
 
 
@@ -202,7 +202,7 @@ async def test_the_last_step_looks_at_what_there_is_when_it_runs() -> None:
         state = server.server_state
         kept = server.servers, state.connections, state.tasks
         server.servers, state.connections, state.tasks = [], set(), set()
-        await asyncio.wait_for(server.shutdown(), 5)
+        await asyncio.wait_for(server.shutdown(), PATIENCE)
         server.servers, state.connections, state.tasks = kept
         assert server.server_state.tasks
         assert server.servers[0].is_serving()

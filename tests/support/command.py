@@ -103,8 +103,11 @@ def run(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
-def run_python(source: str, *, within: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-    """Run *source* as a program of its own, with this package; return how it ended."""
+def run_python(source: str, *, within: float = 3 * PATIENCE) -> subprocess.CompletedProcess[str]:
+    """Run *source* as a program of its own, with this package; return how it ended.
+
+    Some import half of the environment, under coverage: a slow machine takes many seconds for that.
+    """
     path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(PACKAGE_ROOT)])
     try:
         return subprocess.run(

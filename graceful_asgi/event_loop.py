@@ -65,15 +65,18 @@ def import_for_waiting() -> None:
     anyio.create_task_group()
 
 
+def _running_trio() -> Any:
+    """Return `trio.lowlevel` if the caller is in a trio run; otherwise None. Imports nothing."""
+    trio: Any = sys.modules.get("trio")
+    with contextlib.suppress(RuntimeError, AttributeError):
+        trio.lowlevel.current_clock()
+        return trio.lowlevel
+    return None
+
+
 def in_event_loop() -> bool:
     """Return True if the caller runs in an event loop, asyncio's or trio's."""
-    if running_asyncio_loop() is not None:
-        return True
-    trio: Any = sys.modules.get("trio")
-    with contextlib.suppress(RuntimeError, AttributeError):  # not in a trio run either
-        trio.lowlevel.current_clock()
-        return True
-    return False
+    return running_asyncio_loop() is not None or _running_trio() is not None
 
 
 def run_soon() -> RunSoon:
@@ -124,11 +127,8 @@ def spawn(run: Callable[[], Awaitable[Any]]) -> object:
     loop = running_asyncio_loop()
     if loop is not None:
         return asyncio.ensure_future(run(), loop=loop)
-    trio: Any = sys.modules.get("trio")
-    with contextlib.suppress(RuntimeError, AttributeError):  # not in a trio run either
-        task: object = trio.lowlevel.spawn_system_task(run)
-        return task
-    return None
+    trio = _running_trio()
+    return None if trio is None else trio.spawn_system_task(run)
 
 
 def running_clock() -> Clock:
@@ -137,11 +137,9 @@ def running_clock() -> Clock:
     asyncio and uvloop count monotonic time as well. trio's clock has an offset of its own, and
     may be a mock that runs a 30 s drain in milliseconds. Callable from any thread.
     """
-    trio: Any = sys.modules.get("trio")
-    if running_asyncio_loop() is None and trio is not None:
-        with contextlib.suppress(RuntimeError):  # not in a trio run either
-            clock: Clock = trio.lowlevel.current_clock().current_time
-            return clock
+    if running_asyncio_loop() is None and (trio := _running_trio()) is not None:
+        clock: Clock = trio.current_clock().current_time
+        return clock
     return monotonic
 
 

@@ -49,18 +49,6 @@ class HttpAnswer(NamedTuple):
         return self.type.partition(b";")[0].strip() == b"text/event-stream"
 
 
-class Simple(NamedTuple):
-    """A complete answer, and where in the bytes it ended."""
-
-    answer: HttpAnswer
-    end: int
-
-
-class _Head(NamedTuple):
-    answer: HttpAnswer
-    length: int
-
-
 # Stricter than the grammar (RFC 9112, 4 and 5; RFC 9110, 5.5): what is not matched goes to h11.
 # No status of 1xx, 204 or 304, whose length is not what Content-Length says.
 _HEAD: Final = re.compile(
@@ -76,21 +64,24 @@ _FIELDS: Final = re.compile(
 _LENGTH: Final = re.compile(rb"\d{1,9}")
 
 
-def recognise(data: bytes) -> Simple | None:
-    """Return the answer to a GET that `data` begins with, if it is complete and of plain shape."""
+def recognise(data: bytes) -> tuple[HttpAnswer, int] | None:
+    """Return the answer to a GET that `data` begins with, and where it ends.
+
+    None unless it is complete and of plain shape.
+    """
     blank = data.find(b"\r\n\r\n") + 4
     if blank < 4:
         return None
     head = _read_head(data[:blank])
-    if head is None or len(data) < blank + head.length:
+    if head is None or len(data) < (end := blank + head.length):
         return None
-    body = data[blank : blank + head.length]
-    return Simple(head.answer._replace(body=body, length=head.length), blank + head.length)
+    return head._replace(body=data[blank:end]), end
 
 
 # Within a second the answers of a load differ in nothing but, perhaps, their bodies.
 @lru_cache(maxsize=256)
-def _read_head(data: bytes) -> _Head | None:
+def _read_head(data: bytes) -> HttpAnswer | None:
+    """Return the answer that a head begins, with the length of its body."""
     head = _HEAD.fullmatch(data)
     if head is None:
         return None
@@ -109,7 +100,7 @@ def _read_head(data: bytes) -> _Head | None:
                 fields.append((name.lower(), value))
     if length is None or length > KEPT:
         return None
-    return _Head(answer(int(head[1]), reusable, fields), length)
+    return answer(int(head[1]), reusable, fields)._replace(length=length)
 
 
 def answer(status: int, reusable: bool, fields: Iterable[tuple[bytes, bytes]]) -> HttpAnswer:

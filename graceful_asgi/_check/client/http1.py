@@ -194,9 +194,9 @@ class HttpConnection:
 
     async def _answer(self, request: Request, watch: Watch | None) -> HttpAnswer:
         data = self._rest or await self._more()
-        simple = None if watch else recognise(data)
-        if simple is not None:
-            return self._answered(simple.answer, data[simple.end :])
+        if watch is None and (simple := recognise(data)) is not None:
+            whole, end = simple
+            return self._answered(whole, data[end:])
         http = h11.Connection(h11.CLIENT)
         http.send(request.event)
         http.receive_data(data)

@@ -18,10 +18,10 @@ from check.client.adversary import (
     OK_HTTP_10,
     OK_UNTIL_EOF,
 )
-from graceful_asgi._check.client.answer import KEPT, Body, HttpAnswer, Simple, answer, recognise
+from graceful_asgi._check.client.answer import KEPT, Body, HttpAnswer, answer, recognise
 
 
-def ask_h11(data: bytes) -> Simple | None:
+def ask_h11(data: bytes) -> tuple[HttpAnswer, int] | None:
     """The same answer, read by h11; None: incomplete, or no HTTP."""
     http = h11.Connection(h11.CLIENT)
     http.send(h11.Request(method="GET", target="/", headers=[("Host", "server")]))
@@ -40,7 +40,7 @@ def ask_h11(data: bytes) -> Simple | None:
         elif isinstance(event, h11.EndOfMessage):
             end = len(data) - len(http.trailing_data[0])
             whole = body.of(head._replace(reusable=http.their_state is h11.DONE))
-            return Simple(whole, end)
+            return whole, end
         elif event is h11.NEED_DATA:
             return None
 
@@ -48,7 +48,7 @@ def ask_h11(data: bytes) -> Simple | None:
 @pytest.mark.parametrize("data", [OK, OK_AND_CLOSE])
 @pytest.mark.parametrize("rest", [b"", OK, b"garbage"])
 def test_a_plain_answer_is_recognised_with_its_end(data: bytes, rest: bytes) -> None:
-    expected = Simple(HttpAnswer(200, data is OK, body=b"ok", length=2), len(data))
+    expected = (HttpAnswer(200, data is OK, body=b"ok", length=2), len(data))
     assert recognise(data + rest) == ask_h11(data + rest) == expected
 
 

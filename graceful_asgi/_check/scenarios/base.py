@@ -34,17 +34,24 @@ class Scenario(ABC):
         self.in_position = anyio.Event()
         """Set when the signal may come: what has to be in flight is there, or never will be."""
         self._reason = ""
-        self._is_asked_for = bool(self.option) and self.endpoint() is not None
+        self._is_asked_for = bool(self.option) and self.planned() is not None
         if self.option and not self._is_asked_for:
             self.not_run(f"needs {self.option}")
 
-    def endpoint(self) -> Endpoint | None:
+    def planned(self) -> Endpoint | None:
         """Return the request of the scenario; None if the plan has none, or none is needed."""
         return self.plan.endpoint(self.option) if self.option else None
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """The request of a scenario that is run. `RuntimeError` if there is none."""
+        if (endpoint := self.planned()) is None:
+            raise RuntimeError(f"{self.name}: the plan has no request for it")
+        return endpoint
+
     def endpoints(self) -> Sequence[Endpoint]:
         """Return the endpoints whose right answers are learned before the load."""
-        endpoint = self.endpoint()
+        endpoint = self.planned()
         return () if endpoint is None else (endpoint,)
 
     async def prepare(self, run: Run) -> None:

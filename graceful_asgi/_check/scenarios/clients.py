@@ -29,18 +29,17 @@ class Clients(Scenario):
     async def client(self, run: Run, request: Request) -> None:
         """Send requests as one of them does."""
 
-    def endpoint(self) -> Endpoint | None:
-        return super().endpoint() if self.option else self.plan.load
+    def planned(self) -> Endpoint | None:
+        return super().planned() if self.option else self.plan.load
 
     def endpoints(self) -> Sequence[Endpoint]:
         return super().endpoints() if self.count() else ()
 
     async def carry_out(self, run: Run) -> None:
         self.in_position.set()
-        endpoint = self.endpoint()
-        if endpoint is None or not self.count():
+        if not self.count():
             return self.not_run("no such clients in the load")
-        request = run.request(endpoint)
+        request = run.request(self.endpoint)
         async with anyio.create_task_group() as group:
             for _ in range(self.count()):
                 group.start_soon(self.client, run, request)

@@ -69,9 +69,7 @@ class GetEventStream(Single):
         return ()  # it has no end, so there is no whole answer to learn
 
     async def prepare(self, run: Run) -> None:
-        endpoint = self.endpoint()
-        if endpoint is None:
-            return
+        endpoint = self.endpoint
         named = f"{self.option} {endpoint.path}: {endpoint.text}"
         connection = await connect(run.host, run.port, within=_FIRST_EVENT_PERIOD)
         timer = asyncio.get_running_loop().call_later(_FIRST_EVENT_PERIOD, connection.give_up)

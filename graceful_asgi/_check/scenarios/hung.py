@@ -27,15 +27,12 @@ class Hung(Scenario):
         return ()  # there is no answer to learn
 
     async def carry_out(self, run: Run) -> None:
-        endpoint = self.endpoint()
-        if endpoint is None:
-            return
         connection = await self.connect_in_time(run)
         if connection is None:
             return
         with closing(connection):
             # Not counted: nobody can answer this one, so no server is to be blamed for losing it.
-            unsent = connection.send(run.request(endpoint))
+            unsent = connection.send(run.request(self.endpoint))
             self.in_position.set()
             if unsent is not None:
                 return self.not_run(outcome_text(unsent))

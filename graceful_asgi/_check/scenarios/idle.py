@@ -23,7 +23,7 @@ class Idle(Scenario):
     name = "idle connection"
     _seconds: float | None = None
 
-    def endpoint(self) -> Endpoint:
+    def planned(self) -> Endpoint:
         return self.plan.load
 
     async def carry_out(self, run: Run) -> None:

@@ -32,8 +32,7 @@ class PostEventStream(Clients):
 
     async def client(self, run: Run, request: Request) -> None:
         await run.poised.wait()
-        endpoint = self.endpoint()
-        right = run.expectations.get(endpoint) if endpoint else None
+        right = run.expectations.get(self.endpoint)
         while not run.over.is_set():
             connection = await run.connect(self.load)
             if connection is None:

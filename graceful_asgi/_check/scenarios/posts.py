@@ -40,8 +40,8 @@ class Posts(KeepAlive):
         self, run: Run, connection: HttpConnection, request: Request, since: float
     ) -> Outcome:
         self._in_two = not self._in_two
-        endpoint = self.endpoint()
-        if not (self._in_two and endpoint and endpoint.body):
+        endpoint = self.endpoint
+        if not (self._in_two and endpoint.body):
             return await super().ask(run, connection, request, since)
         head = run.request(endpoint, with_body=False)
         written = run.send(self.load, connection, head, since=since)

@@ -14,7 +14,6 @@ from .base import Scenario
 
 if TYPE_CHECKING:
     from ..client.http1 import HttpConnection, Request
-    from ..client.plan import Endpoint
     from ..client.run import Run
 
 
@@ -28,9 +27,9 @@ class Single(Scenario):
 
     outcome: Outcome | None = None
 
-    def request(self, run: Run, endpoint: Endpoint) -> Request:
+    def request(self, run: Run) -> Request:
         """Return what is written at once."""
-        return run.request(endpoint)
+        return run.request(self.endpoint)
 
     @abstractmethod
     async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
@@ -41,10 +40,7 @@ class Single(Scenario):
         return True
 
     async def carry_out(self, run: Run) -> None:
-        endpoint = self.endpoint()
-        if endpoint is None:
-            return
-        request = self.request(run, endpoint)
+        request = self.request(run)
         async with anyio.create_task_group() as group:
             if self.plan.fresh_clients:
                 group.start_soon(self._ask_after_signal, run, request)

@@ -9,7 +9,6 @@ from .single import Single
 
 if TYPE_CHECKING:
     from ..client.http1 import HttpConnection, Request
-    from ..client.plan import Endpoint
     from ..client.run import Run
     from ..result.counts import Complete, Lost
 
@@ -23,8 +22,8 @@ class Upload(Single):
     name = "upload"
     option = "--upload-path"
 
-    def request(self, run: Run, endpoint: Endpoint) -> Request:
-        return run.request(endpoint, with_body=False)
+    def request(self, run: Run) -> Request:
+        return run.request(self.endpoint, with_body=False)
 
     def goes_on(self) -> bool:
         self.not_run("answered before its body was sent: the path has to read the body")
@@ -38,8 +37,7 @@ class Upload(Single):
             body.cancel()
 
     async def _send_body(self, run: Run, connection: HttpConnection) -> None:
-        endpoint = self.endpoint()
-        body = b"" if endpoint is None else endpoint.body
+        body = self.endpoint.body
         step = len(body) // _PIECES
         try:
             for number in range(_PIECES):

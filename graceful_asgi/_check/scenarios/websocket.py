@@ -54,15 +54,13 @@ class WebSocket(Scenario):
         return ()  # the handshake has no answer to learn
 
     async def prepare(self, run: Run) -> None:
-        endpoint = self.endpoint()
-        if endpoint is None:
-            return
-        named = f"{self.option} {endpoint.path}"
+        path = self.endpoint.path
+        named = f"{self.option} {path}"
         try:
             connection = await connect(run.host, run.port, within=_HANDSHAKE_PERIOD)
         except OSError as error:
             raise PathError(f"{named}: no connection ({error!r})") from error
-        session = WebSocketSession(run, endpoint.path)
+        session = WebSocketSession(run, path)
         with closing(connection):
             if not await open_session(connection, session, within=_HANDSHAKE_PERIOD):
                 status = session.refused_with
@@ -79,13 +77,10 @@ class WebSocket(Scenario):
         """Find out, on an open session, what else the scenario has to know."""
 
     async def carry_out(self, run: Run) -> None:
-        endpoint = self.endpoint()
-        if endpoint is None:
-            return
         connection = await self.connect_in_time(run)
         if connection is None:
             return
-        session = WebSocketSession(run, endpoint.path)
+        session = WebSocketSession(run, self.endpoint.path)
         with closing(connection):
             written = run.send(self.load, connection, session.handshake)
             if isinstance(written, Unsent):

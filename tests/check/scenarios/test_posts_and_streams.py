@@ -66,10 +66,8 @@ async def test_a_stream_comes_whole_or_its_client_can_see_that_it_was_cut(
     right: Expectation, writes: tuple[bytes, ...], end: str, result: str, kind: str
 ) -> None:
     scenario = stream()
-    endpoint = scenario.endpoint()
-    assert endpoint is not None
     script = after_the_signal(*writes, end=end)
-    finding, load = await play(scenario, script, expectations={endpoint: right})
+    finding, load = await play(scenario, script, expectations={scenario.endpoint: right})
     assert finding.result == result
     assert ({*load.total.lost} | {*load.total.wrong}) == ({kind} if kind else set())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -407,10 +407,9 @@ def test_a_repeated_signal_is_right_when_nothing_else_is_different() -> None:
 
 
 @pytest.mark.parametrize("name", ["slow request", "streaming download", "upload", "event stream"])
-async def test_a_scenario_without_a_path_is_not_run_and_says_what_it_needs(name: str) -> None:
+def test_a_scenario_without_a_path_is_not_run_and_says_what_it_needs(name: str) -> None:
     [scenario] = [each for each in together(plan()) if each.name == name]
-    load: Any = None  # it does not look at it
-    await scenario.carry_out(load)
+    assert scenario.is_left_out
     finding = scenario.finding(EXIT)
     assert finding.result == "not run"
     assert finding.text.startswith("needs --")

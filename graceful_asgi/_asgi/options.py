@@ -75,11 +75,7 @@ class CodeOptions:
     ) -> CodeOptions:
         """Check the keywords of `GracefulMiddleware`, and return their values. Raises nothing.
 
-        Args:
-            given: the keywords that are options.
-            policy: its `policy=`.
-            drainer: its `drainer=`.
-            ready: its `ready=`.
+        *given* has those that are options.
         """
         faults: list[GracefulError] = []
         whole: DrainPolicy | None = None

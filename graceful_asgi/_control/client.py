@@ -72,14 +72,8 @@ async def ask(
     """Send *request* to all of them at once; return the last answer of each, in that order.
 
     Returns when each has answered, or its time is over; with `request.wait`, when the outcome of
-    each drain is known. Raises nothing for what a process does. The socket of a process that is
-    gone is removed.
-
-    Args:
-        directory: where the sockets are.
-        names: the sockets to ask.
-        request: what to ask for.
-        on_answer: called with each line as it comes.
+    each drain is known. *on_answer* is called with each line as it comes. Raises nothing for what a
+    process does. The socket of a process that is gone is removed.
     """
     answers = [Answer(name, "silent") for name in names]
 

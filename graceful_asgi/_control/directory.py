@@ -257,12 +257,7 @@ def servers_of(names: Sequence[SocketName]) -> list[ServerId]:
 
 
 def select(names: Sequence[SocketName], server: str | None, *, one: bool) -> list[SocketName]:
-    """Return those of *names* that belong to *server*, by pid or label; with None all.
-
-    Args:
-        names: the names in the directory.
-        server: the pid or the label that the user gave.
-        one: True if more than one server is an error.
+    """Return those of *names* that belong to *server* (its pid or label); with None all.
 
     Raises:
         ControlError: there is no process, or there is more than one server and it has to be *one*.

@@ -30,9 +30,7 @@ MAX_TEXT: Final = 500
 class RequestHandler:
     """Handles the requests for one drainer. For one thread at a time, whichever that is.
 
-    Args:
-        drainer: the drain of this process.
-        connections: the open connections; kept up to date by the caller.
+    The caller keeps *connections*, the open ones, up to date.
     """
 
     def __init__(self, drainer: DrainRunner, connections: Collection[ControlConnection]) -> None:

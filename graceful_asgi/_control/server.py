@@ -40,12 +40,8 @@ CLOSE_PERIOD: Final = 0.5
 class ControlServer:
     """Serves one drainer's control socket, on *listener*, until it is closed.
 
-    The methods are safe from any thread; `wake` in a signal handler, too.
-
-    Args:
-        drainer: the drain of this process.
-        listener: the listening socket; closed here.
-        on_end: called in the thread when it ends.
+    The methods are safe from any thread; `wake` in a signal handler, too. *listener* is closed
+    here. *on_end* is called in the thread when it ends.
     """
 
     def __init__(

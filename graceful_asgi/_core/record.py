@@ -124,13 +124,8 @@ class DrainRecord:
     def statistics(
         self, drain: Drain, now: float, *, leave_out: asyncio.Task[Any] | None = None
     ) -> DrainStatistics:
-        """Return the state of this moment.
-
-        Args:
-            drain: the drain as it stands.
-            now: the time by the drainer's clock.
-            leave_out: a task whose request is not counted, for a caller inside of that request.
-        """
+        """Return the state of this moment. The request of the task *leave_out* is not counted, for
+        a caller inside of that request."""
         from ..report import DrainStatistics
         from .stuck_report import stuck_work
 

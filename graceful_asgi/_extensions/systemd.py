@@ -122,16 +122,11 @@ class StopReporter:
         unfinished: int,
         left: float,
     ) -> None:
-        """Send what is new. Call it as often as you like.
+        """Send what is new at *now*, by a monotonic clock. Call it as often as you like.
 
-        Args:
-            now: the time by a monotonic clock.
-            status: the line for `systemctl status`.
-            stopping: True once a stop has come.
-            phase: where the drain stands; None where there are several drains.
-            unfinished: how much of what was in flight when the drain began is still in flight. It
-                is progress when less is left: a client that goes on sending requests is none.
-            left: seconds until the service is gone, at the longest.
+        *phase* is None where there are several drains. *unfinished* is how much of what was in
+        flight when the drain began still is. It is progress when less is left: a client that goes
+        on sending requests is none. *left* are the seconds until the service is gone, at the most.
         """
         if stopping and not self._has_sent_stopping:
             self._has_sent_stopping = True
@@ -244,9 +239,7 @@ class WorkersState:
 class ServiceAnnouncer:
     """Sends systemd the state of a service of several workers. For their parent, which calls it.
 
-    Args:
-        notifier: sends the messages.
-        wanted: the number of serving workers with which the service is ready.
+    The service is ready once *wanted* workers serve.
     """
 
     def __init__(self, notifier: SystemdNotifier, *, wanted: int) -> None:

@@ -38,9 +38,7 @@ START_PERIOD: Final = 60.0
 class Supervisor:
     """Keeps as many workers as wanted, replaces them, and ends them by a deadline.
 
-    Args:
-        config: what each worker serves, and how many workers.
-        sockets: bound by the caller, closed here.
+    The caller has bound *sockets*; they are closed here.
     """
 
     def __init__(self, config: DrainedConfig, sockets: Sequence[socket.socket]) -> None:

@@ -53,10 +53,8 @@ class Backoff:
 class WorkerProcess:
     """One worker: its process, the pipe to it, and the instant at which it is killed.
 
-    Args:
-        config: what it serves.
-        sockets: the listening sockets; the worker gets copies.
-        deadlines: how long it may take to stop, until it sends its own.
+    The worker gets copies of *sockets*. It may take as long to stop as *deadlines* say, until it
+    sends its own.
 
     Raises:
         OSError: its process could not be started.

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 class IdleWatch:
-    """Watches what is left at one server. On its loop.
-
-    Args:
-        server: the server.
-        wake: is called when something that was watched has ended. It has to be idempotent.
-    """
+    """Watches what is left at one server, on its loop, and calls *wake* (which is idempotent)."""
 
     def __init__(self, server: Server, wake: Callable[[], object]) -> None:
         self._server = server

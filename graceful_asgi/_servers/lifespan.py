@@ -51,10 +51,7 @@ class LifespanWork(Work):
 class HookedLifespan:
     """The lifespan of one server. In place of `LifespanOn.shutdown`, on the server's loop.
 
-    Args:
-        server: the server.
-        drainer: its drain.
-        task: the task that the app's lifespan runs in; None if it is not known.
+    The app's lifespan runs in *task*, if that is known.
     """
 
     def __init__(

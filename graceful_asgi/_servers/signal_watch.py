@@ -34,12 +34,8 @@ class SignalWatch:
     A library may replace uvicorn's handler at any time: as the app starts, at the first request. If
     its handler does not stop the server, the server serves on until it is killed. If a handler has
     no reference to the server, that is certain, and a warning comes at once. Any other handler is
-    wrapped: when a signal comes, it shows whether the handler stops the server.
-
-    Args:
-        server: the server.
-        in_main_thread: uvicorn handles signals in the main thread only.
-        is_stopping: returns True once the server is stopping.
+    wrapped: when a signal comes, it shows whether the handler stops the server. Outside of the main
+    thread uvicorn handles no signal.
     """
 
     def __init__(

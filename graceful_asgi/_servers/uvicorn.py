@@ -139,13 +139,7 @@ class UvicornHook(ServerEvents):
     # A stop
 
     def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> None:
-        """Make the server drain and end. Safe from any thread and in a signal handler. Idempotent.
-
-        Args:
-            reason: what the log and the report name as the cause.
-            lame_duck: False skips the lame duck.
-            failed: True where an exception that nobody handled is the cause.
-        """
+        """Make the server drain and end. Safe in a signal handler, too (`StoppableServer.stop`)."""
         # No lame duck for a server that has not served yet, because no router knows it, nor under
         # `--reload`, because a person has just saved a file and waits.
         lame_duck = lame_duck and self._has_opened and not self.server.config.reload

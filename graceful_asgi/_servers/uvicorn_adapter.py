@@ -33,9 +33,7 @@ SPARE_DESCRIPTORS: Final = 4
 class UvicornAdapter:
     """The `ServerAdapter` of one uvicorn server.
 
-    Args:
-        server: the server.
-        wake: is called when `is_idle` may have become True. It has to be idempotent.
+    It calls *wake*, which has to be idempotent, when `is_idle` may have become True.
     """
 
     def __init__(self, server: Server, wake: Callable[[], object]) -> None:

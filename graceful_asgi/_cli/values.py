@@ -16,7 +16,6 @@ from ..text import REQUEST_PATH, REQUEST_PATH_IN_WORDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType  # not to be subscripted before click 8.4
@@ -99,12 +98,12 @@ def _header(text: str) -> tuple[str, str]:
     return name, value.strip()
 
 
-def _number(text: str, least: float, what: str) -> float:
+def _number(text: str, what: str, *, may_be_0: bool = True) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not (math.isfinite(number) and number >= least):
+    if not math.isfinite(number) or number < 0 or (number == 0 and not may_be_0):
         raise ValueError(what)
     return number
 
@@ -116,14 +115,11 @@ def _latency(text: str) -> float:
         number = text.removesuffix("ms")
     elif text.endswith("s"):
         number, unit = text.removesuffix("s"), 1.0
-    return _number(number, 0, "milliseconds (20, 20ms) or seconds (0.02s)") / unit
+    return _number(number, "milliseconds (20, 20ms) or seconds (0.02s)") / unit
 
 
 def _positive_seconds(text: str) -> float:
-    number = _number(text, 0, "a number of seconds above 0")
-    if not number:
-        raise ValueError("a number of seconds above 0")
-    return number
+    return _number(text, "a number of seconds above 0", may_be_0=False)
 
 
 def _picture(text: str) -> Path:
@@ -147,7 +143,7 @@ TARGET: Final = Value("path", _target)
 BODY: Final = Value("text", _body)
 PATH: Final = Value("path", _path)
 HEADER: Final = Value("name: value", _header)
-MILLISECONDS: Final = Value("ms", lambda text: _number(text, 0, "milliseconds, 0 or more"))
+MILLISECONDS: Final = Value("ms", lambda text: _number(text, "milliseconds, 0 or more"))
 LATENCY: Final = Value("ms", _latency)
 SECONDS: Final = Value("seconds", _positive_seconds)
 XML: Final = Value("file", lambda text: _in_a_directory(Path(text)))

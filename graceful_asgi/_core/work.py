@@ -143,6 +143,8 @@ class Work:
         planned_in: the number of the drain that has planned a close of it. A set of the work that
             is planned would keep all of it in memory until the process ends.
 
+    The properties `method` to `sent` are those of `StuckWork`, which describes each.
+
     What only a drain sets has its default in the class. So an object that comes and goes while
     serving has only what is in its slots: to fill in the rest would cost each request more.
     """
@@ -159,27 +161,22 @@ class Work:
 
     @property
     def method(self) -> str:
-        """The request's method; empty for other kinds of work."""
         return ""
 
     @property
     def path(self) -> str:
-        """The request's path, or the name that tracked work was given."""
         return ""
 
     @property
     def route(self) -> str:
-        """The route's path as the app declares it; empty where none is known."""
         return ""
 
     @property
     def client(self) -> str:
-        """The client's address; empty where none is known."""
         return ""
 
     @property
     def sent(self) -> int | None:
-        """Bytes of the response's body handed to the server; None where nobody counts them."""
         return None
 
     @property

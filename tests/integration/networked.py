@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 from support.network import SERVER, SERVER_IPV6, UNPRIVILEGED, USER, need_unprivileged
 from support.polling import PATIENCE
-from support.server import Server
+from support.server import STARTS, Server
 from support.traffic import Counted, Traffic, TrafficPlan
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Case:
             directory,
             port=PORT,
             ready="Application startup complete",
-            periods={"lame_duck": self.lame_duck, "grace": 10, "cancel": 1, "cleanup": 2},
+            periods={"lame_duck": self.lame_duck, "grace": 10, "cancel": 1, "cleanup": 10},
             env={"GRACEFUL_CONTROL_DIR": str(directory / "control")},
             measured=False,
         )
@@ -102,7 +102,7 @@ def stop_under_traffic(case: Case, network: Network) -> Stopped:
 
 def _stop_one(case: Case, network: Network, server: Server) -> Stopped:
     with network.on_server(), server:
-        server.wait_for("Application startup complete", count=case.workers)
+        server.wait_for("Application startup complete", count=case.workers, within=STARTS)
         with network.on_client():
             before = _syns_sent_again()
             counted = anyio.run(_stop, case, server, network.delay)

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 from e2e.endpoint import TOKEN
 from support.network import SERVER
-from support.server import Server
+from support.server import STARTS, Server
 from support.traffic import Counted, Traffic, TrafficPlan
 
 from graceful_asgi._check.client.http1 import Request, connect
@@ -57,7 +57,7 @@ class Deployment:
             ],
             directory,
             port=port,
-            periods={"lame_duck": self.lame_duck, "grace": 8.0, "cancel": 1.0, "cleanup": 2.0},
+            periods={"lame_duck": self.lame_duck, "grace": 8.0, "cancel": 1.0, "cleanup": 10.0},
             env={"GRACEFUL_CONTROL_DIR": str(directory / str(number))},
             measured=False,
         )
@@ -71,6 +71,7 @@ class Replaced:
     exit_codes: list[int | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     """From each deletion to the pod's end."""
+    logs: list[str] = field(default_factory=list)
 
 
 class Service:
@@ -97,8 +98,13 @@ class Service:
     def _start(self, pod: Server) -> None:
         with self._network.on_server():
             pod.start()
-            pod.wait_for("Application startup complete", count=self._deployment.workers)
-            pod.wait_for("Uvicorn running on")
+            try:
+                workers = self._deployment.workers
+                pod.wait_for("Application startup complete", count=workers, within=STARTS)
+                pod.wait_for("Uvicorn running on", within=STARTS)
+            except BaseException:
+                pod.kill()  # else it would have the port in the next test
+                raise
 
     async def delete(self, pod: Server) -> None:
         """Take a pod through its end."""
@@ -112,6 +118,7 @@ class Service:
             pod.kill()
         self.replaced.seconds.append(time.monotonic() - began)
         self.replaced.exit_codes.append(pod.exit_code)
+        self.replaced.logs.append(pod.log)
 
     async def _remove_endpoint(self, pod: Server) -> None:
         await anyio.sleep(
@@ -133,12 +140,17 @@ class Service:
 
 
 def replace_pods(
-    deployment: Deployment, network: Network, directory: Path, *, times: int
+    deployment: Deployment,
+    network: Network,
+    directory: Path,
+    *,
+    times: int,
+    plan: TrafficPlan = PLAN,
 ) -> Replaced:
     """Replace a pod by the next one, under load, so many times; return what was seen."""
     service = Service(deployment, network, directory)
     # Two round trips more, as a server gives them to an idle connection.
-    plan = replace(PLAN, reuse_within=PLAN.reuse_within + 4 * network.delay)
+    plan = replace(plan, reuse_within=plan.reuse_within + 4 * network.delay)
 
     async def run() -> None:
         pods = [await service.start_pod()]

@@ -18,7 +18,7 @@ from support.load import EndpointLoad
 from support.need import need, need_program
 from support.polling import PATIENCE, wait_until
 from support.ports import free_port
-from support.server import Server
+from support.server import STARTS, Server
 from support.trial import detail, run_trial
 
 from graceful_asgi._check.load import Load
@@ -92,7 +92,7 @@ def test_gunicorn_gets_the_heartbeat_of_a_worker_that_drains_for_longer_than_its
         server.wait_for(r"\]: draining \(limit_max_requests\)")
         assert slow.result().status == 200
         assert "WORKER TIMEOUT" not in server.log
-        server.wait_for("Booting worker", count=2)
+        server.wait_for("Booting worker", count=2, within=STARTS)
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
 
@@ -166,7 +166,7 @@ def test_the_next_gunicorn_takes_over_and_the_old_workers_leave_at_once(tmp_path
     """At USR2 the parent starts another parent, which has the sockets for workers of its own."""
     with gunicorn(tmp_path, lame_duck=0, grace=60) as server:
         server.signal(signal.SIGUSR2)
-        server.wait_for("hooked ", count=2)
+        server.wait_for("hooked ", count=2, within=STARTS)
         (taker,) = re.findall(r"\[(\d+)\] \[INFO\] Starting gunicorn", server.log)[1:]
         try:
             server.signal(signal.SIGTERM)
@@ -241,7 +241,7 @@ def test_a_quick_stop_is_heard_by_a_worker_that_is_only_starting(tmp_path: Path)
         port=port,
         env={"APP_BEFORE_HOOK": "1"},
         ready="not hooked yet",
-        periods={"lame_duck": 60.0},
+        periods={"lame_duck": 60.0, "cleanup": 10.0},
     ) as server:
         server.signal(signal.SIGINT)
         assert server.wait(PATIENCE) == 0

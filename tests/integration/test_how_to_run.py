@@ -10,7 +10,7 @@ from support.client import Client, get
 from support.docs import how_to
 from support.need import need, need_program
 from support.ports import free_port
-from support.server import Periods, Server
+from support.server import STARTS, Periods, Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +91,7 @@ def test_fastapi_run_drains(
         ready_path="/slow",
         periods=PERIODS,
     ) as server:
-        server.wait_for("Application startup complete", count=max(1, len(options)))
+        server.wait_for("Application startup complete", count=max(1, len(options)), within=STARTS)
         slow = beside.submit(get, port, "/slow")
         server.wait_for("slow began", count=2)  # the first was that of `ready_path`
         server.terminate()

@@ -17,7 +17,7 @@ from support.client import Client
 from support.load import EndpointLoad
 from support.polling import eventually
 from support.ports import free_port
-from support.server import Server
+from support.server import STARTS, Server
 
 from graceful_asgi._check.client.plan import LoadPlan
 
@@ -118,8 +118,10 @@ async def terminate_pod(
 def test_a_pods_end_loses_nothing(tmp_path: Path, hook: Hook, workers: int) -> None:
     sockets = tmp_path / "sockets"
     with run_workers(tmp_path, sockets, workers=workers) as server:
-        server.wait_for("Application startup complete", count=workers)
-        server.wait_for("Uvicorn running on")  # of one process that is the last to come
+        server.wait_for("Application startup complete", count=workers, within=STARTS)
+        server.wait_for(
+            "Uvicorn running on", within=STARTS
+        )  # of one process that is the last to come
         result, said, code, killed = anyio.run(terminate_pod, hook, server, sockets, workers)
     assert (code, killed) == (0, False), server.log
     assert said.count(": drained\n") == workers if hook == "exec" else said == "200 clean"

@@ -194,7 +194,7 @@ def test_the_load_of_the_rollout_sees_a_stop_and_no_failure(tmp_path: Path) -> N
     need("httpx")
     port = free_port()
     options = ("--port", str(port), "--no-access-log")
-    with uvicorn(tmp_path, *options, app="main:app", lame_duck=1, grace=5) as server:
+    with uvicorn(tmp_path, *options, app="main:app", lame_duck=1, grace=5, cleanup=10) as server:
         load = subprocess.Popen(
             [sys.executable, str(LOAD)],
             env={**os.environ, "ADDRESS": f"http://127.0.0.1:{port}", "SECONDS": "8"},

@@ -149,32 +149,34 @@ class Traffic:
         began = time.monotonic()
         connection = await self._connect(host)
         if connection is not None:
-            await self._ask(connection, request, began)
-            connection.close()
+            with contextlib.closing(connection):
+                await self._ask(connection, request, began)
 
     async def _keep_alive(self, number: int) -> None:
         connection: HttpConnection | None = None
         last = 0.0
-        while not self._over:
-            host, request = self._pick(number)
-            began = time.monotonic()
-            expired = began - last > self._plan.reuse_within
-            if connection is not None and (expired or connection.is_stale()):
+        try:
+            while not self._over:
+                host, request = self._pick(number)
+                began = time.monotonic()
+                expired = began - last > self._plan.reuse_within
+                if connection is not None and (expired or connection.is_stale()):
+                    connection.close()
+                    connection = None
+                silent = None if connection is None else began - last
+                if connection is None:
+                    connection = await self._connect(host)
+                if connection is None:
+                    await asyncio.sleep(0.05)
+                    continue
+                last = time.monotonic()
+                if not await self._ask(connection, request, began, silent):
+                    connection.close()
+                    connection = None
+                await asyncio.sleep(random.random() * self._plan.think)
+        finally:
+            if connection is not None:
                 connection.close()
-                connection = None
-            silent = None if connection is None else began - last
-            if connection is None:
-                connection = await self._connect(host)
-            if connection is None:
-                await asyncio.sleep(0.05)
-                continue
-            last = time.monotonic()
-            if not await self._ask(connection, request, began, silent):
-                connection.close()
-                connection = None
-            await asyncio.sleep(random.random() * self._plan.think)
-        if connection is not None:
-            connection.close()
 
     async def _connect(self, host: str) -> HttpConnection | None:
         try:

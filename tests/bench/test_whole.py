@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import re
 import resource
@@ -218,7 +219,9 @@ def test_network(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     printed = run(network, "--requests", "100", "--tally", str(tmp_path / "tally"))
     assert re.search(r"^run --workers 2: lost 0 of [1-9]\d*$", printed, re.M)
     assert re.search(r"^plain uvicorn --workers 1: lost \d+ of [1-9]\d*$", printed, re.M)
-    assert len((tmp_path / "tally.done").read_text().splitlines()) == 3
+    lines = (tmp_path / "tally.done").read_text().splitlines()
+    # On a slow machine one stop may not count enough requests, and its server is stopped again.
+    assert len({str(json.loads(line)["job"]) for line in lines}) == 3
 
 
 def namespaces(pid: int) -> list[str]:

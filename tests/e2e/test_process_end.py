@@ -83,7 +83,7 @@ def test_a_process_pool_that_was_used_keeps_no_worker(tmp_path: Path, context: s
         lame_duck=0.1,
         cleanup=20,
     ) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         assert get(server.port, f"/job?context={context}").body == b"job done"
         server.signal(signal.SIGTERM)
         assert server.wait(18) == 0
@@ -98,7 +98,7 @@ def test_a_process_pool_that_was_used_holds_no_reload_up(tmp_path: Path) -> None
     with uvicorn(
         tmp_path, "--reload", "--reload-delay", "0.1", app="reloaded:app", cleanup=60
     ) as server:
-        server.wait_for("Application startup complete")
+        server.wait_for_workers(1)
         assert get(server.port, "/job").body == b"job done"
         change(server, module, "from e2e.lingering_app import app  # saved\n")
         server.wait_for("Application startup complete", count=2)

@@ -41,7 +41,7 @@ def test_workers_drain_each_for_itself(
     tmp_path: Path, loop: str, beside: ThreadPoolExecutor
 ) -> None:
     with uvicorn(tmp_path, "--workers", "2", loop=loop, lame_duck=ENOUGH, grace=10) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         slow = [beside.submit(get, server.port, f"/slow?s=2&name={n}") for n in range(8)]
         server.wait_for("slow began", count=8)
         server.signal(signal.SIGTERM)
@@ -58,7 +58,7 @@ def test_a_worker_that_hangs_ends_by_its_hard_deadline_and_so_does_the_parent(
 ) -> None:
     """The parent joins its workers without a limit."""
     with uvicorn(tmp_path, "--workers", "2", lame_duck=0.2, grace=0.3) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         with Client(server.port) as client:
             client.request("/block")
             server.wait_for("block began")
@@ -77,7 +77,7 @@ def test_reload_has_no_lame_duck_and_is_not_held_up_by_an_endless_stream(
             tmp_path, "--reload", "--reload-dir", str(tmp_path), lame_duck=30, grace=0.5
         ) as server,
     ):
-        server.wait_for("Application startup complete")
+        server.wait_for_workers(1)
         with Client(server.port) as stream:
             stream.request("/stream?n=100000")
             server.wait_for('"GET /stream')

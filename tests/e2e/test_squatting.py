@@ -69,8 +69,10 @@ async def stop_one_and_then_all(server: Server, worker: int) -> Counted:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_no_request_is_lost_or_refused(tmp_path: Path, loop: str) -> None:
     options = ("--workers", "2", "--no-access-log")
-    with uvicorn(tmp_path, *options, loop=loop, lame_duck=0.3, grace=6, cleanup=2) as server:
-        server.wait_for("Application startup complete", count=2)
+    with uvicorn(
+        tmp_path, *options, loop=loop, measured=False, lame_duck=0.3, grace=6, cleanup=2
+    ) as server:
+        server.wait_for_workers(2)
         workers = [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", server.log)]
         with squatted(workers):
             counted = anyio.run(stop_one_and_then_all, server, workers[0])

@@ -98,7 +98,7 @@ def test_uvicorns_workers_do_not_speak_for_the_service(
 ) -> None:
     env = {"NOTIFY_SOCKET": systemd.address}
     with uvicorn(tmp_path, "--workers", "2", env=env, ready=None, lame_duck=0.1) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         assert get(server.port, "/").status == 200
         server.signal(signal.SIGTERM)
         server.wait(15)

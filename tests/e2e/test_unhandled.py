@@ -65,7 +65,7 @@ def test_it_keeps_the_deadline_with_the_loop_blocked(tmp_path: Path) -> None:
 def test_a_worker_of_uvicorns_is_replaced(tmp_path: Path) -> None:
     args = ("--workers", "2")
     with uvicorn(tmp_path, *args, app=APP, env=ENV, ready=None, lame_duck=0.2, grace=5) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         assert get(server.port, "/fail_beside?in=task").status == 200
         server.wait_for("Application startup complete", count=3)
         server.wait_for("clean after")

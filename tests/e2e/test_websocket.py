@@ -250,7 +250,7 @@ def test_a_session_that_only_pushes_does_not_hold_up_a_reload(tmp_path: Path, ws
     need("watchfiles")
     options = ("--ws", ws, "--reload", "--reload-dir", str(tmp_path))
     with uvicorn(tmp_path, *options, lame_duck=60, grace=60) as server:
-        server.wait_for("Application startup complete")
+        server.wait_for_workers(1)
         with websocket(server, "/ws/push") as pushed, websocket(server, "/ws/idle") as idle:
             server.wait_for("push began")
             pushed.send("subscribe")  # which may have a reply, as far as can be seen

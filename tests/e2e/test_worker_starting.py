@@ -83,7 +83,7 @@ async def stop_in_traffic(server: Server) -> Counted:
 @pytest.mark.parametrize(("moment", "loop"), [("import", "uvloop"), ("startup", "asyncio")])
 def test_a_worker_that_is_starting_costs_no_request(tmp_path: Path, moment: str, loop: str) -> None:
     with served(tmp_path, loop) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         (tmp_path / moment).touch()
         os.kill(int(get(server.port, "/pid").body), signal.SIGKILL)
         server.wait_for(f"is slow at {moment}")
@@ -99,7 +99,7 @@ def test_a_worker_that_is_starting_costs_no_request(tmp_path: Path, moment: str,
 def test_a_worker_that_hangs_costs_no_request_but_its_own(tmp_path: Path, loop: str) -> None:
     """It gets the signal, but its loop comes round to nothing: it neither accepts nor closes."""
     with served(tmp_path, loop) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for_workers(2)
         counted = anyio.run(lambda: block_one_and_stop(server))
     assert counted.lost == {}, counted
     assert counted.failed == {}

@@ -155,6 +155,7 @@ def test_the_port_refuses_while_workers_finish(tmp_path: Path, beside: ThreadPoo
     path = tmp_path / "socket"
     with run(tmp_path, "--uds", str(path), lame_duck=0.1, grace=10.0) as server:
         server.wait_for("Application startup complete", count=2)
+        wait_until(lambda: not refuses(path), "a worker that listens")
         with Client(str(path)) as client:
             client.request("/slow?until=go-on")
             server.wait_for("slow began")
@@ -482,6 +483,7 @@ def test_a_unix_socket_is_served_by_workers_and_removed(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with run(tmp_path, "--uds", str(path), lame_duck=0.1) as server:
         server.wait_for("Application startup complete", count=2)
+        wait_until(lambda: not refuses(path), "a worker that listens")
         with Client(str(path)) as client:
             client.request("/")
             assert client.response().status == 200

@@ -67,7 +67,7 @@ def test_a_command_of_ours_has_these_options(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", commands("uvicorn"))
 def test_uvicorn_has_these_options(words: list[str]) -> None:
-    assert parser_of("uvicorn.main", "main").make_context("uvicorn", words).params["app"]
+    assert parser_of("uvicorn.main", "main").make_context("uvicorn", [*words]).params["app"]
 
 
 @pytest.mark.parametrize("words", commands("gunicorn"))

@@ -196,6 +196,8 @@ def test_scale(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 # -- a network with a delay
 
 SMALL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run as `command &`
 from bench import network
 from support.traffic import TrafficPlan
 network.DELAYS, network.SERVERS, network.PLAIN = (0.0,), (("run", 2),), (("plain uvicorn", 1),)

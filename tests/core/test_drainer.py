@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from support.asgi import Call, FakeAdapter, answer, http_scope
 from support.polling import PATIENCE
 from support.records import event, extras
-from support.virtual_time import VirtualTimeLoop, virtual_clock, virtual_time
+from support.virtual_time import ManualClock, VirtualTimeLoop, virtual_clock, virtual_time
 
 from graceful_asgi import Drainer, DrainPolicy, DrainReport, GracefulMiddleware, Phase
 from graceful_asgi._core.drainer import as_drainer
@@ -836,10 +836,11 @@ def test_a_reason_and_a_name_are_texts(value: Any) -> None:
 def test_a_drain_that_began_in_an_earlier_loop_is_undone_in_the_loop_of_the_server(
     turns: int,
 ) -> None:
-    drainer = DrainRunner(DrainPolicy())
+    clock = ManualClock()
+    drainer = DrainRunner(DrainPolicy(), clock=clock)
 
     async def begin() -> None:
-        drainer.begin("test", resume_after=0.1)
+        drainer.begin("test", resume_after=5)
         for _ in range(turns):
             await asyncio.sleep(0)
 
@@ -850,6 +851,7 @@ def test_a_drain_that_began_in_an_earlier_loop_is_undone_in_the_loop_of_the_serv
 
     asyncio.run(begin())
     assert drainer.phase is Phase.LAME_DUCK
+    clock.move(5)
     asyncio.run(serve())
 
 

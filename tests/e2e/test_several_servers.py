@@ -219,7 +219,7 @@ def test_the_deadline_of_an_end_stays_if_a_server_in_a_thread_starts_and_ends_th
     tmp_path: Path,
 ) -> None:
     """SIGTERM has killed such a program on plain uvicorn long before."""
-    with program(tmp_path, "after_the_end", lame_duck=0.1) as server:
+    with program(tmp_path, "after_the_end", lame_duck=0.1, cleanup=4) as server:
         server.signal(signal.SIGTERM)
         assert server.wait() == 1
         assert server.count("clean after") == 2

@@ -40,8 +40,8 @@ def trial(directory: Path, *, loop: str, lame_duck: float, number: int) -> Trial
 @pytest.mark.parametrize(
     ("loop", "lame_duck", "number"),
     [
-        pytest.param("asyncio", 0.5, signal.SIGTERM, id="asyncio, SIGTERM"),
-        pytest.param("uvloop", 0.5, signal.SIGTERM, id="uvloop, SIGTERM"),
+        pytest.param("asyncio", 1.0, signal.SIGTERM, id="asyncio, SIGTERM"),
+        pytest.param("uvloop", 1.0, signal.SIGTERM, id="uvloop, SIGTERM"),
         pytest.param("asyncio", 0.0, signal.SIGINT, id="asyncio, no lame duck, SIGINT"),
         pytest.param("uvloop", 0.0, signal.SIGINT, id="uvloop, no lame duck, SIGINT"),
     ],
@@ -54,7 +54,9 @@ def test_no_request_is_lost_under_load(
     )
     assert verdict.clean, verdict.as_dict()
     assert verdict.load.before.served > 100
-    assert verdict.load.after.served > 20
+    after = verdict.load.after.served
+    # Without a lame duck it is the faster of the two that decides how many are still served.
+    assert (after if lame_duck else after + verdict.load.refused) > 20
     assert detail(verdict, "slow request") == "200 complete"
     assert detail(verdict, "streaming download") == "200 complete"
     assert verdict.exit_code == 0

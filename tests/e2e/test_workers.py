@@ -557,13 +557,13 @@ def test_a_stop_is_heard_while_the_app_is_imported(tmp_path: Path, workers: int)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_apps_own_middleware_is_the_one_that_drains(tmp_path: Path, workers: int) -> None:
     """Its policy wins over the defaults, what is given for this server wins over its policy."""
-    options = ["--cleanup-period", "0.4", "--liveness-path", "/livez"]
+    options = ["--cleanup-period", "9.5", "--liveness-path", "/livez"]
     server = run(tmp_path, *options, workers=workers, app="e2e.app:owned", cancel=0.2)
     for name in ("LAME_DUCK", "GRACE", "CLEANUP"):
         del server.env[f"GRACEFUL_{name}_PERIOD"]
     with server:
         server.wait_for(
-            r"hooked .*: lame duck 2.5 s, grace 0.7 s, cancel 0.2 s, cleanup 0.4 s", count=workers
+            r"hooked .*: lame duck 2.5 s, grace 0.7 s, cancel 0.2 s, cleanup 9.5 s", count=workers
         )
         wait_until(lambda: answers(server, "/own"), "its own readiness")
         assert get(server.port, "/livez").status == 200

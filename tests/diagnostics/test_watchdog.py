@@ -409,7 +409,7 @@ def test_the_hard_deadline_leaves_room_for_a_lame_duck_that_is_not_quiet_after_a
                 quiet_period=0.3,
                 grace_period=0.3,
                 cancel_period=0.3,
-                cleanup_period=0.3,
+                cleanup_period=1.5,
             ),
         )
         config = uvicorn.Config(app, log_config=None)

@@ -56,6 +56,9 @@ def test_plain_uvicorn_loses_some_in_the_same_traffic(workers: int, network: Net
 
 @over(0.0)
 def test_a_stop_takes_no_longer_than_the_network(network: Network) -> None:
-    """Without a delay nobody is dropped, who would try again after a second."""
+    """Without a delay nobody is dropped, who would try again after a second.
+
+    One may be: whose packet is on its way through the kernel as the listener stops to accept.
+    """
     stopped = stop_under_traffic(Case(), network)
-    assert stopped.tried_again == 0, stopped.counted
+    assert stopped.tried_again <= 1, stopped.counted

@@ -25,7 +25,7 @@ def test_the_spans_show_which_request_was_answered_and_which_was_not(tmp_path: P
     need("opentelemetry.sdk", "opentelemetry.instrumentation.fastapi")
     (tmp_path / "example.py").write_text(how_to("opentelemetry"), encoding="utf-8")
     with (
-        uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=1.5, cleanup=10) as server,
+        uvicorn(tmp_path, app="example:app", lame_duck=0.5, grace=3, cleanup=10) as server,
         Client(server.port) as slow,
         Client(server.port) as hung,
     ):

@@ -21,6 +21,8 @@ from support.server import Server, uvicorn
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+pytestmark = pytest.mark.timeout(300)  # a check is half a minute on a fast machine
+
 PAGE = (ROOT / "docs" / "tutorial" / "first-drain.md").read_text(encoding="utf-8")
 PLAIN, GRACEFUL = re.findall(r'^```python title="main.py"\n(.*?)^```$', PAGE, re.M | re.S)
 CHECKS = re.findall(r"^```console\n\$ (graceful-asgi check .*?)\n(.*?)^```$", PAGE, re.M | re.S)

@@ -60,7 +60,7 @@ def test_event_streams_are_closed_between_two_events_within_the_lame_duck(
     need("sse_starlette", "zttp")
 
     def once() -> Crowd:
-        with uvicorn(tmp_path, http=http, lame_duck=2, grace=20) as server:
+        with uvicorn(tmp_path, http=http, lame_duck=4, grace=20) as server:
             crowd = drained(server, 50, *paths)
             assert server.wait(9) == 0
         count = 50 * len(paths)
@@ -153,7 +153,8 @@ def test_a_thousand_of_each_drain_within_the_lame_duck_and_a_second(
     assert crowd.how() == {"1012": 1000, "whole": 1000}
     took = re.search(r"clean after (\S+) s \(SIGTERM\): 0 completed, 2000 closed", server.log)
     assert took is not None, server.log[-2000:]
-    assert float(took[1]) < 2 + 1 + 2, "a second, and room for a machine that does more than this"
+    room = 2 * ROOM  # the clients take most of the machine
+    assert float(took[1]) < 2 + 1 + room
 
 
 @pytest.mark.timed

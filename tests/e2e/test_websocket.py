@@ -213,7 +213,7 @@ def test_sessions_are_closed_one_after_the_other_and_every_message_that_was_rece
             *((80, talks(path)) for path in ("/ws/work", "/ws/apart")),
             *((40, listens_to(path)) for path in ("/ws/push", "/ws/push?s=3600", "/ws/idle")),
         ]
-        with uvicorn(tmp_path, "--ws", ws, loop=loop, lame_duck=2, grace=20, cleanup=5) as server:
+        with uvicorn(tmp_path, "--ws", ws, loop=loop, lame_duck=4, grace=20, cleanup=5) as server:
             crowd = Crowd(server)
             asyncio.run(crowd.run(*clients))
             assert server.wait() == 0

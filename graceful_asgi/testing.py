@@ -57,11 +57,9 @@ class ServerProcess:
     """A server under test: an app (``"main:app --workers 2"``) or any command.
 
     A command is one string, taken apart as a shell would, or a list of arguments; ``{port}`` in it
-    is replaced by a free port, which is in its environment as ``PORT``, too. On Linux nobody else
-    gets that port until the server is killed: the server has to listen with SO_REUSEADDR (or
-    SO_REUSEPORT), as nearly all do. `env` is added to this process's own environment.
-    `start_period` is how many seconds the server has until it answers ``GET ready_path`` with any
-    status.
+    is replaced by a free port, which is in its environment as ``PORT``, too. `env` is added to this
+    process's own environment. `start_period` is how many seconds the server has until it answers
+    ``GET ready_path`` with any status.
 
     Use it as a context manager: whatever happens in the block, nothing that the server has started
     is left running after it. Not for use by two threads at once.
@@ -78,12 +76,11 @@ class ServerProcess:
     ) -> None:
         """Raise `CheckError` when `command` is none."""
         from ._check.server.command import any_command, parse
-        from ._check.server.port import HeldPort
+        from ._check.server.port import free_port
         from ._check.server.process import TargetProcess
 
         parsed = parse(command) if isinstance(command, str) else any_command(command)
-        self._held = HeldPort()
-        port = self._held.number
+        port = free_port()
         self._directory = tempfile.mkdtemp(prefix="graceful-asgi-")
         self._log: str | None = None
         self._process = TargetProcess(
@@ -120,14 +117,13 @@ class ServerProcess:
     def kill(self) -> None:
         """Kill all that the server has started, and wait for its end. Idempotent."""
         self._process.kill()
-        self._held.close()
         self._keep_log()
 
     def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
-            self.kill()
+            self._keep_log()
             raise
         return self
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.command import SERVER, STRANGER, run_python
+from support.command import SERVER, run_python
 from support.polling import wait_until
 
 from graceful_asgi import GracefulMiddleware, log
@@ -97,16 +96,6 @@ def test_what_does_not_start_is_an_error_with_its_log_and_leaves_no_file() -> No
     with pytest.raises(CheckError, match="exits early"):
         server.__enter__()
     assert server.log == "behaviour: exits early\n"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no port can be held")
-def test_nobody_else_gets_the_port_of_a_server_until_it_is_killed() -> None:
-    server = ServerProcess([*STRANGER, "{port}"])
-    with pytest.raises(CheckError, match="its log ends:\nthe port is held"):
-        server.start()
-    server.kill()
-    with socket.socket() as stranger:
-        stranger.bind(("127.0.0.1", server.port))
 
 
 def test_what_is_no_command_is_an_error() -> None:

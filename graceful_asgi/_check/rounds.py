@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from .load import Load
 from .result.finding import Finding
 from .result.text import signal_name
 from .scenarios import LEFT_OUT, Hung, background, repeated, together
-from .server.port import HeldPort
+from .server.port import free_port
 from .server.process import TargetProcess
 from .trial import stop_under_load
 
@@ -172,16 +172,14 @@ async def _learn(target: Target, settings: Settings, known: dict[Endpoint, Expec
 @contextmanager
 def _process(target: Target, settings: Settings) -> Iterator[TargetProcess]:
     """Make a process of the server, not started yet; its log lives as long as the block."""
+    port = free_port()
     env = os.environ if target.env is None else target.env
-    with (
-        closing(HeldPort()) as port,
-        tempfile.TemporaryDirectory(prefix="graceful-asgi-") as directory,
-    ):
+    with tempfile.TemporaryDirectory(prefix="graceful-asgi-") as directory:
         yield TargetProcess(
-            target.command.at(port.number),
-            port=port.number,
+            target.command.at(port),
+            port=port,
             log_path=Path(directory, "server.log"),
-            env={**env, "PORT": str(port.number)},
+            env={**env, "PORT": str(port)},
             ready_path=settings.plan.load.path,
             start_period=settings.start_period,
         )

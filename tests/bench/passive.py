@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 from rich.console import Console
-from support.ports import free_port
 
 from graceful_asgi._check.errors import CheckError
 from graceful_asgi._check.load import Load
+from graceful_asgi._check.server.port import free_port
 from graceful_asgi._check.server.process import TargetProcess
 
 from .contestants import APP, Entrant, _python

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from support.command import NO_LOAD, QUICK, SERVER, STRANGER, run
+from support.command import NO_LOAD, QUICK, SERVER, run
 
 from graceful_asgi._check.result.counts import LOSS_KINDS, WRONG_KINDS
 from graceful_asgi._check.scenarios import NAMES
@@ -29,7 +29,6 @@ SHORT_PERIODS = {
     "GRACEFUL_GRACE_PERIOD": "4",  # the longest request takes one second
     "GRACEFUL_CANCEL_PERIOD": "0.5",
 }
-ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no port can be held")
 LIGHT = ["--keep-alive", "20", "--fresh", "10", "--signal-after", "0.6"]
 
 
@@ -238,9 +237,6 @@ def test_the_verdict_is_written_for_ci_and_so_is_what_kept_it_from_being_one(
         (["main:app", "--compare", ""], "an empty command starts no server"),
         (["--", "no-such-command"], "no-such-command could not be started"),
         (["--", *SERVER, "exits early", "{port}"], "exited early, code 3; its log ends:"),
-        pytest.param(
-            ["--", *STRANGER, "{port}"], "its log ends:\nthe port is held", marks=ON_LINUX
-        ),
         (["no_such_module:app"], 'Could not import module "no_such_module"'),
         (["main:app", "--no-such-option"], "No such option"),
         (

@@ -22,20 +22,6 @@ PLAIN_PYTHON = [sys.executable, "-S"]
 """For programs that need nothing but the standard library. They start in half the time."""
 SERVER = [*PLAIN_PYTHON, str(PROGRAMS / "server.py")]
 
-STRANGER = [
-    *PLAIN_PYTHON,
-    "-c",
-    """if True:
-        import socket, sys
-        try:
-            socket.socket().bind(("127.0.0.1", int(sys.argv[1])))
-        except OSError:
-            sys.exit("the port is held")
-        sys.exit("anybody gets the port")
-    """,
-]
-"""Asks for a port as a stranger may, and prints whether it gets the port."""
-
 QUICK = ["--signal-after", "0.6", "--skip", "repeated signal"]
 """As short as a check can be."""
 NO_LOAD = ["--keep-alive", "0", "--fresh", "0", "--skip", "pipelining"]

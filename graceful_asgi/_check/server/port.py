@@ -1,40 +1,48 @@
-"""TCP ports as the load check needs them: one held free, and one on which a server answers."""
+"""TCP ports as the load check needs them: a free one, and one on which a server answers."""
 
 from __future__ import annotations
 
 import http.client
-import os
+import random
 import socket
-import sys
-import weakref
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
+_LOWEST: Final = 20_000
+"""Well above the ports that services have by custom."""
+_OURS: Final = 32_768
+"""The kernel gives ports from here on to whoever asks for any, unless it says otherwise."""
+_TRIES: Final = 50
 
-class HeldPort:
-    """A port of 127.0.0.1 that nobody else is given until it is closed.
 
-    A port that has only been looked up would be anybody's until the server has started, and again
-    while it restarts. This one is bound by a socket that never listens: the kernel refuses connects
-    to it, and gives it to nobody who asks for any port. It still gives it to a server that asks for
-    this port with SO_REUSEADDR or SO_REUSEPORT, as nearly all servers do: on Linux two sockets
-    with the first option are in conflict only if one of them listens, and with the second never.
-    On other systems they are in conflict, so there the port is only looked up.
+def free_port() -> int:
+    """Return a port of this machine that is free, and that nobody gets by chance.
+
+    A server has its port a while after this returns, and gives it up while it restarts. In between
+    the kernel would give a port of its own range to the first client that connects to somewhere
+    (`ip_local_port_range`, ip(7)). So this one is below that range, where only those get it that
+    ask for its number. It is not bound here: that would keep out a server without SO_REUSEADDR.
     """
+    end = _kernels_lowest()
+    for _ in range(_TRIES if end > _LOWEST else 0):
+        with suppress(OSError):
+            return _bound_once(random.randrange(_LOWEST, end))
+    return _bound_once(0)
 
-    def __init__(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
-            if sys.platform == "linux":
-                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind(("127.0.0.1", 0))
-            self.number: Final[int] = holder.getsockname()[1]
-            self._close = weakref.finalize(self, os.close, holder.detach())
-        if sys.platform != "linux":
-            self.close()
 
-    def close(self) -> None:
-        """Give the port up. Idempotent."""
-        self._close()
+def _kernels_lowest() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _OURS
+
+
+def _bound_once(port: int) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("", port))
+        number: int = probe.getsockname()[1]
+        return number
 
 
 def answers(host: str, port: int, path: str, *, within: float) -> bool:

@@ -1,55 +1,41 @@
-"""A port for a server under test is kept for that server, until it is given up."""
+"""The port of a server under test is no port that the kernel gives to whoever asks for any."""
 
 from __future__ import annotations
 
 import socket
-import struct
-import sys
+from pathlib import Path
 
 import pytest
 
-from graceful_asgi._check.server.port import HeldPort
+from graceful_asgi._check.server import port
+from graceful_asgi._check.server.port import free_port
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the rule is Linux's")
-
-
-def test_a_server_gets_its_port_again_and_again_and_nobody_else_does() -> None:
-    held = HeldPort()
-    port = held.number
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", port)) as server:
-            client = socket.create_connection(("127.0.0.1", port))
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.close()  # a reset: no TIME_WAIT holds the port
-            server.accept()[0].close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
-        # A client's own end, and whoever asks for any port, needs one that nobody has bound.
-        with socket.socket() as other, pytest.raises(OSError, match="in use"):
-            other.bind(("127.0.0.1", port))
-    held.close()
-    held.close()
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", port))
+RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-@pytest.mark.parametrize("option", [socket.SO_REUSEADDR, socket.SO_REUSEPORT])
-@pytest.mark.parametrize(
-    ("family", "host"), [(socket.AF_INET, ""), (socket.AF_INET6, "::")], ids=["IPv4", "IPv6"]
-)
-def test_a_server_may_listen_on_all_addresses(
-    family: socket.AddressFamily, host: str, option: int
+@pytest.mark.skipif(not RANGE.exists(), reason="only Linux says which ports it gives")
+def test_a_free_port_is_below_the_range_of_the_kernel() -> None:
+    lowest = int(RANGE.read_text().split()[0])
+    assert {number < lowest for number in (free_port() for _ in range(100))} == {lowest > 20_000}
+
+
+def test_a_server_without_any_option_may_have_it() -> None:
+    """Not only one with SO_REUSEADDR: a port that is held would be in use for this one."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", free_port()))
+
+
+def test_a_port_that_is_in_use_on_any_address_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.2", taken := free_port()))
+        numbers = iter([taken, taken + 1])
+        monkeypatch.setattr("random.randrange", lambda *_: next(numbers))
+        assert free_port() != taken
+
+
+@pytest.mark.parametrize("lowest", [1024, 20_000])
+def test_where_the_kernel_gives_all_ports_any_free_one_will_do(
+    monkeypatch: pytest.MonkeyPatch, lowest: int
 ) -> None:
-    held = HeldPort()
-    with socket.socket(family) as server:
-        server.setsockopt(socket.SOL_SOCKET, option, 1)
-        server.bind((host, held.number))
-        server.listen()
-        for _ in range(20):
-            socket.create_connection(("127.0.0.1", held.number)).close()
-    held.close()
-
-
-def test_no_port_is_given_twice() -> None:
-    held = [HeldPort() for _ in range(100)]
-    assert len({port.number for port in held}) == 100
+    monkeypatch.setattr(port, "_kernels_lowest", lambda: lowest)
+    assert free_port() > 0

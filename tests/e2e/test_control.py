@@ -20,7 +20,7 @@ import pytest
 from support.client import Client, get
 from support.command import Ended, environment, run, started
 from support.need import need
-from support.polling import wait_until
+from support.polling import PATIENCE, wait_until
 from support.ports import free_port
 from support.server import PACKAGE_ROOT, Server, uvicorn
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 WORKERS = 4
-PATIENT_PARENT = ("--timeout-worker-healthcheck", "60")
-"""It kills what has not answered it for 5 s: a worker that a test has frozen, on a slow machine."""
+PONG_PERIOD = 20
+"""Seconds that uvicorn's parent waits for a worker's answer. Its default is 5: on a slow machine it
+would kill a worker that a test has frozen."""
+PATIENT_PARENT = ("--timeout-worker-healthcheck", str(PONG_PERIOD))
 NOBODY = 65534
 
 
@@ -158,7 +160,11 @@ def test_two_servers_in_one_directory_are_told_apart(
 def test_the_socket_of_a_killed_worker_is_taken_away(server: Server, directory: Path) -> None:
     victim = processes(directory)[0]["pid"]
     os.kill(victim, signal.SIGKILL)
-    server.wait_for("Application startup complete", count=WORKERS + 1)
+    # The parent asks each worker twice a second whether it lives. It waits for the answer of one
+    # that is killed in between, because no end of file tells it.
+    server.wait_for(
+        "Application startup complete", count=WORKERS + 1, within=PONG_PERIOD + PATIENCE
+    )
     left = [each["pid"] for each in processes(directory)]
     assert victim not in left
     assert len(left) == WORKERS

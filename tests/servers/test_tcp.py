@@ -25,6 +25,7 @@ from support.polling import PATIENCE, wait_until
 
 from graceful_asgi._servers.handshakes import HandshakeTable
 from graceful_asgi._servers.tcp import (
+    accept_queue_length,
     can_be_undone,
     drop_new_connections,
     lift_limits,
@@ -58,13 +59,23 @@ def connecting(
     net: Network, listener: socket.socket
 ) -> Iterator[tuple[socket.socket, contextlib.ExitStack]]:
     """Yield a client whose first packet has come, and what holds its second one until closed."""
-    with HandshakeTable() as table, net.on_client(), socket.socket(listener.family) as client:
-        client.setblocking(False)
-        client.connect_ex(listener.getsockname()[:2])
-        wait_until(lambda: table.any_under_way(listener, for_at_least=0))
-        with contextlib.ExitStack() as held:
-            held.enter_context(net.held())
-            yield client, held
+    with HandshakeTable() as table, net.on_client(), contextlib.ExitStack() as clients:
+        while True:
+            client = clients.enter_context(socket.socket(listener.family))
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname()[:2])
+            wait_until(
+                lambda: (
+                    table.any_under_way(listener, for_at_least=0) or accept_queue_length(listener)
+                )
+            )
+            with contextlib.ExitStack() as held:
+                held.enter_context(net.held())
+                if table.any_under_way(listener, for_at_least=0):
+                    yield client, held
+                    return
+            # This process stood still until the handshake was over: the next client is caught.
+            listener.accept()[0].close()
 
 
 @slow

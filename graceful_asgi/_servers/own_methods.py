@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .signals import CapturedSignals
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -30,11 +32,12 @@ class OwnMethods:
         return self._server.lifespan is not self._lifespan
 
     def put_back(self) -> None:
-        """Put the methods back in their places, and an empty list of captured signals."""
-        server = self._server
+        """Put the methods back in their places, and a plain list of the signals not handled yet."""
+        server, captured = self._server, self._server._captured_signals
         server.shutdown, server.main_loop, server.on_tick = (
             self.shutdown,
             self.main_loop,
             self.on_tick,
         )
-        server._captured_signals = []
+        if isinstance(captured, CapturedSignals):
+            server._captured_signals = captured.unhandled  # itself: a signal may come at any time

@@ -67,11 +67,16 @@ class CapturedSignals(list[int]):
     def __init__(self, hook: HookedServer) -> None:
         super().__init__()
         self._hook = hook
+        self.unhandled: list[int] = []
+        """The signals of a later `serve()`, for the hook that it gets, or for uvicorn."""
 
     def append(self, signum: int, /) -> None:
         """Note a signal. Runs in the signal handler."""
         super().append(signum)
-        HostProcess.current().on_signal(signum)
+        if self._hook.serves_anew:
+            self.unhandled.append(signum)
+        else:
+            HostProcess.current().on_signal(signum)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal in the place of `Server.handle_exit`.
@@ -87,6 +92,8 @@ class CapturedSignals(list[int]):
         # handlers before its own back in their places:
         #     for captured_signal in reversed(self._captured_signals):
         #         signal.raise_signal(captured_signal)
+        if self._hook.serves_anew:  # and has ended before it was hooked
+            return reversed(self.unhandled)
         return iter(HostProcess.current().signals_to_raise(self._hook))
 
 
@@ -107,6 +114,10 @@ class HookedServer(Protocol):
     @property
     def gone(self) -> bool:
         """True if nothing of it will run again."""
+
+    @property
+    def serves_anew(self) -> bool:
+        """True if the program has called `serve()` again: this is the hook of the one before."""
 
     def stop(self, reason: str, *, lame_duck: bool = True) -> None:
         """Make it drain and end. Idempotent; safe in a signal handler."""

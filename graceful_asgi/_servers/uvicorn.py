@@ -67,8 +67,7 @@ class UvicornHook(ServerEvents):
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
         self._has_opened = False
-        self._startup_ends_at = 0.0
-        self._exits_by = 0.0
+        self._startup_ends_at = self._exits_by = 0.0
         self._cancellations = 0
         """The number of times that `serve()` has been cancelled."""
         self._serve_task: asyncio.Task[Any] | None = None
@@ -78,7 +77,12 @@ class UvicornHook(ServerEvents):
     def of(server: object) -> UvicornHook | None:
         """Return the hook of *server* for the `serve()` that runs, or has run last, if there is."""
         hook: UvicornHook | None = getattr(server, _ATTRIBUTE, None)
-        return None if hook is None or hook._own.serves_anew else hook
+        return None if hook is None or hook.serves_anew else hook
+
+    @property
+    def serves_anew(self) -> bool:
+        """True if the program has called `serve()` again: this hook belongs to the one before."""
+        return self._own.serves_anew
 
     def put_aside(self, scope: Scope) -> None:
         """Open what a stop will need. In a worker, do not call it on the loop: it reads /proc."""
@@ -98,7 +102,7 @@ class UvicornHook(ServerEvents):
         server.shutdown, server.main_loop = self.shutdown, self._main_loop
         server.on_tick = self._on_tick
         self._lifespan = HookedLifespan(server, drainer, asyncio.current_task() if starts else None)
-        captured = list(getattr(server, "_captured_signals", ()))
+        captured = getattr(server, "_captured_signals", [])
         server._captured_signals = CapturedSignals(self)
         import_for_waiting()
         log.follow("uvicorn.error")
@@ -118,7 +122,8 @@ class UvicornHook(ServerEvents):
             self._tick_in_startup()
         else:  # found at a request: `main_loop` is under way
             self._open()
-        for signum in captured:  # signals that came before the server was found
+        # Signals that came before this. Those of an earlier `serve()` are not in `should_exit`.
+        for signum in captured if server.should_exit else ():
             server._captured_signals.append(signum)
 
     # As `ServerEvents`
@@ -210,7 +215,7 @@ class UvicornHook(ServerEvents):
     # What uvicorn calls
 
     async def _main_loop(self) -> None:
-        if self._own.serves_anew:  # without a lifespan: the server is found at a request
+        if self.serves_anew:  # without a lifespan: the server is found at a request
             self._own.put_back()
             return await self.server.main_loop()
         self._serve_task = asyncio.current_task()
@@ -246,6 +251,8 @@ class UvicornHook(ServerEvents):
         flight is cancelled as well. The first cancellation of `serve()` does not count: it is a
         stop like others.
         """
+        if self.serves_anew:  # a signal came in its startup, before it was hooked
+            return await self._shut_down_plainly(sockets)
         caller = asyncio.current_task()
         if caller in self.server.server_state.tasks:
             # The caller is a request: to wait for the end of all requests would never end.

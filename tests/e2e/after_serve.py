@@ -94,6 +94,28 @@ def same_server_again(port: int) -> None:
     run(main)
 
 
+def same_server_in_its_startup(port: int) -> None:
+    """Serve with the same object over and over. SIGTERM comes in startup number APP_SIGNALLED."""
+    lifespan: Any = os.environ.get("APP_LIFESPAN", "on")
+
+    class Signalled(uvicorn.Server):
+        rounds = 0
+
+        async def startup(self, sockets: Any = None) -> None:
+            self.rounds += 1
+            if self.rounds == int(os.environ["APP_SIGNALLED"]):
+                signal.raise_signal(signal.SIGTERM)
+            await super().startup(sockets)
+
+    server = Signalled(uvicorn.Config(bare, port=port, loop=LOOP, lifespan=lifespan))
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(server, "should_exit", True))
+    for number in itertools.count(1):
+        server.should_exit = server.started = False
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(server.serve())
+        say(f"after round {number}, {sum(len(each.sockets) for each in server.servers)} listen")
+
+
 def frozen_time(port: int) -> None:
     """Freeze the time as freezegun does with `real_asyncio=True`: only event loops go on."""
     real = time.monotonic

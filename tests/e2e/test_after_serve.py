@@ -320,3 +320,33 @@ def test_the_same_server_serves_again_as_on_plain_uvicorn_and_drains_each_time(
     assert ours == plain
     assert server.count("clean after") == 3
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("first", [signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+def test_a_signal_in_the_startup_of_the_same_server_ends_the_program_as_on_plain_uvicorn(
+    tmp_path: Path, lifespan: str, first: signal.Signals
+) -> None:
+    """It comes before the server is hooked again: at its lifespan, or at a request without one."""
+    for more in ({"APP_PLAIN": "1"}, {}):
+        more |= {"APP_LIFESPAN": lifespan, "APP_SIGNALLED": "2"}
+        with program(tmp_path, "same_server_in_its_startup", **more) as server:
+            assert get(server.port, "/").status == 200
+            server.signal(first)
+            assert abs(server.wait(10)) in (0, signal.SIGTERM)
+            lines = [line for line in said(server) if line.startswith("after round")]
+            assert set(lines) <= {"after round 1, 0 listen", "after round 2, 0 listen"}
+            assert "Traceback" not in server.log
+
+
+def test_a_ctrl_c_before_a_server_was_found_does_not_stop_its_next_serve(tmp_path: Path) -> None:
+    """Without a lifespan it is found at its first request. uvicorn never forgets its signals."""
+    more = {"APP_LIFESPAN": "off", "APP_SIGNALLED": "0"}
+    with program(tmp_path, "same_server_in_its_startup", **more) as server:
+        server.signal(signal.SIGINT)
+        server.wait_for("Uvicorn running on", count=2)
+        assert get(server.port, "/slow?s=0.5&name=first").status == 200
+        assert get(server.port, "/").status == 200
+        assert server.count("Uvicorn running on") == 2
+        server.terminate()
+        server.wait_for("clean after .* \\(SIGTERM\\)")

@@ -238,6 +238,7 @@ class GracefulMiddleware:
 
         def forget(change: PhaseChange) -> None:
             if change.phase is Phase.STOPPED:
+                record.drainer.notifier.hooks.remove(forget)
                 self._forget(record)
 
         if not record.is_passive:  # the end of a passive server cannot be seen

@@ -60,6 +60,10 @@ async def attach(
         return hook
     if server is not None:
         log.follow("uvicorn.error")
+    if anew and drainer.server is None:
+        # What the lifespan of a server has left that is not hooked. Its app may have none, and
+        # raised: then the server is found again at its first request.
+        drainer.notifier.server_closed()
     drainer.bind(anew=anew)
     drainer.context = ServerContext(
         pid=server_pid(server),

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import pytest
 import uvicorn
+from support.asgi import Call, answer, http_scope
 from support.client import get_in_loop
 from support.polling import eventually
 from support.records import written
 from support.server import RecordingApp, uvicorn_in_loop
 
 from graceful_asgi import DrainPolicy, GracefulMiddleware
-from graceful_asgi._core.drainer import as_drainer
+from graceful_asgi._core.drainer import as_drainer, runner_of
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._servers import attach
 
@@ -120,6 +121,38 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     ):
         await get_in_loop(port)
         assert drainer.server is not None
+
+
+async def test_an_app_without_a_lifespan_has_one_control_socket_on_a_passive_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is found at the lifespan, at which the app raises, and again at a request. A
+    program may also try again to start an app that raises."""
+    monkeypatch.setenv("GRACEFUL_CONTROL_DIR", str(tmp_path / "control"))
+    raised = ValueError("no lifespan here")
+
+    async def no_lifespan(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            raise raised
+        await answer(scope, receive, send)
+
+    app = GracefulMiddleware(no_lifespan, policy=NOW)
+    try:
+        for _ in range(3):
+            assert (await Call(app, {"type": "lifespan", "state": {}}).run()).error is raised
+        assert (await Call(app, http_scope()).run()).status == 200
+        await eventually(lambda: len(list((tmp_path / "control").iterdir())) == 1)
+    finally:
+        runner_of(app.drainer).notifier.server_closed()
+
+
+async def test_servers_without_a_lifespan_leave_nothing_at_the_drainer_of_their_app() -> None:
+    app = GracefulMiddleware(RecordingApp(), policy=NOW)
+    for _ in range(2):
+        async with uvicorn_in_loop(app, lifespan="off") as (_, port):
+            await get_in_loop(port)
+    notifier = runner_of(app.drainer).notifier
+    assert (notifier.hooks, notifier.server_events) == ([], [])
 
 
 async def test_a_server_is_hooked_once(caplog: pytest.LogCaptureFixture) -> None:

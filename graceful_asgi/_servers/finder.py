@@ -52,18 +52,17 @@ def _owns(server: Any, scope: Scope) -> bool:
 
 
 def is_served(server: Server) -> bool:
-    """Return True while a task of the running loop is in a method of *server*, as in `serve()`."""
-    return any(candidate is server for candidate in _in_tasks())
+    """Return True while `serve()` of *server* runs, by what `find_server` looks at as well.
+
+    A task of compiled code shows no frames. Then the handlers of signals show the server.
+    """
+    return any(candidate is server for candidate in _candidates())
 
 
 def _candidates() -> Iterator[object]:
-    yield from _in_tasks()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        yield getattr(signal.getsignal(signum), "__self__", None)
-
-
-def _in_tasks() -> Iterator[object]:
     for task in asyncio.all_tasks():
         frames, _ = await_chain(task.get_coro())
         for frame in frames:
             yield frame.f_locals.get("self")
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        yield getattr(signal.getsignal(signum), "__self__", None)

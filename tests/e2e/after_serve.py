@@ -163,6 +163,33 @@ def hanging_startup(port: int) -> None:
     uvicorn_run(port)
 
 
+class ByHand:
+    """Awaits a coroutine, and shows no frame of it, as compiled code does."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        self._steps = coroutine.__await__()
+
+    def __await__(self) -> Any:
+        return self
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> object:
+        return next(self._steps)
+
+
+def without_lifespan_by_hand(port: int) -> None:
+    """Serve an app that raises at its lifespan, in a task that shows no frames."""
+    without_lifespan = behind_middleware(raise_in_startup)
+    server = uvicorn.Server(uvicorn.Config(without_lifespan, port=port, loop=LOOP))
+
+    async def main() -> None:
+        await ByHand(server.serve())
+
+    run(main)
+
+
 def behind_middleware(app: ASGIApp) -> ASGIApp:
     if "APP_PLAIN" in os.environ:
         return app

@@ -350,3 +350,14 @@ def test_a_ctrl_c_before_a_server_was_found_does_not_stop_its_next_serve(tmp_pat
         assert server.count("Uvicorn running on") == 2
         server.terminate()
         server.wait_for("clean after .* \\(SIGTERM\\)")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_server_whose_app_raises_at_its_lifespan_goes_on_and_drains_by_the_signal(
+    tmp_path: Path, loop: str
+) -> None:
+    """The end of the lifespan's task is no end of the server, however `serve()` is awaited."""
+    with program(tmp_path, "without_lifespan_by_hand", loop) as server:
+        server.terminate()
+        assert server.wait(10) == 0
+        assert re.search(r"clean after .* \(SIGTERM\)", server.log)

@@ -14,6 +14,9 @@ _LOWEST: Final = 20_000
 _OURS: Final = 32_768
 """The kernel gives ports from here on to whoever asks for any, unless it says otherwise."""
 _TRIES: Final = 50
+# pytest-randomly gives the shared generator the same seed in each process of a suite: all of them
+# would get the same port.
+_RANDOM: Final = random.SystemRandom()
 
 
 def free_port() -> int:
@@ -27,7 +30,7 @@ def free_port() -> int:
     end = _kernels_lowest()
     for _ in range(_TRIES if end > _LOWEST else 0):
         with suppress(OSError):
-            return _bound_once(random.randrange(_LOWEST, end))
+            return _bound_once(_RANDOM.randrange(_LOWEST, end))
     return _bound_once(0)
 
 

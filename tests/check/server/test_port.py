@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from pathlib import Path
 
@@ -25,11 +26,18 @@ def test_a_server_without_any_option_may_have_it() -> None:
         server.bind(("127.0.0.1", free_port()))
 
 
+def test_the_seed_of_a_suite_does_not_choose_the_port() -> None:
+    """pytest-randomly seeds the shared generator alike in all processes of pytest-xdist."""
+    seeded = random.getstate()
+    free_port()
+    assert random.getstate() == seeded
+
+
 def test_a_port_that_is_in_use_on_any_address_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.2", taken := free_port()))
         numbers = iter([taken, taken + 1])
-        monkeypatch.setattr("random.randrange", lambda *_: next(numbers))
+        monkeypatch.setattr(port._RANDOM, "randrange", lambda *_: next(numbers))
         assert free_port() != taken
 
 

@@ -330,10 +330,10 @@ def test_a_signal_in_the_startup_of_the_same_server_ends_the_program_as_on_plain
     """It comes before the server is hooked again: at its lifespan, or at a request without one."""
     for more in ({"APP_PLAIN": "1"}, {}):
         more |= {"APP_LIFESPAN": lifespan, "APP_SIGNALLED": "2"}
-        with program(tmp_path, "same_server_in_its_startup", **more) as server:
+        with program(tmp_path, "same_server_in_its_startup", cleanup=20, **more) as server:
             assert get(server.port, "/").status == 200
             server.signal(first)
-            assert abs(server.wait(10)) in (0, signal.SIGTERM)
+            assert abs(server.wait(15)) in (0, signal.SIGTERM)
             lines = [line for line in said(server) if line.startswith("after round")]
             assert set(lines) <= {"after round 1, 0 listen", "after round 2, 0 listen"}
             assert "Traceback" not in server.log

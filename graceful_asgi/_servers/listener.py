@@ -97,6 +97,9 @@ async def close_listeners(
         await _finish_accepting(servers)
         for server in servers:
             server.close()
+        # uvloop calls `connection_made` one round after it has accepted. A drain that looked for
+        # open connections before that would find none, and end.
+        await asyncio.sleep(0)
         queue = AcceptQueue() if queue is None else queue
         queue.listen(listeners)
         while (decided := others()) == "undecided":
@@ -135,7 +138,7 @@ async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> No
     """Wait until asyncio has attached the connections to a server that it has accepted already.
 
     It does so in a task per connection, which fails when the server has closed before it runs.
-    uvloop attaches as it accepts.
+    uvloop attaches as it accepts, and would go on to accept here.
     """
     loop = asyncio.get_running_loop()
     if not isinstance(loop, asyncio.SelectorEventLoop):

@@ -52,6 +52,7 @@ class EventSource:
     async def _read(self, client: httpx.AsyncClient) -> None:
         headers = {"Last-Event-ID": str(self.ids[-1])} if self.ids else {}
         async with self._library.aconnect_sse(client, "GET", self._url, headers=headers) as source:
+            source.response.raise_for_status()
             async for event in source.aiter_sse():
                 assert event.data == f"tick {event.id}"
                 self.ids.append(int(event.id))
@@ -68,10 +69,10 @@ async def test_no_browser_sees_an_error_and_each_goes_on_where_it_was(
             for _ in range(CLIENTS)
         ]
         assert await servers.survived_by(sources) == 0
-    for source in sources:
-        assert source.errors == []
-        assert source.ends >= 1, "closed by the first server"
-        assert source.ids == list(range(1, len(source.ids) + 1)), "none twice, none missing"
-    log = servers.first.log
-    assert " 0 cancelled, 0 aborted" in log
-    assert "Traceback" not in log
+        for source in sources:
+            assert source.errors == []
+            assert source.ends >= 1, "closed by the first server"
+            assert source.ids == list(range(1, len(source.ids) + 1)), "none twice, none missing"
+        log = servers.first.log
+        assert " 0 cancelled, 0 aborted" in log
+        assert "Traceback" not in log

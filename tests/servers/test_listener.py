@@ -110,8 +110,10 @@ async def test_what_the_loop_has_accepted_has_its_protocol_once_the_listener_is_
     clients = [connect(address) for _ in range(20)]
     # The loop looks at its sockets between this step and the first one of the task.
     assert await asyncio.ensure_future(close_and_count()) == 20
-    for each in (*taken, *clients):
-        each.close()
+    for transport in taken:
+        transport.close()
+    for client in clients:
+        client.close()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

@@ -32,7 +32,7 @@ _LANGUAGES = {
     ".service": "ini",
     ".socket": "ini",
 }
-"""What a file is highlighted as; others are shown as text."""
+"""The language that a file is highlighted as; others are shown as text."""
 
 
 EVENTS: dict[str, Event] = {
@@ -88,7 +88,7 @@ def _value(default: object) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {"phases": phases, "options": options}
-"""What can stand between the marks of a page, by the marks' name."""
+"""Makes the text between two marks of a page, by the name of the marks."""
 
 
 def generated() -> dict[Path, str]:

@@ -11,8 +11,8 @@ from typing import Final
 
 _LOWEST: Final = 20_000
 """Well above the ports that services have by custom."""
-_OURS: Final = 32_768
-"""The kernel gives ports from here on to whoever asks for any, unless it says otherwise."""
+_USUALLY_LOWEST: Final = 32_768
+"""The lowest port that Linux gives to whoever asks for any, where it has not been set."""
 _TRIES: Final = 50
 # pytest-randomly gives the shared generator the same seed in each process of a suite: all of them
 # would get the same port.
@@ -35,10 +35,11 @@ def free_port() -> int:
 
 
 def _kernels_lowest() -> int:
+    """Return the lowest port that the kernel gives to whoever asks for any."""
     try:
         return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except (OSError, ValueError, IndexError):
-        return _OURS
+        return _USUALLY_LOWEST
 
 
 def _bound_once(port: int) -> int:

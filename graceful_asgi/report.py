@@ -58,7 +58,8 @@ class StuckWork:
 
     def __str__(self) -> str:
         # A path can hold anything, a line break too: this goes into a log.
-        name = " ".join(part for part in (self.kind, self.method, self.path) if part)
+        kind = "" if self.kind == "lifespan" else self.kind  # its path is `lifespan.shutdown`
+        name = " ".join(part for part in (kind, self.method, self.path) if part)
         where = f", at {self.where}" if self.where else ""
         return printable(f"{name} for {self.age:.1f} s, {self.phase}{where}")
 

@@ -227,9 +227,9 @@ class GracefulMiddleware:
         await self._attach(record, scope, settings, anew=is_first or not is_own)
         # No lifespan reaches the middleware, so there is no start that could fail.
         for fault in settings.faults:
-            log.refused("%s: ignored", fault)
+            log.refused("ignored: %s", fault)
         if record.fault is not None:
-            log.refused("%s: the server is not hooked", record.fault)
+            log.refused("the server is not hooked: %s", record.fault)
         if record.drainer.phase is Phase.STOPPED:  # a late request: the server is about to end
             self._forget(record)
             return record
@@ -339,7 +339,7 @@ class GracefulMiddleware:
             if hook is not None:
                 record.drainer, record.is_passive = hook.drainer, False
             if unknown := misspelt(os.environ):
-                log.caution("without effect, no option of graceful_asgi: %s", ", ".join(unknown))
+                log.caution("no option has this name, so it has no effect: %s", ", ".join(unknown))
 
     def note_start(self, send: Send, scope: Scope, record: ServerRecord) -> Send:
         """Return *send*, which notes that the server has started, or has failed to."""

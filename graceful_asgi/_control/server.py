@@ -144,7 +144,7 @@ class ControlServer:
         try:
             self._step(ready)
         except Exception:
-            log.failed("the control socket failed; it goes on without those connected to it")
+            log.failed("the control socket failed: it drops its connections, and accepts new ones")
             for connection in tuple(self._connections):
                 self._drop(connection)
 
@@ -192,7 +192,7 @@ class ControlServer:
             raise
         except OSError as error:
             # No descriptor is left. The listener stays readable: without a pause this would spin.
-            log.caution("the control socket cannot accept: %s", error)
+            log.caution("the control socket cannot accept, and tries again later: %s", error)
             self._selector.unregister(self._listener)
             self._accepts_again_at = monotonic() + ACCEPT_PAUSE
             raise BlockingIOError from error
@@ -248,7 +248,7 @@ class ControlServer:
         except ConnectionError:
             connection.closed = True
         except Exception:
-            log.failed("a request on the control socket failed; it goes on")
+            log.failed("a request on the control socket failed; the socket goes on")
             self._fail(connection, "this request failed: the server's log says why")
 
     def _fail(self, connection: ControlConnection, why: str) -> None:

@@ -104,7 +104,7 @@ class Notifier:
 
     def _tell_events(self, call: Callable[[ServerEvents], object]) -> None:
         for events in tuple(self.server_events):
-            with log.caught("%r failed; the server goes on", events):
+            with log.caught("%s failed; the server goes on", type(events).__name__):
                 call(events)
 
     def wake(self) -> None:

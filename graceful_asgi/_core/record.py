@@ -108,7 +108,7 @@ class DrainRecord:
         counts = self.of(drain)
         counts.stuck[work] = work
         counts.aborted += 1
-        log.caution("%s", work)
+        log.caution("%s failed after %.1f s", work.path, work.age)
 
     async def note_stuck(self, drain: Drain, works: Iterable[Work], now: float) -> None:
         """Remember and log what *works* were doing when their deadline passed."""

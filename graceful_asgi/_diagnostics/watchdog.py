@@ -268,7 +268,9 @@ class _Speech:
             try:
                 order = self._orders.get(timeout=LOOK_PERIOD if self._looks else None)
             except queue.Empty:
-                self._guarded(self._look, "looking after the drain failed; it goes on")
+                self._guarded(
+                    self._look, "a look at the end of the process failed; the watchdog goes on"
+                )
                 continue
             if order == "end":
                 return False

@@ -62,22 +62,26 @@ async def start_extensions(drainer: DrainRunner) -> None:
     """
     drainer.now()  # chooses the clock of the running loop; in a thread it would choose another one
     events = drainer.notifier.server_events
-    with _starting("opening the control socket"):
+    with _starting("the control socket"):
         if _wants_control_socket(drainer) and (
             control_socket := await run_blocking(_control_socket, drainer)
         ):
             events.append(control_socket)
-    for make in (_unhandled_exceptions, _systemd):
-        with _starting(make):
+    makers = {
+        "the watch for unhandled exceptions": _unhandled_exceptions,
+        "the notification of systemd": _systemd,
+    }
+    for name, make in makers.items():
+        with _starting(name):
             if (extension := make(drainer)) is not None:
                 events.append(extension)
 
 
 @contextmanager
-def _starting(what: object) -> Iterator[None]:
+def _starting(name: str) -> Iterator[None]:
     try:
         yield
     except GracefulError:
         raise
     except Exception:
-        log.failed("%r failed; the server goes on without it", what)
+        log.failed("%s failed; the server goes on without it", name)

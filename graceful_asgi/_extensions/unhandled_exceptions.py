@@ -76,7 +76,7 @@ class UnhandledExceptions(ServerEvents):
         elif drainer.begin(reason):
             drainer.notifier.post(
                 lambda: log.caution(
-                    "this server cannot be stopped from here: it drains, and waits for a stop"
+                    "an app cannot stop this server: it drains, and waits for a stop from outside"
                 )
             )
 

@@ -90,7 +90,7 @@ class Supervisor:
                 self._wait(receiver)
                 self._reconcile()
                 self._announce()
-            self._say("ended", "no worker is left; exit code %d", self._code)
+            self._say("ended", "all workers have ended; exit code %d", self._code)
         if not log.is_written():
             # Python would wait for the lock of the handler that blocks, in `logging.shutdown`.
             os._exit(self._code)
@@ -112,7 +112,8 @@ class Supervisor:
             self._has_served |= worker.has_served
             if failed:
                 self._backoff.note_loss(monotonic())
-                self._warn("worker_failed", "worker %d stops after a failure", worker.pid)
+                message = "worker %d stops because of an unhandled exception"
+                self._warn("worker_failed", message, worker.pid)
 
     def _next_instant(self) -> float:
         instants = [instant for worker in self._workers for instant in worker.instants()]
@@ -237,7 +238,8 @@ class Supervisor:
         if code == STARTUP_FAILURE or self._lost_unserved >= self._wanted:
             self._code = STARTUP_FAILURE
             self._stop(signal.SIGTERM)
-            self._warn("not_started", "the app does not start: it has never served")
+            message = "the app does not start: no worker has ever served, see the errors above"
+            self._warn("not_started", message)
         else:
             self._backoff.note_loss(monotonic())
 
@@ -257,12 +259,14 @@ class Supervisor:
                 worker.stop(signal.SIGTERM, service_stops=False)
         elif monotonic() >= successor.started_at + START_PERIOD:
             successor.kill()
-            self._warn("killed", "worker %d does not start: SIGKILL", successor.pid)
+            message = "worker %d does not serve %g s after its start: SIGKILL"
+            self._warn("killed", message, successor.pid, START_PERIOD)
             self._give_up_replacing()
 
     def _give_up_replacing(self) -> None:
         self._successor, self._outdated = None, []
-        self._warn("not_replaced", "the replacement has failed: the old workers go on")
+        message = "the replacement has failed, a new worker did not serve: the old workers go on"
+        self._warn("not_replaced", message)
 
     def _announce(self) -> None:
         if self._announcer is not None:

@@ -76,10 +76,10 @@ async def attach(
         log.passive("no uvicorn server found here", origins)
         return None
     if sys.platform == "win32":
-        log.passive("signals stop no server in order on Windows", origins)
+        log.passive("Windows is not supported", origins)
         return None
     if names := missing(server):
-        log.passive(f"this uvicorn has no {', '.join(names)}", origins)
+        log.passive(f"this version of uvicorn has no {', '.join(names)}", origins)
         return None
     hook = UvicornHook(server, drainer)
     if drainer.context.is_worker:

@@ -190,7 +190,10 @@ class AcceptQueue:
             while self._accept(listener, accepted):
                 pass
         if self.is_starved and not was_starved:
-            log.caution("no file descriptor is free: connections wait in the accept queue")
+            log.caution(
+                "no file descriptor is free, so connections wait in the accept queue: raise the "
+                "limit of open files (ulimit -n)"
+            )
         return accepted
 
     def _accept(self, listener: socket.socket, accepted: list[socket.socket]) -> bool:

@@ -162,7 +162,7 @@ class OutsideWork:
                 "around the whole app: app = GracefulMiddleware(app)",
                 "WebSockets" if is_session else "requests",
                 work.path if is_session else f"{work.method} {work.path}",
-                "a drain closes them with 1012, and sees no boundary to wait for"
+                "a drain closes them with 1012, perhaps in the middle of a reply"
                 if is_session
                 else "a drain waits for them, but their responses have no `Connection: close`",
             )

@@ -37,5 +37,5 @@ def look_at_sse_starlette() -> None:
     if not keep_event_streams_open():
         log.caution(
             "this version of sse-starlette ends all of its streams when the server gets SIGTERM, "
-            "complete or not; from 3.2 on the drain decides"
+            "complete or not: upgrade it to 3.2 or later, which leaves them to the drain"
         )

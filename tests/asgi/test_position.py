@@ -180,6 +180,6 @@ async def test_a_variable_that_is_nearly_an_option_is_said(
     monkeypatch.setenv("GRACEFUL_GRACE_PERIOOD", "20")
     await start_and_stop(GracefulMiddleware(with_lifespan(answer)))
     assert warnings() == [
-        "without effect, no option of graceful_asgi: GRACEFUL_GRACE_PERIOOD "
+        "no option has this name, so it has no effect: GRACEFUL_GRACE_PERIOOD "
         "(did you mean GRACEFUL_GRACE_PERIOD?)"
     ]

@@ -383,7 +383,7 @@ def test_a_replacement_that_never_serves_is_killed_once_and_given_up(tmp_path: P
         server.signal(signal.SIGHUP)
         server.wait_for("the replacement has failed")
         server.wait_for(r"worker \d+ ended.*, exit code -9")
-        assert server.count("does not start: SIGKILL") == 1
+        assert server.count("s after its start: SIGKILL") == 1
         assert pids_that_serve(server) == before
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
@@ -448,9 +448,9 @@ def test_workers_that_stop_by_a_failure_are_started_again_with_pauses(tmp_path: 
     (tmp_path / "failing.py").write_text(FAILS_BESIDE)
     args = ("--drain-on-unhandled-exception",)
     with run(tmp_path, *args, app="failing:app", lame_duck=60.0) as server:
-        server.wait_for(r"worker \d+ stops after a failure", count=4)
+        server.wait_for(r"worker \d+ stops because of an unhandled exception", count=4)
         began = time.monotonic()
-        server.wait_for(r"worker \d+ stops after a failure", count=6)
+        server.wait_for(r"worker \d+ stops because of an unhandled exception", count=6)
         assert time.monotonic() - began > 2.0, "the pauses after the third and fourth loss"
 
 

@@ -279,7 +279,7 @@ async def test_a_server_that_cannot_be_stopped_from_here_is_drained_and_told_of(
         await server.shut_down()
     assert middleware.drainer.phase is Phase.STOPPED
     assert middleware.drainer.report().reason == "unhandled exception: Boom('passive')"
-    assert "this server cannot be stopped from here" in caplog.text
+    assert "an app cannot stop this server" in caplog.text
     in_a_thread(raises(Boom()))
     assert len(former) == 2, "with the server gone nobody else listens"
 

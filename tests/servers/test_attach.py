@@ -65,7 +65,7 @@ async def test_a_server_without_a_method_is_left_alone(
     async with uvicorn_in_loop(app, make=Moved) as (server, port):
         await get_in_loop(port)
     assert hooks == [None, None]
-    assert f"passive, this uvicorn has no {name}" in written(caplog).text
+    assert f"passive, this version of uvicorn has no {name}" in written(caplog).text
     assert not hasattr(server, "_graceful_asgi_hook")
 
 

@@ -1,6 +1,8 @@
-"""Asks the kernel which TCP handshakes are under way, by netlink's sock_diag(7). Linux only.
+"""Decides how long a closing listener waits for TCP handshakes: until none is under way.
 
-No privilege is needed. Some containers forbid this kind of socket: then `HandshakeTable` raises.
+The kernel is asked by netlink's sock_diag(7), on Linux only. No privilege is needed. Some
+containers forbid this kind of socket: then the wait is a few of the round trips that the server
+sees.
 """
 
 from __future__ import annotations
@@ -12,11 +14,26 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
+from ..event_loop import monotonic
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
+
+SHORTEST_WAIT: Final = 0.01
+"""Seconds to wait in any case: another processor may be at work on a packet."""
+
+LONGEST_WAIT: Final = 1.0
+"""Seconds to wait for handshakes under way, at the most. After that the kernel repeats its SYN-ACK:
+the client has gone, or its network loses packets."""
+
+ROUND_TRIPS: Final = 4
+"""Round trips to wait where the kernel does not show whether a handshake is under way."""
+
+DEFAULT_WAIT: Final = 0.25
+"""Seconds to wait where no round trip is known either."""
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
 _NETLINK_SOCK_DIAG: Final = 4
@@ -38,6 +55,39 @@ _TICK: Final = 0.02
 """Seconds by which the kernel's timers may be off: two ticks of the slowest clock it has."""
 
 _READ_SIZE: Final = 65536
+
+
+class Handshakes:
+    """The handshakes that were under way when the listeners stopped accepting new ones.
+
+    Args:
+        listeners: those that accept no new handshakes.
+        round_trip_time: as for `close_listeners`.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket], round_trip_time: float) -> None:
+        self._listeners = [each for each in listeners if each.family != socket.AF_UNIX]
+        self._round_trip_time = round_trip_time
+        self._began = monotonic()
+
+    def may_be_under_way(self) -> bool:
+        """Return True if one of them may still become a connection."""
+        if not self._listeners:
+            return False
+        elapsed = monotonic() - self._began
+        # Another processor may be at work on a packet that had found the listener before.
+        if elapsed < SHORTEST_WAIT:
+            return True
+        return elapsed < LONGEST_WAIT and self._is_expected(elapsed)
+
+    def _is_expected(self, elapsed: float) -> bool:
+        try:
+            with HandshakeTable() as table:
+                return any(
+                    table.any_under_way(each, for_at_least=elapsed) for each in self._listeners
+                )
+        except OSError:
+            return elapsed < (ROUND_TRIPS * self._round_trip_time or DEFAULT_WAIT)
 
 
 class HandshakeTable:

@@ -6,7 +6,7 @@ listening descriptor is duplicated first, so that it outlives the server's close
 
 1. The kernel is told to let nobody in any more (`tcp.refuse_new_connections`, Linux).
 2. Handshakes under way come to their end. The kernel shows whether there are any
-   (`HandshakeTable`). If it does not, they get a few of the round trips that this server sees.
+   (`Handshakes`). If it does not, they get a few of the round trips that this server sees.
 3. The accept queue is emptied into the server, and the listener closed in the same instant.
 
 A socket that several processes share stays open when one of them closes its descriptor. So the last
@@ -20,12 +20,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import socket
 from typing import TYPE_CHECKING, Final, Literal
 
 from .. import log
-from ..event_loop import monotonic
-from .handshakes import HandshakeTable
+from .handshakes import Handshakes
 from .tcp import (
     accept_queue_length,
     borrowed,
@@ -36,6 +34,7 @@ from .tcp import (
 )
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from .descriptors import SpareDescriptors
@@ -46,17 +45,7 @@ Others = Literal["never", "none", "serve", "undecided"]
 process goes on accepting until it is decided."""
 
 POLL_PERIOD: Final = 0.01
-"""Seconds between two looks into the queue, and from the first step of the close to the last."""
-
-LONGEST_HANDSHAKE: Final = 1.0
-"""Seconds to wait for handshakes under way, at the most. After that the kernel repeats its SYN-ACK:
-the client has gone, or its network loses packets."""
-
-ROUND_TRIPS: Final = 4
-"""Round trips that a handshake gets where the kernel does not show whether it is over."""
-
-UNKNOWN_HANDSHAKE: Final = 0.25
-"""Seconds for the same where no round trip is known either."""
+"""Seconds between two looks into the queue."""
 
 MAX_ACCEPTED: Final = 10_000
 """Connections taken in one go at the most. A full queue holds about 2000."""
@@ -109,7 +98,7 @@ async def close_listeners(
         if decided != "serve":
             # No await between the answer and this: a worker that starts later lifts the limit.
             kept_out = [each for each in listeners if _keep_out(each, for_good=decided == "never")]
-            handshakes = _Handshakes(kept_out, round_trip_time)
+            handshakes = Handshakes(kept_out, round_trip_time)
             while handshakes.may_be_under_way() or queue.is_starved:
                 for connection in queue.take():
                     yield connection
@@ -216,36 +205,3 @@ class AcceptQueue:
         lift_limits(connection)  # it may have inherited those of its listener
         accepted.append(connection)
         return True
-
-
-class _Handshakes:
-    """The handshakes that were under way when the listeners stopped to accept new ones.
-
-    Args:
-        listeners: those that accept no new handshakes.
-        round_trip_time: as for `close_listeners`.
-    """
-
-    def __init__(self, listeners: Sequence[socket.socket], round_trip_time: float) -> None:
-        self._listeners = [each for each in listeners if each.family != socket.AF_UNIX]
-        self._round_trip_time = round_trip_time
-        self._began = monotonic()
-
-    def may_be_under_way(self) -> bool:
-        """Return True if one of them may still become a connection."""
-        if not self._listeners:
-            return False
-        elapsed = monotonic() - self._began
-        # Another processor may be at work on a packet that had found the listener before.
-        if elapsed < POLL_PERIOD:
-            return True
-        return elapsed < LONGEST_HANDSHAKE and self._is_expected(elapsed)
-
-    def _is_expected(self, elapsed: float) -> bool:
-        try:
-            with HandshakeTable() as table:
-                return any(
-                    table.any_under_way(each, for_at_least=elapsed) for each in self._listeners
-                )
-        except OSError:
-            return elapsed < (ROUND_TRIPS * self._round_trip_time or UNKNOWN_HANDSHAKE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from drawings import PICTURES
 
 from graceful_asgi import DrainPolicy
-from graceful_asgi._asgi.options import OPTIONS
+from graceful_asgi._asgi.precedence import OPTIONS
 from graceful_asgi._core.drain import Begin, Drain, Event, Step, Stop, step
 
 if TYPE_CHECKING:

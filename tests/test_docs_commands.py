@@ -11,7 +11,7 @@ import pytest
 from support.docs import PAGES, ROOT
 from support.need import need
 
-from graceful_asgi._asgi.options import OPTIONS
+from graceful_asgi._asgi.precedence import OPTIONS
 from graceful_asgi._cli.commands import COMMANDS
 
 if TYPE_CHECKING:

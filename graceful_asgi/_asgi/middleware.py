@@ -18,8 +18,8 @@ from ..errors import ControlError, GracefulError
 from ..event_loop import in_event_loop, running_task
 from ..phase import Phase
 from .http import HTTPExchange
-from .options import COMMAND_LINE_KEY, CodeOptions, CommandLine, ServerSettings, misspelt, resolve
 from .position import check_position
+from .precedence import COMMAND_LINE_KEY, CodeOptions, CommandLine, misspelt, resolve
 from .server_record import STATE_KEY, ServerRecord
 from .websocket import WebSocketExchange
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..types import ASGIApp, Message, Receive, Scope, Send
     from .endpoints import Ready
     from .exchange import Exchange
+    from .precedence import ServerSettings
 
 Address: TypeAlias = tuple[Any, ...]
 """The `server` of a scope: the host and the port that a request came to."""

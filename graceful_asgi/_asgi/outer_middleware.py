@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from .middleware import GracefulMiddleware, drain_before_shutdown, fail_start
-from .options import COMMAND_LINE_KEY, CommandLine, resolve
+from .precedence import COMMAND_LINE_KEY, CommandLine, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

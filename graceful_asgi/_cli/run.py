@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from uvicorn.main import main as uvicorn_command
 
-from .._asgi.options import OPTIONS
+from .._asgi.precedence import OPTIONS
 from .._control import CONTROL_DIR
 from .._run.config import DrainedConfig
 from .._run.launch import serve

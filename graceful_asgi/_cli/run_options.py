@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .._asgi.options import OPTIONS
+from .._asgi.precedence import OPTIONS
 from ..option import FLAG
 from .values import Value
 

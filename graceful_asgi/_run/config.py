@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from .._asgi.options import CodeOptions, resolve
 from .._asgi.outer_middleware import OuterMiddleware, without_lifespan
+from .._asgi.precedence import CodeOptions, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

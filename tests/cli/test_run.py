@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.command import run, run_python
 
-from graceful_asgi._asgi.options import OPTIONS
+from graceful_asgi._asgi.precedence import OPTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +96,7 @@ def settings(line: list[str], environment: dict[str, str]) -> Any:
     """Return what counts for a server whose app says nothing itself."""
     return python(
         f"""
-from graceful_asgi._asgi.options import CodeOptions, resolve
+from graceful_asgi._asgi.precedence import CodeOptions, resolve
 given = ours({["main:app", *line]!r})
 found = resolve(CodeOptions(), os.environ, given.command_line)
 assert found.policy == given.policy

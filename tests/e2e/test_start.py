@@ -80,7 +80,7 @@ def run_command(directory: Path, app: str, *more: str) -> Server:
     return uvicorn(directory, *more, app=app, ready=None, program=("graceful_asgi", "run"))
 
 
-# One of each kind: tests/asgi/test_options.py has what is said of every option.
+# One of each kind: tests/asgi/test_precedence.py has what is said of every option.
 FAULTS = [
     (ADDED.format(", grace_periood=20"), {}, "has no option 'grace_periood' (given: 20)"),
     (ADDED.format(', readiness_path="readyz"'), {}, "readiness_path='readyz' is not allowed"),

@@ -20,7 +20,7 @@ from support.need import need, need_program
 from support.systemd import UnitFile
 
 from graceful_asgi import DrainPolicy
-from graceful_asgi._asgi.options import OPTIONS
+from graceful_asgi._asgi.precedence import OPTIONS
 from graceful_asgi._cli import drain, run
 from graceful_asgi._diagnostics.watchdog import MARGIN
 from graceful_asgi._run.messages import EXIT_MARGIN

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from graceful_asgi import Drainer, DrainPolicy, GracefulMiddleware
-from graceful_asgi._asgi.options import OPTIONS, CodeOptions, ServerSettings, misspelt, resolve
+from graceful_asgi._asgi.precedence import OPTIONS, CodeOptions, ServerSettings, misspelt, resolve
 from graceful_asgi.errors import GracefulError, MisuseError, PolicyError
 from graceful_asgi.policy import POLICY_OPTIONS, PolicyFields
 

@@ -35,6 +35,13 @@ def test_what_the_page_names_is_where_it_says(name: str, module: str) -> None:
     assert name in definitions(ROOT / "graceful_asgi" / module)
 
 
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"`([\w/]+\.py)`", PAGE))))
+def test_each_file_that_the_page_names_is_there(module: str) -> None:
+    # One that stands beside another is named without its folder.
+    found = [*(ROOT / "graceful_asgi").rglob(module), *ROOT.glob(module)]
+    assert len(found) == 1, found
+
+
 def test_the_page_names_the_way_of_a_signal() -> None:
     assert len(NAMED) > 20
 

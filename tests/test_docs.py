@@ -101,7 +101,7 @@ def test_every_event_of_the_log_is_in_the_reference_with_its_extras() -> None:
 def test_every_event_of_the_parent_of_workers_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "log.md").read_text(encoding="utf-8")
     source = (ROOT / "graceful_asgi" / "_run" / "supervisor.py").read_text(encoding="utf-8")
-    said = set(re.findall(r'self\._(?:say|warn)\(\s*"(\w+)"', source))
+    said = set(re.findall(r'\b_?(?:say|warn)\(\s*"(\w+)"', source))
     assert len(said) > 8
     assert set(re.findall(r"`supervisor\.(\w+)`", page)) == said
 
@@ -111,10 +111,18 @@ def warnings() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "graceful_asgi").rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == "log.caution":
-                (text, *_) = call.args
+            if not isinstance(call, ast.Call):
+                continue
+            function = ast.unparse(call.func)
+            is_parents = function == "self._warn" and path.name == "supervisor.py"
+            if is_parents or function == "log.caution":
+                text = call.args[is_parents]  # behind its event
+                if isinstance(text, ast.JoinedStr):
+                    text = text.values[-1]
                 assert isinstance(text, ast.Constant), f"{path.name}:{text.lineno}"
-                clauses = (clause.split() for clause in re.split("%[sdr]|[:;,.`]", str(text.value)))
+                clauses = (
+                    clause.split() for clause in re.split("%[sdrg]|[:;,.`]", str(text.value))
+                )
                 if begun := {" ".join(words[:5]) for words in clauses if len(words) > 3}:
                     found[str(text.value)] = begun
     return found

@@ -112,8 +112,9 @@ class Supervisor:
             self._has_served |= worker.has_served
             if failed:
                 self._backoff.note_loss(monotonic())
-                message = "worker %d stops because of an unhandled exception"
-                self._warn("worker_failed", message, worker.pid)
+                self._warn(
+                    "worker_failed", "worker %d stops because of an unhandled exception", worker.pid
+                )
 
     def _next_instant(self) -> float:
         instants = [instant for worker in self._workers for instant in worker.instants()]
@@ -154,7 +155,7 @@ class Supervisor:
         self._wanted = max(1, self._wanted - 1)
         self._say("wanted", "SIGTTOU: %s from now on", _count(self._wanted))
 
-    def _stop(self, number: signal.Signals) -> None:
+    def _stop(self, number: signal.Signals, *, because: str = "") -> None:
         if self._stopping:  # platforms repeat SIGTERM
             return
         self._stopping = True
@@ -164,7 +165,7 @@ class Supervisor:
             sock.close()
         for worker in self._workers:
             worker.stop(number, service_stops=True)
-        self._say("stopping", "%s: stops %s", number.name, _count(len(self._workers)))
+        self._say("stopping", "%s: stops %s", because or number.name, _count(len(self._workers)))
 
     # What is due
 
@@ -220,13 +221,13 @@ class Supervisor:
             say = self._say if code == 0 else self._warn
             say("worker_ended", "worker %d ended, exit code %s", worker.pid, code)
             return
+        self._warn("worker_lost", "worker %d ended unexpectedly, exit code %s", worker.pid, code)
         if worker is self._successor:
             self._give_up_replacing()
         elif not (self._has_served or worker.has_served):
             self._note_unserved_loss(code)
         else:
             self._backoff.note_loss(monotonic())
-        self._warn("worker_lost", "worker %d ended unexpectedly, exit code %s", worker.pid, code)
 
     def _note_unserved_loss(self, code: int | None) -> None:
         """Give an app up that has never served.
@@ -237,9 +238,11 @@ class Supervisor:
         self._lost_unserved += 1
         if code == STARTUP_FAILURE or self._lost_unserved >= self._wanted:
             self._code = STARTUP_FAILURE
-            self._stop(signal.SIGTERM)
-            message = "the app does not start: no worker has ever served, see the errors above"
-            self._warn("not_started", message)
+            self._warn(
+                "not_started",
+                "the app does not start: no worker has ever served, see the errors above",
+            )
+            self._stop(signal.SIGTERM, because="the app does not start")
         else:
             self._backoff.note_loss(monotonic())
 
@@ -259,14 +262,20 @@ class Supervisor:
                 worker.stop(signal.SIGTERM, service_stops=False)
         elif monotonic() >= successor.started_at + START_PERIOD:
             successor.kill()
-            message = "worker %d does not serve %g s after its start: SIGKILL"
-            self._warn("killed", message, successor.pid, START_PERIOD)
+            self._warn(
+                "killed",
+                "worker %d does not serve %g s after its start: SIGKILL",
+                successor.pid,
+                START_PERIOD,
+            )
             self._give_up_replacing()
 
     def _give_up_replacing(self) -> None:
         self._successor, self._outdated = None, []
-        message = "the replacement has failed, a new worker did not serve: the old workers go on"
-        self._warn("not_replaced", message)
+        self._warn(
+            "not_replaced",
+            "the replacement has failed, a new worker did not serve: the old workers go on",
+        )
 
     def _announce(self) -> None:
         if self._announcer is not None:

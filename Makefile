@@ -69,7 +69,7 @@ bench: $(VENV)/bench
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.instructions
 	mkdir -p .cache
 	PYTHONPATH=tests $(BIN)/python -m bench.scale --tally .cache/scale.jsonl
-	$(BIN)/python -m tests.bench.servers
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.servers
 
 # 100 000 requests of each server, stopped behind networks with a delay. As root; not part of CI.
 # A run that was broken off goes on where it was; `make clean` forgets it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.docs import PAGES, ROOT
 from support.need import need
+from support.server import TESTS
 
 from graceful_asgi._asgi.precedence import OPTIONS
 from graceful_asgi._cli.commands import COMMANDS
@@ -84,6 +86,36 @@ def test_an_extra_that_is_installed_is_one_that_there_is(words: list[str]) -> No
         for named in re.findall(r"^graceful-asgi\[(.*)\]$", word):
             for extra in named.split(","):
                 assert re.search(rf"^{extra} = ", extras, re.M), extra
+
+
+def modules_of_tests() -> list[str]:
+    """Return each command that runs a module of the tests, of the pages and of the Makefile."""
+    found: set[str] = set()
+    for path in (*PAGES, ROOT / "Makefile"):
+        text = " ".join(path.read_text(encoding="utf-8").split()).replace("$(BIN)/", "")
+        found |= set(re.findall(r"(?:PYTHONPATH=tests )?python -m (?:tests|bench)\.[\w.]+", text))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("command", modules_of_tests())
+def test_a_module_of_the_tests_can_be_run_by_its_command(command: str) -> None:
+    """Most import `support`, which is found only with `PYTHONPATH=tests`."""
+    path, _, module = command.rpartition("python -m ")
+    folder = ROOT if module.startswith("tests.") else TESTS
+    file = folder.joinpath(*module.rstrip(".").split(".")).with_suffix(".py")
+    waiting, seen = [file if file.exists() else file.with_suffix("") / "__main__.py"], set()
+    while waiting:
+        seen.add(file := waiting.pop())
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            if node.level:
+                found = file.parents[node.level - 1].joinpath(*node.module.split("."))
+            else:
+                found = TESTS.joinpath(*node.module.split("."))
+                assert path or not found.with_suffix(".py").exists(), f"{file.name}: {node.module}"
+            if found.with_suffix(".py").exists() and found.with_suffix(".py") not in seen:
+                waiting.append(found.with_suffix(".py"))
 
 
 @pytest.mark.parametrize("words", commands("make"))

@@ -1,6 +1,7 @@
 """Losses where the middleware is passive, and how much a drain before the stop mends.
 
-`python -m tests.bench.passive` writes the tables of docs/explanation/other-servers.md.
+`PYTHONPATH=tests python -m tests.bench.passive` writes the tables of
+docs/explanation/other-servers.md.
 """
 
 from __future__ import annotations

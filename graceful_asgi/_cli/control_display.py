@@ -104,7 +104,16 @@ def _seconds(value: object) -> str:
 def show_progress(console: Console, names: Sequence[SocketName]) -> Iterator[OnAnswer]:
     """Show how the drains of *names* go on; give the function to call with each answer."""
     if not console.is_terminal:
-        yield _Lines(console).add
+        begun: set[SocketName] = set()
+
+        def write_line(answer: Answer) -> None:
+            """Write a line when a drain begins, and one for its outcome."""
+            if _is_over(answer) or answer.name not in begun:
+                begun.add(answer.name)
+                text = f"process {answer.name.pid}: {drain_text(answer)}"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        yield write_line
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
     with Progress(*columns, console=console) as bars:
@@ -126,20 +135,6 @@ def _move(bars: Progress, task: TaskID, answer: Answer) -> None:
     )
 
 
-class _Lines:
-    """Prints a line when a drain begins, and one for its outcome."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._begun: set[SocketName] = set()
-
-    def add(self, answer: Answer) -> None:
-        if _is_over(answer) or answer.name not in self._begun:
-            self._begun.add(answer.name)
-            text = f"process {answer.name.pid}: {drain_text(answer)}"
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 def _is_over(answer: Answer) -> bool:
     return bool(answer.outcome) or answer.state != "answered"
 
@@ -156,6 +151,6 @@ def drain_text(answer: Answer) -> str:
             return f"not drained in time, {count} still in flight"
         case "resumed":
             return f"resumed by somebody else, {count} in flight"
-    if answer.reply is not None and answer.reply.fields.get("began") is False:
+    if answer.fields.get("began") is False:
         return f"was draining already, {count} in flight"
     return f"draining, {count} in flight"

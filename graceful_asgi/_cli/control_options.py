@@ -72,10 +72,6 @@ def look(directory: ControlDirectory, server: str | None, *, one: bool) -> list[
 
 def refuse_if_all_did(answers: list[Answer]) -> None:
     """Raise `click.ClickException` if it is certain that no process has done what was asked."""
-    if all(answer.state == "refused" or _was_gone(answer) for answer in answers):
+    if all(answer.state == "refused" or answer.was_gone for answer in answers):
         why = {f"process {answer.name.pid}: {answer.error}" for answer in answers}
         raise click.ClickException("; ".join(sorted(why)))
-
-
-def _was_gone(answer: Answer) -> bool:
-    return answer.state == "gone" and answer.reply is None

@@ -45,5 +45,4 @@ def _state(answer: Answer) -> str:
         return answer.error
     if not _serves(answer):
         return f"stopping ({printable(str(answer.process.get('phase')))}), not resumed"
-    resumed = answer.reply is not None and answer.reply.fields.get("resumed")
-    return "serving again" if resumed else "was serving already"
+    return "serving again" if answer.fields.get("resumed") else "was serving already"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from .directory import ControlDirectory, SocketName
-    from .protocol import Reply
+    from .protocol import Fields, Reply
 
 ANSWER_PERIOD: Final = 2.0
 """Seconds for a process to answer. A process whose threads cannot run (the GIL is held) cannot."""
@@ -49,15 +49,25 @@ class Answer:
     error: str = ""
 
     @property
+    def fields(self) -> Fields:
+        """The fields of the last line that it has sent; empty where there is none."""
+        return {} if self.reply is None else self.reply.fields
+
+    @property
     def process(self) -> dict[str, Any]:
         """The status that it has sent last; empty where there is none."""
-        process = None if self.reply is None else self.reply.fields.get("process")
+        process = self.fields.get("process")
         return process if isinstance(process, dict) else {}
 
     @property
     def outcome(self) -> str:
         """The outcome of its drain; empty while that is open."""
-        return "" if self.reply is None else str(self.reply.fields.get("outcome", ""))
+        return str(self.fields.get("outcome", ""))
+
+    @property
+    def was_gone(self) -> bool:
+        """True if it has ended, and has sent nothing before."""
+        return self.state == "gone" and self.reply is None
 
 
 OnAnswer = Callable[[Answer], None]
@@ -75,19 +85,16 @@ async def ask(
     each drain is known. *on_answer* is called with each line as it comes. Raises nothing for what a
     process does. The socket of a process that is gone is removed.
     """
-    answers = [Answer(name, "silent") for name in names]
+    answers = {name: Answer(name, "silent") for name in names}
 
-    async def one(place: int) -> None:
-        def note(answer: Answer) -> None:
-            answers[place] = answer
-            on_answer(answer)
-
-        await _ask(directory, names[place], request, note)
+    def note(answer: Answer) -> None:
+        answers[answer.name] = answer
+        on_answer(answer)
 
     async with anyio.create_task_group() as tasks:
-        for place in range(len(names)):
-            tasks.start_soon(one, place)
-    return answers
+        for name in names:
+            tasks.start_soon(_ask, directory, name, request, note)
+    return list(answers.values())
 
 
 async def _ask(
@@ -101,8 +108,9 @@ async def _ask(
                 while last is None or (request.wait and last.kind in ("drain", "progress")):
                     last = parse_reply(await stream.receive())
                     state: State = "refused" if last.kind == "error" else "answered"
-                    on_answer(Answer(name, state, last, str(last.fields.get("error", ""))))
-                    timeout.deadline = anyio.current_time() + _time_for(last)
+                    answer = Answer(name, state, last, str(last.fields.get("error", "")))
+                    on_answer(answer)
+                    timeout.deadline = anyio.current_time() + _time_for(answer)
     except TimeoutError:
         on_answer(Answer(name, "silent", last, "does not answer"))
     except (FileNotFoundError, ConnectionRefusedError):
@@ -118,10 +126,9 @@ async def _ask(
         on_answer(Answer(name, "silent", last, f"cannot be asked: {error}"))
 
 
-def _time_for(reply: Reply) -> float:
+def _time_for(answer: Answer) -> float:
     """Return the seconds that the outcome may take, by the status that the process sends."""
-    process = reply.fields.get("process")
-    left = process.get("gives_up_in") if isinstance(process, dict) else None
+    left = answer.process.get("gives_up_in")
     return WAIT_MARGIN + (left if isinstance(left, (int, float)) else STOP_PERIOD)
 
 

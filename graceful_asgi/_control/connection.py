@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ..event_loop import monotonic
-from .protocol import MAX_REPLY, MAX_REQUEST
+from .protocol import MAX_REPLY, MAX_REQUEST, build_reply
 
 if TYPE_CHECKING:
     from .._core.begun_drain import BegunDrain
@@ -74,7 +74,7 @@ class ControlConnection:
         """Read what has come; return the request once it is whole."""
         try:
             data = self.socket.recv(_RECEIVE)
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return None
         self._incoming += data
         line, end, _ = self._incoming.partition(b"\n")
@@ -96,13 +96,17 @@ class ControlConnection:
         self._has_last_line = last
         self.write()
 
+    def send_error(self, why: str) -> None:
+        """Reply that the request was not carried out, and close."""
+        self.send(build_reply("error", error=why), last=True)
+
     def write(self) -> None:
         """Write as much as the socket takes."""
         if self.closed:
             return
         try:
             sent = self.socket.send(self._outgoing) if self._outgoing else 0
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return
         except OSError:  # the peer is gone
             self.closed = True

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .._core.runner import DrainRunner
     from ..report import StuckWork
     from .connection import ControlConnection
+    from .protocol import Kind
 
 PROGRESS_PERIOD: Final = 0.5
 """Seconds between two lines of progress, at the longest."""
@@ -42,30 +43,26 @@ class RequestHandler:
         try:
             request = parse_request(line)
         except ProtocolError as error:
-            connection.send(build_reply("error", error=str(error)), last=True)
+            connection.send_error(str(error))
             return
         if request.command == "drain":
             self._drain(connection, request)
         elif request.command == "resume":
             drainer = self._drainer
             resumed = drainer.phase is not Phase.SERVING and drainer.resume()
-            state = process_status(drainer)
-            connection.send(build_reply("resume", resumed=resumed, process=state), last=True)
+            self._send_status(connection, "resume", resumed=resumed)
         else:
-            state = process_status(self._drainer)
-            connection.send(build_reply("status", process=state), last=True)
+            self._send_status(connection, "status")
 
     def _drain(self, connection: ControlConnection, request: ControlRequest) -> None:
         drainer = self._drainer
         waiting = sum(each.begun is not None for each in self._connections)
         if request.wait and waiting >= MAX_WAITING:
-            why = f"{waiting} clients wait for a drain already"
-            connection.send(build_reply("error", error=why), last=True)
+            connection.send_error(f"{waiting} clients wait for a drain already")
             return
         began = drainer.begin(request.reason, resume_after=request.resume_after)
         begun = BegunDrain(drainer)
-        line = build_reply("drain", began=began, process=process_status(drainer))
-        connection.send(line, last=not request.wait)
+        self._send_status(connection, "drain", last=not request.wait, began=began)
         if request.wait:
             connection.begun = begun
             connection.progress_due = monotonic() + PROGRESS_PERIOD
@@ -75,8 +72,7 @@ class RequestHandler:
         for connection in self._connections:
             if connection.begun is not None and (outcome := connection.begun.outcome()):
                 connection.begun = None
-                state = process_status(self._drainer)
-                connection.send(build_reply("outcome", outcome=outcome, process=state), last=True)
+                self._send_status(connection, "outcome", outcome=outcome)
 
     def send_progress(self) -> None:
         """Send a line of progress to every peer that waits and has had none for a while."""
@@ -85,8 +81,13 @@ class RequestHandler:
             if connection.begun is not None and now >= connection.progress_due:
                 connection.progress_due = now + PROGRESS_PERIOD
                 if connection.is_waiting:  # a peer that does not read misses some lines
-                    state = process_status(self._drainer)
-                    connection.send(build_reply("progress", process=state))
+                    self._send_status(connection, "progress", last=False)
+
+    def _send_status(
+        self, connection: ControlConnection, kind: Kind, *, last: bool = True, **fields: object
+    ) -> None:
+        line = build_reply(kind, **fields, process=process_status(self._drainer))
+        connection.send(line, last=last)
 
 
 def process_status(drainer: DrainRunner) -> dict[str, Any]:

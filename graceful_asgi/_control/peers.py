@@ -48,7 +48,7 @@ class UnreachablePeers:
 
 
 def _fault(answer: Answer) -> str:
-    if answer.state == "gone" and answer.reply is None:
+    if answer.was_gone:
         return ""  # it was gone before it was asked
     if answer.state != "answered":
         return f"process {answer.name.pid}: {answer.error}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from ..errors import GracefulError
 
@@ -71,11 +71,7 @@ def parse_request(line: bytes) -> ControlRequest:
     """
     if len(line) > MAX_REQUEST:
         raise ProtocolError(f"more than {MAX_REQUEST} bytes in a request")
-    fields = _object(line)
-    _check_version(fields.pop("v", None))
-    command = fields.pop("command", None)
-    if command not in get_args(Command):
-        raise _not_allowed("command", command, f"one of {', '.join(get_args(Command))}")
+    command, fields = _parse(line, "command", get_args(Command))
     allowed = _CHECKS if command == "drain" else {}
     for name, value in fields.items():
         if name not in allowed:
@@ -84,7 +80,7 @@ def parse_request(line: bytes) -> ControlRequest:
         accepts, what = allowed[name]
         if not accepts(value):
             raise _not_allowed(name, value, what)
-    return ControlRequest(command=cast("Command", command), **fields)
+    return ControlRequest(command=command, **fields)
 
 
 def build_reply(kind: Kind, **fields: object) -> bytes:
@@ -98,12 +94,19 @@ def parse_reply(line: bytes) -> Reply:
     Raises:
         ProtocolError: it is no reply that is known here.
     """
+    return Reply(*_parse(line, "reply", get_args(Kind)))
+
+
+def _parse(line: bytes, name: str, allowed: tuple[str, ...]) -> tuple[Any, Fields]:
+    """Return the value of the field *name*, one of those *allowed*, and the fields besides it."""
     fields = _object(line)
-    _check_version(fields.pop("v", None))
-    kind = fields.pop("reply", None)
-    if kind not in get_args(Kind):
-        raise _not_allowed("reply", kind, f"one of {', '.join(get_args(Kind))}")
-    return Reply(cast("Kind", kind), fields)
+    version = fields.pop("v", None)
+    if version != VERSION or isinstance(version, (bool, float)):
+        raise _not_allowed("v", version, str(VERSION))
+    value = fields.pop(name, None)
+    if value not in allowed:
+        raise _not_allowed(name, value, f"one of {', '.join(allowed)}")
+    return value, fields
 
 
 def _is_reason(value: object) -> bool:
@@ -124,11 +127,6 @@ _CHECKS: Final = {
     "wait": (lambda value: isinstance(value, bool), "true or false"),
     "resume_after": (_is_period, f"seconds, 0 to {MAX_PERIOD:.0f}, or null"),
 }
-
-
-def _check_version(version: object) -> None:
-    if version != VERSION or isinstance(version, (bool, float)):
-        raise _not_allowed("v", version, str(VERSION))
 
 
 def _not_allowed(name: str, value: object, allowed: str) -> ProtocolError:

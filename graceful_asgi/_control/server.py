@@ -19,7 +19,6 @@ from ..threads import BareThread, resume
 from .connection import ControlConnection, is_trusted
 from .directory import BACKLOG
 from .handler import MAX_WAITING, RequestHandler
-from .protocol import build_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,31 +180,28 @@ class ControlServer:
 
     def _accept(self, _: int) -> None:
         # More than one: a `connect` that meets a full queue fails at once, and has to be repeated.
-        with contextlib.suppress(BlockingIOError, InterruptedError, ConnectionError):
-            for _ in range(BACKLOG):
-                self._accept_one()
-
-    def _accept_one(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionError):
-            raise
-        except OSError as error:
-            # No descriptor is left. The listener stays readable: without a pause this would spin.
-            log.caution("the control socket cannot accept, and tries again later: %s", error)
-            self._selector.unregister(self._listener)
-            self._accepts_again_at = monotonic() + ACCEPT_PAUSE
-            raise BlockingIOError from error
-        try:
-            self._admit(sock)
-        except BaseException:
-            sock.close()
-            raise
+        for _ in range(BACKLOG):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionError):
+                return
+            except OSError as error:
+                # No descriptor is left. The listener stays readable: without a pause this would
+                # spin.
+                log.caution("the control socket cannot accept, and tries again later: %s", error)
+                self._selector.unregister(self._listener)
+                self._accepts_again_at = monotonic() + ACCEPT_PAUSE
+                return
+            try:
+                self._admit(sock)
+            except BaseException:
+                sock.close()
+                raise
 
     def _admit(self, sock: socket.socket) -> None:
         connection = ControlConnection(sock)
         if not is_trusted(sock):
-            self._fail(connection, "refused: this is for the server's own user, and for root")
+            connection.send_error("refused: this is for the server's own user, and for root")
             connection.close()
         else:
             self._make_room()
@@ -249,7 +245,4 @@ class ControlServer:
             connection.closed = True
         except Exception:
             log.failed("a request on the control socket failed; the socket goes on")
-            self._fail(connection, "this request failed: the server's log says why")
-
-    def _fail(self, connection: ControlConnection, why: str) -> None:
-        connection.send(build_reply("error", error=why), last=True)
+            connection.send_error("this request failed: the server's log says why")

@@ -29,7 +29,7 @@ from .._check.result.text import (
 from .._check.result.verdict import Target, report
 from .._check.rounds import Settings, run_rounds
 from .._check.server.command import any_command, app_command, parse
-from .check_options import HELP, check_options
+from .check_options import CHECK_OPTIONS, HELP
 from .group import needs
 
 if TYPE_CHECKING:
@@ -58,9 +58,11 @@ class _CheckCommand(click.Command):
     cls=_CheckCommand,
     help=HELP,
     context_settings={"ignore_unknown_options": True, "show_default": True},
+    params=[
+        click.Argument(["app"], nargs=-1, metavar="[APP [UVICORN OPTIONS]] [-- COMMAND ...]"),
+        *CHECK_OPTIONS,
+    ],
 )
-@click.argument("app", nargs=-1, metavar="[APP [UVICORN OPTIONS]] [-- COMMAND ...]")
-@check_options
 @click.pass_context
 def command(
     ctx: click.Context,

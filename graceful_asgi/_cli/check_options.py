@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import click
 
 from .._check.scenarios import NAMES
 from .values import BODY, HEADER, LATENCY, MILLISECONDS, PATH, PICTURE, SECONDS, SIGNAL, TARGET, XML
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 HELP: Final = """\
 Start a server, put load on it, send it SIGTERM, and count the requests that it loses.
@@ -32,164 +29,153 @@ Exit code: 0 nothing was lost or wrong, and the server was gone in time; 1 the s
 check could not be run, or not all of it; 130 it was interrupted.
 """
 
-_OPTIONS: Final = (
-    click.option(
-        "--compare",
+CHECK_OPTIONS: Final = (
+    click.Option(
+        ["--compare"],
         metavar="COMMAND",
         help="A second server, in alternation, with the same load: a command or an app with its "
         "options, in one string. The exit code is about the first.",
     ),
-    click.option("--rounds", type=click.IntRange(1, 1000), default=1, help="Runs of each server."),
-    click.option(
-        "--until",
+    click.Option(
+        ["--rounds"], type=click.IntRange(1, 1000), default=1, help="Runs of each server."
+    ),
+    click.Option(
+        ["--until"],
         type=click.IntRange(0),
         default=0,
         metavar="REQUESTS",
         help="Go on with rounds until the stops of each server could have lost so many requests.",
     ),
-    click.option("--signal", "number", type=SIGNAL, default="SIGTERM", help="A name or a number."),
-    click.option(
-        "--deadline",
+    click.Option(
+        ["--signal", "number"], type=SIGNAL, default="SIGTERM", help="A name or a number."
+    ),
+    click.Option(
+        ["--deadline"],
         type=SECONDS,
         default=30.0,
         help="Seconds from the signal until the server must be gone. Then it is killed. "
         "Kubernetes gives 30 s.",
     ),
-    click.option(
-        "--signal-after", type=SECONDS, default=3.0, help="Seconds of load before the signal."
+    click.Option(
+        ["--signal-after"], type=SECONDS, default=3.0, help="Seconds of load before the signal."
     ),
-    click.option(
-        "--start-period",
+    click.Option(
+        ["--start-period"],
         type=SECONDS,
         default=30.0,
         help="Seconds that the server may take until it answers.",
     ),
-    click.option(
-        "--keep-alive",
-        "keep_alive_clients",
+    click.Option(
+        ["--keep-alive", "keep_alive_clients"],
         type=click.IntRange(0, 20_000),
         default=100,
         help="Clients that keep their connection.",
     ),
-    click.option(
-        "--fresh",
-        "fresh_clients",
+    click.Option(
+        ["--fresh", "fresh_clients"],
         type=click.IntRange(0, 20_000),
         default=50,
         help="Clients that open a connection for each request.",
     ),
-    click.option(
-        "--latency",
+    click.Option(
+        ["--latency"],
         type=LATENCY,
         default="0ms",
         help="Length of a round trip to the server, such as 20ms. Loopback has none, so that some "
         "losses cannot happen.",
     ),
-    click.option(
-        "--think",
-        "think_period",
+    click.Option(
+        ["--think", "think_period"],
         type=MILLISECONDS,
         default=20.0,
         help="A client pauses for 0 to this many ms between two requests.",
     ),
-    click.option(
-        "--path",
+    click.Option(
+        ["--path"],
         type=TARGET,
         default="/",
         help="Path that the load asks for. A method may stand before any path: 'POST /search'.",
     ),
-    click.option("--slow-path", type=TARGET, help="Path that takes a second or more to answer."),
-    click.option("--stream-path", type=TARGET, help="Path whose body takes a second or more."),
-    click.option("--upload-path", type=TARGET, help="Path that reads the body of a POST."),
-    click.option(
-        "--post-path", type=TARGET, help="Path for POSTs with --body, on kept-alive connections."
+    click.Option(["--slow-path"], type=TARGET, help="Path that takes a second or more to answer."),
+    click.Option(["--stream-path"], type=TARGET, help="Path whose body takes a second or more."),
+    click.Option(["--upload-path"], type=TARGET, help="Path that reads the body of a POST."),
+    click.Option(
+        ["--post-path"], type=TARGET, help="Path for POSTs with --body, on kept-alive connections."
     ),
-    click.option(
-        "--sse-path",
-        "event_stream_path",
+    click.Option(
+        ["--sse-path", "event_stream_path"],
         type=PATH,
         help="Path that answers a GET with an endless event stream.",
     ),
-    click.option(
-        "--sse-post-path",
-        "post_event_stream_path",
+    click.Option(
+        ["--sse-post-path", "post_event_stream_path"],
         type=TARGET,
         help="Path that answers a POST with an event stream. It comes whole, or is cut visibly.",
     ),
-    click.option(
-        "--ws-path", "websocket_path", type=PATH, help="Path of a WebSocket that stays open."
+    click.Option(
+        ["--ws-path", "websocket_path"], type=PATH, help="Path of a WebSocket that stays open."
     ),
-    click.option(
-        "--ws-message",
-        "websocket_message",
+    click.Option(
+        ["--ws-message", "websocket_message"],
         default="graceful-asgi-check",
         metavar="TEXT",
         help="Message that is sent on it. If the server replies, every reply must come.",
     ),
-    click.option(
-        "--ws-push-path",
-        "websocket_push_path",
+    click.Option(
+        ["--ws-push-path", "websocket_push_path"],
         type=PATH,
         help="Path of a WebSocket on which only the server sends.",
     ),
-    click.option(
-        "--hang-path",
+    click.Option(
+        ["--hang-path"],
         type=TARGET,
         help="Path that never answers. The deadline counts all the same.",
     ),
-    click.option(
-        "--header",
-        "headers",
+    click.Option(
+        ["--header", "headers"],
         type=HEADER,
         multiple=True,
         help="Header that is sent with every request; may be repeated.",
     ),
-    click.option(
-        "--body",
+    click.Option(
+        ["--body"],
         type=BODY,
         help="Body of the requests, as text or @FILE. Paths without a method are asked by POST.",
     ),
-    click.option(
-        "--expect-status",
-        "right_statuses",
+    click.Option(
+        ["--expect-status", "right_statuses"],
         type=click.IntRange(200, 599),
         multiple=True,
         help="Status that is right besides 2xx; may be repeated.",
     ),
-    click.option(
-        "--any-body",
+    click.Option(
+        ["--any-body"],
         is_flag=True,
         help="Do not compare bodies with those learned before the load: for answers that vary.",
     ),
-    click.option(
-        "--allow-reject", is_flag=True, help="A 5xx with Retry-After after the signal is no fault."
+    click.Option(
+        ["--allow-reject"],
+        is_flag=True,
+        help="A 5xx with Retry-After after the signal is no fault.",
     ),
-    click.option(
-        "--skip",
+    click.Option(
+        ["--skip"],
         type=click.Choice(NAMES),
         multiple=True,
         help="Scenario to leave out; may be repeated.",
     ),
-    click.option(
-        "--json",
-        "as_json",
+    click.Option(
+        ["--json", "as_json"],
         is_flag=True,
         help="Write the verdict as JSON to standard output, and nothing else.",
     ),
-    click.option(
-        "--junit",
-        "junit_file",
+    click.Option(
+        ["--junit", "junit_file"],
         type=XML,
         help="Write the verdict as JUnit XML, for a CI system to show.",
     ),
-    click.option(
-        "--plot", type=PICTURE, help="Draw the run with the most losses, as .svg or .png."
+    click.Option(
+        ["--plot"], type=PICTURE, help="Draw the run with the most losses, as .svg or .png."
     ),
 )
-
-
-def check_options(function: _F) -> _F:
-    """Decorate a function with all of them, in the order in which they are listed."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+"""All of them, in the order in which they are listed."""

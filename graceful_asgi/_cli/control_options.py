@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,34 +12,25 @@ from .._control.directory import ControlDirectory, select
 from ..errors import ControlError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from .._control.client import Answer
     from .._control.directory import SocketName
 
-_F = TypeVar("_F", bound="Callable[..., Any]")
-
-_OPTIONS: Final = (
-    click.option(
-        "--control-dir",
+CONTROL_OPTIONS: Final = (
+    click.Option(
+        ["--control-dir"],
         envvar=CONTROL_DIR,
         metavar="DIRECTORY",
         help=f"The directory with the control sockets of the server.  [{CONTROL_DIR}]",
     ),
-    click.option(
-        "--server",
+    click.Option(
+        ["--server"],
         metavar="PID",
         help="Which server, if the directory has more than one: the pid of the workers' parent, or "
         "of the only process.",
     ),
 )
-
-
-def control_options(function: _F) -> _F:
-    """Decorate a command with `--control-dir` and `--server`."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 @contextmanager

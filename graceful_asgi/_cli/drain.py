@@ -12,7 +12,7 @@ from rich.console import Console
 from .._control.client import ask
 from .._control.protocol import MAX_PERIOD, ControlRequest
 from .control_display import show_progress
-from .control_options import control_options, opened, refuse_if_all_did
+from .control_options import CONTROL_OPTIONS, opened, refuse_if_all_did
 from .values import SECONDS
 
 REASON: Final = "graceful-asgi drain"
@@ -28,13 +28,18 @@ a process has ended, was resumed, or does not answer; 2 no drain was begun.
 """
 
 
-@click.command("drain", help=HELP)
-@control_options
-@click.option(
-    "--resume-after",
-    type=SECONDS,
-    metavar="SECONDS",
-    help="Undo the drain if no stop has come after so many seconds.",
+@click.command(
+    "drain",
+    help=HELP,
+    params=[
+        *CONTROL_OPTIONS,
+        click.Option(
+            ["--resume-after"],
+            type=SECONDS,
+            metavar="SECONDS",
+            help="Undo the drain if no stop has come after so many seconds.",
+        ),
+    ],
 )
 def command(control_dir: str | None, server: str | None, resume_after: float | None) -> int:
     """Drain a server; return the exit code."""

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class MissingExtraError(click.ClickException):
-    """A command was called whose extra is not installed; the message says how to install it."""
-
-
 @contextmanager
 def needs(extra: str, who: str) -> Iterator[None]:
-    """Import in a block what *extra* installs. Raises `MissingExtraError` if it is missing."""
+    """Import in a block what *extra* installs.
+
+    Raises:
+        click.ClickException: a module is missing; the message says how to install it.
+    """
     try:
         with naming_extra(extra, who):
             yield
     except ModuleNotFoundError as error:
         if error.__cause__ is None:
             raise
-        raise MissingExtraError(str(error)) from error
+        raise click.ClickException(str(error)) from error
 
 
 class LazyGroup(click.Group):
@@ -40,7 +40,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command. Raises `MissingExtraError` when a module that it needs is missing."""
+        """Import a command. Raises `click.ClickException` where it cannot be called."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None

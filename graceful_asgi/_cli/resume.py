@@ -12,7 +12,7 @@ import click
 from .._control.client import Answer, ask
 from .._control.protocol import ControlRequest
 from ..text import printable
-from .control_options import control_options, opened, refuse_if_all_did
+from .control_options import CONTROL_OPTIONS, opened, refuse_if_all_did
 
 HELP: Final = """\
 End a drain: all processes of the server serve again.
@@ -24,8 +24,7 @@ to ask.
 """
 
 
-@click.command("resume", help=HELP)
-@control_options
+@click.command("resume", help=HELP, params=[*CONTROL_OPTIONS])
 def command(control_dir: str | None, server: str | None) -> int:
     """Resume a server; return the exit code."""
     with opened(control_dir, server, one=True) as (directory, names):

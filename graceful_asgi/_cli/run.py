@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from uvicorn.main import main as uvicorn_command
@@ -14,10 +14,7 @@ from .._control import CONTROL_DIR
 from .._run.config import DrainedConfig
 from .._run.launch import serve
 from ..errors import PolicyError
-from .run_options import drain_options
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .run_options import DRAIN_OPTIONS
 
 HELP: Final = """\
 Run an app under uvicorn, and lose no request when it is told to stop.
@@ -31,18 +28,8 @@ exception stopped the server; 2 an option or a variable is not allowed; 3 the ap
 """
 
 
-class RunCommand(click.Command):
+class _RunCommand(click.Command):
     """A command that lists the drain's options apart from uvicorn's."""
-
-    def __init__(self, ours: Sequence[click.Parameter], theirs: Sequence[click.Parameter]) -> None:
-        super().__init__(
-            "run",
-            params=[*theirs, *ours],
-            callback=run,
-            help=HELP,
-            context_settings={"auto_envvar_prefix": "UVICORN"},
-        )
-        self._ours = ours
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List them in two sections."""
@@ -50,14 +37,21 @@ class RunCommand(click.Command):
             records = [
                 record
                 for param in self.get_params(ctx)
-                if (param in self._ours) is ours
+                if (param in DRAIN_OPTIONS) is ours
                 and (record := param.get_help_record(ctx)) is not None
             ]
             with formatter.section(heading):
                 formatter.write_dl(records)
 
 
-def run(*, app: str, app_dir: str, control_dir: str | None, **values: Any) -> int:
+@click.command(
+    "run",
+    cls=_RunCommand,
+    help=HELP,
+    context_settings={"auto_envvar_prefix": "UVICORN"},
+    params=[*uvicorn_command.params, *DRAIN_OPTIONS],
+)
+def command(*, app: str, app_dir: str, control_dir: str | None, **values: Any) -> int:
     """Run the server to its end; return the exit code."""
     command_line = _take_given(values)
     if control_dir is not None:
@@ -86,6 +80,3 @@ def _for_config(values: dict[str, Any]) -> dict[str, Any]:
     if options["log_config"] is None:
         del options["log_config"]
     return options
-
-
-command: Final = RunCommand(drain_options(), uvicorn_command.params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,20 +13,6 @@ from .values import Value
 
 if TYPE_CHECKING:
     from ..option import Option
-
-
-def drain_options() -> list[click.Option]:
-    """Return an option for each of the drain's, and `--control-dir`."""
-    return [
-        *map(_option, OPTIONS.values()),
-        click.Option(
-            ["--control-dir"],
-            help="Where each process has a socket for `status`, `drain` and `resume`.  "
-            "[GRACEFUL_CONTROL_DIR]",
-            metavar="DIRECTORY",
-            allow_from_autoenv=False,
-        ),
-    ]
 
 
 def _option(option: Option) -> click.Option:
@@ -53,3 +39,16 @@ def _shown(default: object) -> str:
     if isinstance(default, bool):
         return "yes" if default else "no"
     return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+DRAIN_OPTIONS: Final = (
+    *map(_option, OPTIONS.values()),
+    click.Option(
+        ["--control-dir"],
+        help="Where each process has a socket for `status`, `drain` and `resume`.  "
+        "[GRACEFUL_CONTROL_DIR]",
+        metavar="DIRECTORY",
+        allow_from_autoenv=False,
+    ),
+)
+"""One for each option of the drain, and `--control-dir`."""

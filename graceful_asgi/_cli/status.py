@@ -15,7 +15,7 @@ from .._control.client import Answer, ask
 from .._control.protocol import ControlRequest
 from ..errors import ControlError
 from .control_display import status_lines, status_table
-from .control_options import control_options, look, opened, refuse_if_all_did
+from .control_options import CONTROL_OPTIONS, look, opened, refuse_if_all_did
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,18 +37,22 @@ Exit code: 0 every process has answered, 1 a process has not, 2 no process is th
 """
 
 
-@click.command("status", help=HELP)
-@control_options
-@click.option(
-    "--watch",
-    is_flag=True,
-    help="Show them again every second, until interrupted or until all have ended.",
-)
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help='Write one object, {"processes": [...]}; with --watch one for each line.',
+@click.command(
+    "status",
+    help=HELP,
+    params=[
+        *CONTROL_OPTIONS,
+        click.Option(
+            ["--watch"],
+            is_flag=True,
+            help="Show them again every second, until interrupted or until all have ended.",
+        ),
+        click.Option(
+            ["--json", "as_json"],
+            is_flag=True,
+            help='Write one object, {"processes": [...]}; with --watch one for each line.',
+        ),
+    ],
 )
 def command(control_dir: str | None, server: str | None, watch: bool, as_json: bool) -> int:
     """Show the processes; return the exit code."""

@@ -20,9 +20,11 @@ from .control_options import CONTROL_OPTIONS, look, opened, refuse_if_all_did
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._control.directory import ControlDirectory, SocketName
+    from .._control.directory import ControlDirectory
 
     Show = Callable[[list[Answer]], None]
+
+REQUEST: Final = ControlRequest(command="status")
 
 WATCH_PERIOD: Final = 1.0
 """Seconds between two rounds of questions."""
@@ -57,17 +59,17 @@ Exit code: 0 every process has answered, 1 a process has not, 2 no process is th
 def command(control_dir: str | None, server: str | None, watch: bool, as_json: bool) -> int:
     """Show the processes; return the exit code."""
     with opened(control_dir, server, one=False) as (directory, names):
-        answers = anyio.run(_ask, directory, names)
+        answers = anyio.run(ask, directory, names, REQUEST)
         refuse_if_all_did(answers)
         if not watch:
+            answers = _without_gone(answers)
             _show(as_json)(answers)
             return 0 if all(answer.state == "answered" for answer in answers) else 1
         anyio.run(_watch, directory, server, as_json)
     return 0
 
 
-async def _ask(directory: ControlDirectory, names: list[SocketName]) -> list[Answer]:
-    answers = await ask(directory, names, ControlRequest(command="status"))
+def _without_gone(answers: list[Answer]) -> list[Answer]:
     return [answer for answer in answers if answer.state != "gone"]
 
 
@@ -88,7 +90,7 @@ async def _look_again(directory: ControlDirectory, server: str | None, show: Sho
             names = look(directory, server, one=False)
         except ControlError:  # all of them have ended
             return
-        show(await _ask(directory, names))
+        show(_without_gone(await ask(directory, names, REQUEST)))
         await anyio.sleep(WATCH_PERIOD)
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from ._core.runner import DrainRunner
     from .phase import PhaseChange
-    from .report import DrainStatistics
 
 WRITE_PERIOD: Final = 1.0
 """Seconds between two writes: the figures of another process may be as old as that."""
@@ -105,7 +104,9 @@ Value = tuple[_Figure, str, float]
 """A metric, the value of its label, and its own value."""
 
 
-def _values(now: DrainStatistics) -> Iterator[Value]:
+def _values(runner: DrainRunner) -> Iterator[Value]:
+    """Yield the figures of this moment, the scrape itself left out. Safe from any thread."""
+    now = runner.statistics(leave_out=current_task())
     for phase in Phase:
         yield PHASE, phase.value, float(phase is now.phase)
     for kind in get_args(Kind):
@@ -156,10 +157,10 @@ class DrainCollector(Collector):
                 f"DrainCollector({drainer!r}): give it the Drainer that the middleware has"
             )
         self._runner = runner_of(drainer)
-        self._shared: _Shared | None = None
+        self._shared: _SharedFigures | None = None
         if processes_share_a_scrape():
-            self._shared = _Shared()
-            self._runner.notifier.server_events.append(_Writer(self, self._runner))
+            self._shared = _SharedFigures(self._runner)
+            self._runner.notifier.server_events.append(self._shared)
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without values: the registry checks their names."""
@@ -172,33 +173,32 @@ class DrainCollector(Collector):
         nothing is returned: that one returns them, if it is registered after this.
         """
         if self._shared is not None:
-            self.write()
+            self._shared.write()
             return []
         families = {figure: figure.family() for figure in FIGURES}
-        for figure, label, value in self._values():
+        for figure, label, value in _values(self._runner):
             families[figure].add_metric([label] if label else [], value)
         return families.values()
 
-    def write(self) -> None:
-        """Write the figures for other processes, if there are any. Safe from any thread."""
-        if self._shared is not None:
-            self._shared.write(self._values())
 
-    def _values(self) -> Iterator[Value]:
-        return _values(self._runner.statistics(leave_out=current_task()))
+class _SharedFigures(ServerEvents):
+    """Writes the figures of this process to files that the others read, while the server runs."""
 
+    outlives_server = True
 
-class _Shared:
-    """Writes the figures of this process to files that the others read."""
-
-    def __init__(self) -> None:
+    def __init__(self, runner: DrainRunner) -> None:
+        self._runner = runner
         self._metrics: dict[_Figure, Any] = {figure: figure.shared() for figure in FIGURES}
         self._counted: dict[tuple[_Figure, str], float] = {}
+        """The sum that has been added to each counter so far."""
         self._lock = threading.Lock()
+        self._open = False
+        self._running: object = None
 
-    def write(self, values: Iterable[Value]) -> None:
+    def write(self) -> None:
+        """Write the figures of this moment. Safe from any thread."""
         with self._lock:
-            for figure, label, value in values:
+            for figure, label, value in _values(self._runner):
                 metric = self._metrics[figure].labels(label) if label else self._metrics[figure]
                 if figure.mode is not None:
                     metric.set(value)
@@ -206,36 +206,24 @@ class _Shared:
                     metric.inc(value - self._counted.get((figure, label), 0.0))
                     self._counted[figure, label] = value
 
-
-class _Writer(ServerEvents):
-    """Writes the figures while the server runs. Lives on the event loop."""
-
-    outlives_server = True
-
-    def __init__(self, collector: DrainCollector, runner: DrainRunner) -> None:
-        self._collector = collector
-        self._runner = runner
-        self._open = False
-        self._running: object = None
-
     def opened(self) -> None:
-        """Write from now on."""
+        """Write from now on, on the event loop."""
         if not self._open:
             self._open = True
             self._running = spawn(self._run)
 
     def phase_changed(self, change: PhaseChange) -> None:
         """Write the new phase at once."""
-        self._write()
+        self._try_write()
 
     def closed(self) -> None:
         """Stop writing. The last figures are those of a server that has stopped."""
         self._open = False
         self._runner.notifier.wake()
 
-    def _write(self) -> None:
+    def _try_write(self) -> None:
         with log.caught("the metrics cannot be written; the server goes on"):
-            self._collector.write()
+            self.write()
 
     async def _run(self) -> None:
         write_at = self._runner.now()
@@ -243,5 +231,5 @@ class _Writer(ServerEvents):
             while self._open:
                 if self._runner.now() >= write_at:
                     write_at = self._runner.now() + WRITE_PERIOD
-                    self._write()
+                    self._try_write()
                 await listener.wait(write_at - self._runner.now())

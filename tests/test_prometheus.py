@@ -267,3 +267,40 @@ def test_figures_for_other_processes_are_written_as_phases_change_and_at_a_scrap
         """
     )
     assert ended.stdout == "done\n", ended.stderr
+
+
+def test_a_scrape_that_is_overtaken_by_another_one_takes_no_counter_back() -> None:
+    ended = run_python(
+        """
+        import os, tempfile
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()
+        import threading
+        from prometheus_client import CollectorRegistry
+        from prometheus_client.multiprocess import MultiProcessCollector
+        from graceful_asgi import DrainPolicy
+        from graceful_asgi._core.drainer import as_drainer
+        from graceful_asgi._core.runner import DrainRunner
+        from graceful_asgi.prometheus import DrainCollector
+
+        drainer = DrainRunner(DrainPolicy())
+        collector = DrainCollector(as_drainer(drainer))
+        look, others = drainer.statistics, []
+
+        def look_and_be_overtaken(**options):
+            seen = look(**options)
+            if not others:
+                others.append(threading.Thread(target=collector.collect))
+                drainer.begin("test")
+                others[0].start()
+                others[0].join(0.3)  # it cannot end before this scrape has ended
+            return seen
+
+        drainer.statistics = look_and_be_overtaken
+        collector.collect()
+        others[0].join()
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        print(registry.get_sample_value("graceful_asgi_drains_total"))
+        """
+    )
+    assert ended.stdout == "1.0\n", ended.stderr

@@ -266,15 +266,17 @@ class ThreadedServer:
 
         if self._thread is not None:
             raise MisuseError("ThreadedServer.start() was called twice; make a new one")
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=2048)
-        self._port = self._socket.getsockname()[1]
-        self._server = uvicorn.Server(uvicorn.Config(self._app, **self._config))
-        self._thread = threading.Thread(target=self._run, name="ThreadedServer", daemon=True)
+        sock = self._socket = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self._port = sock.getsockname()[1]
+        server = self._server = uvicorn.Server(uvicorn.Config(self._app, **self._config))
+        self._thread = threading.Thread(
+            target=self._run, args=(server, sock), name="ThreadedServer", daemon=True
+        )
         self._thread.start()
         # Polled, because uvicorn only sets a flag.
-        while not self._server.started:
+        while not server.started:
             if not self._thread.is_alive():
-                self._socket.close()
+                sock.close()
                 raise ServerStartError(
                     f"the app did not start: {self._error or 'see the log of uvicorn.error'}"
                 ) from self._error
@@ -331,11 +333,9 @@ class ThreadedServer:
         """Return where it is: ``http://127.0.0.1:PORT``. Raises `MisuseError` before `start`."""
         return f"http://127.0.0.1:{self.port}"
 
-    def _run(self) -> None:
-        if self._server is None or self._socket is None:
-            return
+    def _run(self, server: uvicorn.Server, sock: socket.socket) -> None:
         try:
-            self._server.run(sockets=[self._socket])
+            server.run(sockets=[sock])
         except BaseException as error:
             # SystemExit as well: uvicorn raises it if the start fails, and a forced drain ends with
             # it. In a thread nobody would see either.

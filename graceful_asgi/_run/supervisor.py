@@ -21,7 +21,6 @@ from .. import log
 from .._extensions.systemd import ServiceAnnouncer, SystemdNotifier
 from ..event_loop import monotonic
 from .config import STARTUP_FAILURE
-from .messages import StopDeadlines
 from .signal_receiver import SignalReceiver
 from .worker_process import Backoff, WorkerProcess, state_of_workers
 
@@ -198,9 +197,8 @@ class Supervisor:
         return not self._stopping and len(self._staying()) < self._wanted
 
     def _start(self) -> WorkerProcess | None:
-        deadlines = StopDeadlines.of(self._config.policy)
         try:
-            worker = WorkerProcess(self._config, self._sockets, deadlines)
+            worker = WorkerProcess(self._config, self._sockets)
         except OSError as exc:  # no memory, process or descriptor to be had: perhaps later
             self._backoff.note_loss(monotonic())
             self._warn("not_started", "a worker could not be started: %s", exc)

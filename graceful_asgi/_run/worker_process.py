@@ -15,7 +15,7 @@ from uvicorn._subprocess import get_subprocess
 from .. import log
 from .._extensions.systemd import WorkersState
 from ..event_loop import monotonic
-from .messages import EXIT_MARGIN, Alive, Serving, Stopping
+from .messages import EXIT_MARGIN, Alive, Serving, StopDeadlines, Stopping
 from .worker import run_worker
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .config import DrainedConfig
-    from .messages import Command, StopDeadlines
+    from .messages import Command
 
 CALM_PERIOD: Final = 60.0
 """Seconds without a loss after which the next loss counts as the first."""
@@ -53,17 +53,15 @@ class Backoff:
 class WorkerProcess:
     """One worker: its process, the pipe to it, and the instant at which it is killed.
 
-    The worker gets copies of *sockets*. It may take as long to stop as *deadlines* say, until it
-    sends its own.
+    The worker gets copies of *sockets*. It may take as long to stop as the policy of *config* says,
+    until it sends its own deadlines.
 
     Raises:
         OSError: its process could not be started.
     """
 
-    def __init__(
-        self, config: DrainedConfig, sockets: Sequence[socket.socket], deadlines: StopDeadlines
-    ) -> None:
-        self._deadlines = deadlines
+    def __init__(self, config: DrainedConfig, sockets: Sequence[socket.socket]) -> None:
+        self._deadlines = StopDeadlines.of(config.policy)
         self._answer_period = float(config.timeout_worker_healthcheck)
         self.connection, theirs = multiprocessing.Pipe()
         target = partial(run_worker, config, theirs)

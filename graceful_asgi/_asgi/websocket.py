@@ -83,14 +83,14 @@ class WebSocketExchange(Exchange):
     def __init__(self) -> None:
         self.answer: Answer = "not started"
         self._receiving = self._sending = 0
-        """How many calls of `receive` wait for a message, and how many of `send` for the server."""
+        """The calls of `receive` that wait for a message, and the calls of `send` under way."""
         self._given = self._unanswered = 0
-        """How many messages the handler was given; that number less its sends since then."""
+        """The messages that the handler was given; that number less its sends since then."""
         self._replies = False
         """True once the handler has sent something after it got a message."""
         self._given_at = self._sent_apart_at = -math.inf
-        """When the handler got its last message. When it last sent one while it also waited for a
-        message: then one of its tasks sends, and another waits."""
+        """The instant at which the handler got its last message; the one at which it last sent a
+        message while it also waited for one: then one of its tasks sends, and another waits."""
 
         # While a drain closes the session:
         self._told_in = 0

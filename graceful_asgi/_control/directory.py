@@ -1,8 +1,8 @@
 """The directory of control sockets: who may use it, what is in it, how one is added or selected.
 
-A socket is bound under a name that nobody looks for, and renamed once it listens. A name is never
-used again. So a socket that refuses a connection belongs to a process that is gone: everybody may
-remove it, and cannot remove another one by mistake.
+A socket is bound under a temporary name, which no list of sockets contains, and renamed once it
+listens. A name is never used again. So a socket that refuses a connection belongs to a process that
+is gone: everybody may remove it, and cannot remove another one by mistake.
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ class Expectation:
     but_numbers: bytes | None = None
     """Each body is this one, but for words with a digit in them: counters, dates, identifiers."""
     begins: bytes = b""
-    """Each body begins so, but for such words."""
+    """The beginning of each body, with the words replaced that have a digit in them."""
     ends: bytes = b""
+    """The end of each body, in the same way."""
     length: int | None = None
     """The bytes of each body; None if that varies."""
     may_be_empty: bool = False

@@ -85,7 +85,8 @@ async def test_two_calls_wake_once_and_the_next_wait_waits_again() -> None:
     listener = Wakeup()
     listener.wake()
     listener.wake()
-    await anyio.sleep(0.01)  # long past the calls: both have been taken in
+    await anyio.lowlevel.checkpoint()
+    await anyio.wait_all_tasks_blocked()  # both calls have been taken in
     with anyio.fail_after(PATIENCE):
         await listener.wait(float("inf"))
     with anyio.move_on_after(0.02) as waited:

@@ -180,17 +180,18 @@ def test_a_log_that_blocks_delays_one_fork_for_a_moment_and_loses_no_line() -> N
     ended = run_python(
         PRELUDE
         + """
-released, lines = threading.Event(), []
+blocked, released, lines = threading.Event(), threading.Event(), []
 
 class Stuck(logging.Handler):
     def emit(self, record):
+        blocked.set()
         released.wait()
         lines.append(record.getMessage().rpartition(" ")[2])
 
 logging.root.handlers[:] = [Stuck()]
 for number in range(3):
     log.caution("%d", number)
-time.sleep(0.1)
+blocked.wait()
 began = time.monotonic()
 for _ in range(20):
     fork()

@@ -43,6 +43,8 @@ class Crowd:
     server: Server
     ended: list[Ended] = field(default_factory=list)
     replies: int = 0
+    hanging: int = 0
+    """Clients whose request is in flight once the log has a line of it, "slow began"."""
 
     async def run(self, *clients: tuple[int, Callable[[Crowd, int], Awaitable[Ended]]]) -> None:
         """Connect so many of each client, signal the server then, wait for all."""
@@ -58,7 +60,7 @@ class Crowd:
                 if len(tasks) % 50 == 0:  # not more than the accept queue takes
                     await eventually(lambda: self._there >= len(tasks) - 50, within=PATIENCE)
         await eventually(lambda: self._there >= expected, within=PATIENCE)
-        await asyncio.sleep(0.3)  # for their requests to be in flight
+        await eventually(lambda: self.server.count("slow began") >= self.hanging, within=PATIENCE)
         self._signalled_at = time.monotonic()
         self.server.signal(signal.SIGTERM)
         with anyio.fail_after(PATIENCE):
@@ -182,12 +184,16 @@ def reads(path: str, *, method: str = "GET") -> Callable[[Crowd, int], Awaitable
 
 
 def hangs(path: str) -> Callable[[Crowd, int], Awaitable[Ended]]:
-    """Return a client of a request that gets no answer of the app's. It ends with its status."""
+    """Return a client of a slow request: it gets no answer of the app's, and ends with its status.
+
+    The app writes "slow began" where the request arrives.
+    """
 
     async def client(crowd: Crowd, number: int) -> Ended:
         reader, writer = await asyncio.open_connection("127.0.0.1", crowd.server.port)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            crowd.hanging += 1
             crowd.arrived()
             answer = await reader.read()
             status = answer.split()[1].decode() if answer else "cut"

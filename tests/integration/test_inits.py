@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,9 @@ ENV = {
     "GRACEFUL_CONTROL_DIR": "/run/graceful",
 }
 SERVER = [sys.executable, "-m", "graceful_asgi", "run", "e2e.app:bare"]
+ARRIVED = b"slow began"
 ANSWER = b"slow, but complete"
+LOG = "/run/app.log"
 
 OVERLAY = """
 set -e
@@ -74,6 +75,7 @@ Type=notify
 NotifyAccess=all
 Environment={env}
 ExecStart={command}
+StandardOutput=file:{log}
 TimeoutStopSec=30
 """
 
@@ -99,12 +101,13 @@ def test_podman_stop(
         *(*SERVER, "--port", str(port), "--workers", workers),
     ]
     script = ["unshare", "--mount", "sh", "-c", OVERLAY + PODMAN, "sh", str(tmp_path)]
-    with subprocess.Popen([*script, *ran]) as container:
+    log = tmp_path / "log"
+    with log.open("wb") as out, subprocess.Popen([*script, *ran], stdout=out) as container:
         try:
             wait_until(lambda: container.poll() is not None or answers(port), "the container")
             assert container.poll() is None, "it has not started"
             slow = beside.submit(get, port, "/slow?s=3")
-            time.sleep(1)  # the request has arrived
+            wait_until(lambda: ARRIVED in log.read_bytes(), "the request")
             beside_it = ["nsenter", "--target", str(container.pid), "--mount"]
             subprocess.run([*beside_it, "podman", "stop", "-t", "20", name], check=True)
             assert slow.result().body == ANSWER
@@ -125,7 +128,7 @@ def booted(tmp_path: Path) -> Iterator[list[str]]:
     need_here("unshare", "nsenter", "chroot", "/lib/systemd/systemd", "ip")
     env = " ".join(f"{key}={value}" for key, value in ENV.items())
     command = " ".join([*SERVER, "--port", "8000"])
-    (tmp_path / "app.service").write_text(UNIT.format(env=env, command=command))
+    (tmp_path / "app.service").write_text(UNIT.format(env=env, command=command, log=LOG))
     (tmp_path / "default.target").write_text("[Unit]\nDefaultDependencies=no\n")
     namespaces = ["--mount", "--pid", "--fork", "--cgroup", "--uts", "--ipc", "--net"]
     script = ["sh", "-c", OVERLAY + SYSTEMD, "sh", str(tmp_path)]
@@ -149,9 +152,10 @@ def test_systemctl_stop(booted: list[str]) -> None:
 
     systemctl("start", "app")
     assert systemctl("is-active", "app") == "active"
+    read_log = [*booted, "cat", LOG]
     ask = [*booted, "curl", "-sS", "http://127.0.0.1:8000/slow?s=3"]
     with subprocess.Popen(ask, stdout=subprocess.PIPE) as asking:
-        time.sleep(1)  # the request has arrived
+        wait_until(lambda: ARRIVED in subprocess.check_output(read_log), "the request")
         systemctl("stop", "app")
         assert asking.communicate(timeout=20)[0] == ANSWER
     assert systemctl("show", "app", "--property=Result", "--property=ExecMainStatus") == (

@@ -45,12 +45,27 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> dict[module.State, float]:
     return periods
 
 
-def connections_of(server: uvicorn.Server) -> Connections:
-    return Connections(server)  # type: ignore[arg-type]  # it has more than our protocol names
+class Swept(Connections):
+    """Counts its sweeps."""
+
+    sweeps = 0
+
+    async def sweep(self, time_left: float) -> None:
+        await super().sweep(time_left)
+        self.sweeps += 1
+
+    async def often(self) -> None:
+        """Wait until several sweeps more have looked at every connection."""
+        enough = self.sweeps + 5
+        await eventually(lambda: self.sweeps >= enough, "sweeps")
+
+
+def connections_of(server: uvicorn.Server) -> Swept:
+    return Swept(server)  # type: ignore[arg-type]  # it has more than our protocol names
 
 
 @contextlib.asynccontextmanager
-async def sweeping(server: uvicorn.Server) -> AsyncIterator[Connections]:
+async def sweeping(server: uvicorn.Server) -> AsyncIterator[Swept]:
     """Sweep as a drain does, for the length of a block."""
     swept = connections_of(server)
 
@@ -328,7 +343,7 @@ async def test_a_websocket_is_left_alone_until_all_is_cut_and_then_closed_with_1
         connect(f"ws://127.0.0.1:{port}/", proxy=None, close_timeout=1) as websocket,
         sweeping(server) as swept,
     ):
-        await asyncio.sleep(0.2)
+        await swept.often()
         await (await websocket.ping())
         assert swept.cut_answers() == 0
         swept.cut()
@@ -424,10 +439,10 @@ async def test_a_new_stream_on_a_busy_connection_is_served_until_it_has_none(
         slow = client.get("/hold")
         await eventually(lambda: server.server_state.tasks)
         patience["streams"] = NONE
-        async with sweeping(server):
+        async with sweeping(server) as swept:
             for _ in range(3):
                 assert await client.answer(client.get("/")) == "200"
-                await asyncio.sleep(0.05)
+                await swept.often()
             assert client.go_away == []
             app.release.set()
             assert await client.answer(slow) == "200"
@@ -441,8 +456,8 @@ async def test_an_idle_http_2_connection_is_closed_with_a_goaway(
     async with http2_in_loop(RecordingApp()) as (server, port):
         client = await Http2Client.connect(port)
         assert await client.answer(client.get("/")) == "200"
-        async with sweeping(server):
-            await asyncio.sleep(0.1)
+        async with sweeping(server) as swept:
+            await swept.often()
             assert client.go_away == []
             patience["idle"] = 0.05
             await client.closed()

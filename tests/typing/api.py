@@ -146,7 +146,7 @@ async def drives_a_drainer(drainer: Drainer) -> None:
 
 def hooks_into_a_drain(drainer: Drainer) -> None:
     drainer.add_hook(lambda change: change.phase)
-    drainer.add_hook(lambda change: print(change.reason, change.in_flight))  # noqa: T201  # a user's hook
+    drainer.add_hook(lambda change: f"{change.reason}, {change.in_flight} in flight")
     drainer.add_hook(lambda: None)  # type: ignore[misc,arg-type]
 
 

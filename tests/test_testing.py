@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -21,6 +22,9 @@ from graceful_asgi._check.server.drain_log import read_report
 from graceful_asgi.errors import MisuseError
 from graceful_asgi.report import DrainReport, StuckWork
 from graceful_asgi.testing import CheckError, LoadPlan, ServerProcess, ThreadedServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_pytest_imports_nothing_for_the_plugin_but_the_plugin() -> None:
@@ -91,11 +95,15 @@ def test_a_server_that_still_runs_is_a_timeout_with_its_log() -> None:
     assert not server.running
 
 
-def test_what_does_not_start_is_an_error_with_its_log_and_leaves_no_file() -> None:
+def test_what_does_not_start_is_an_error_with_its_log_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     server = ServerProcess([*SERVER, "exits early", "{port}"])
     with pytest.raises(CheckError, match="exits early"):
         server.__enter__()
     assert server.log == "behaviour: exits early\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_command_is_an_error() -> None:

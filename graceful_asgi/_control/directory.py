@@ -23,7 +23,7 @@ from ..errors import ControlError
 from . import CONTROL_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -215,7 +215,7 @@ class ControlDirectory:
         return False
 
 
-def open_private(environ: Mapping[str, str] | None = None) -> ControlDirectory:
+def open_private() -> ControlDirectory:
     """Open the user's own runtime directory for control sockets; make it where it is missing.
 
     It is `$XDG_RUNTIME_DIR/graceful-asgi`, else `graceful-asgi-<uid>` in the directory for
@@ -226,7 +226,7 @@ def open_private(environ: Mapping[str, str] | None = None) -> ControlDirectory:
         ControlError: neither can be used.
     """
     faults = []
-    for path in _candidates(os.environ if environ is None else environ):
+    for path in _candidates():
         try:
             return ControlDirectory(path, source="runtime directory", create=True, follow=False)
         except ControlError as error:
@@ -234,8 +234,8 @@ def open_private(environ: Mapping[str, str] | None = None) -> ControlDirectory:
     raise ControlError("; ".join(faults))
 
 
-def _candidates(environ: Mapping[str, str]) -> Iterator[str]:
-    runtime = environ.get("XDG_RUNTIME_DIR")
+def _candidates() -> Iterator[str]:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isabs(runtime):
         yield os.path.join(runtime, "graceful-asgi")
     try:

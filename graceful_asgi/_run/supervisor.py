@@ -107,13 +107,17 @@ class Supervisor:
         for number in receiver.take():
             self._handlers[number]()
         for worker in self._workers:
-            failed = worker.receive()
-            self._has_served |= worker.has_served
-            if failed:
-                self._backoff.note_loss(monotonic())
-                self._warn(
-                    "worker_failed", "worker %d stops because of an unhandled exception", worker.pid
-                )
+            self._receive(worker)
+
+    def _receive(self, worker: WorkerProcess) -> None:
+        """Take what a worker has sent."""
+        failed = worker.receive()
+        self._has_served |= worker.has_served
+        if failed:
+            self._backoff.note_loss(monotonic())
+            self._warn(
+                "worker_failed", "worker %d stops because of an unhandled exception", worker.pid
+            )
 
     def _next_instant(self) -> float:
         instants = [instant for worker in self._workers for instant in worker.instants()]
@@ -210,7 +214,7 @@ class Supervisor:
     def _reap(self, worker: WorkerProcess) -> None:
         """Take a worker off the list that has ended, and decide what follows from that."""
         self._workers.remove(worker)
-        worker.receive()  # what it sent last
+        self._receive(worker)  # what it sent last
         code = worker.process.exitcode
         worker.close()
         if worker.stopping:
@@ -222,7 +226,7 @@ class Supervisor:
         self._warn("worker_lost", "worker %d ended unexpectedly, exit code %s", worker.pid, code)
         if worker is self._successor:
             self._give_up_replacing()
-        elif not (self._has_served or worker.has_served):
+        elif not self._has_served:
             self._note_unserved_loss(code)
         else:
             self._backoff.note_loss(monotonic())

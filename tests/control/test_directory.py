@@ -157,8 +157,11 @@ def test_a_directory_that_takes_no_socket_says_so(control: ControlDirectory) -> 
 # The private directory
 
 
-def test_workers_meet_in_the_runtime_directory(tmp_path: Path) -> None:
-    with open_private({"XDG_RUNTIME_DIR": str(tmp_path)}) as directory:
+def test_workers_meet_in_the_runtime_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with open_private() as directory:
         assert directory.path == str(tmp_path / "graceful-asgi")
 
 
@@ -175,9 +178,10 @@ def test_what_somebody_else_put_in_its_place_is_refused(
     else:
         place.mkdir()
         place.chmod(0o777)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(ControlError, match="graceful-asgi-"):
-        open_private({})
+        open_private()
 
 
 # Which processes are meant

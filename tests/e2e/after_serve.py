@@ -119,7 +119,7 @@ def same_server_in_its_startup(port: int) -> None:
 def frozen_time(port: int) -> None:
     """Freeze the time as freezegun does with `real_asyncio=True`: only event loops go on."""
     real = time.monotonic
-    asyncio.BaseEventLoop.time = lambda self: real()  # type: ignore[method-assign]  # as there
+    asyncio.BaseEventLoop.time = lambda self: real()  # type: ignore[method-assign]  # as freezegun does
     for module in list(sys.modules.values()):
         for name in [name for name, value in vars(module).items() if value is real]:
             setattr(module, name, lambda: 1.5e9)

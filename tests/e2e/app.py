@@ -151,7 +151,7 @@ async def fork(request: Request) -> Response:
     pid = os.fork()
     if pid == 0:
         say("child runs")  # before that Python forgets a signal: it does not count as the child's
-        time.sleep(60)  # noqa: ASYNC251  # in the child
+        time.sleep(60)  # noqa: ASYNC251  # no event loop runs in the child
         os._exit(9)
     return PlainTextResponse(str(pid))
 

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import signal
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,14 +101,14 @@ async def test_the_server_looks_a_method_up_where_we_put_it(name: str) -> None:
                 called.append(sockets)
                 await original(sockets)
 
-            server.shutdown = shutdown  # type: ignore[method-assign]  # as we do
+            server.shutdown = shutdown  # type: ignore[method-assign]  # as the hook does
     if name == "main_loop":
         lone = uvicorn.Server(uvicorn_config(RecordingApp(), port=0))
 
         async def main_loop() -> None:
             called.append(None)
 
-        lone.main_loop = main_loop  # type: ignore[method-assign]  # as we do
+        lone.main_loop = main_loop  # type: ignore[method-assign]  # as the hook does
         await asyncio.wait_for(lone.serve(), PATIENCE)
     assert len(called) == 1
 
@@ -135,12 +136,15 @@ async def test_a_pause_of_the_main_loop_can_be_ended(monkeypatch: pytest.MonkeyP
             ticks.append(counter)
             return await super().on_tick(counter)
 
+    def has_looked(times: int) -> bool:
+        return len(ticks) >= times
+
     server = Watched(uvicorn_config(RecordingApp(), port=0))
     task = asyncio.ensure_future(server.serve())
     for number in range(10):
-        await eventually(lambda: len(ticks) > number, "a look at the flags")  # noqa: B023  # now
+        await eventually(partial(has_looked, number + 1), "a look at the flags")
         end_pause(task)
-    await eventually(lambda: len(ticks) > 10)
+    await eventually(partial(has_looked, 11))
     monkeypatch.undo()
     server.should_exit = True
     end_pause(task)
@@ -206,7 +210,7 @@ async def test_the_last_step_looks_at_what_there_is_when_it_runs() -> None:
         server.servers, state.connections, state.tasks = kept
         assert server.server_state.tasks
         assert server.servers[0].is_serving()
-        server.shutdown = no_shutdown  # type: ignore[method-assign]  # it has been
+        server.shutdown = no_shutdown  # type: ignore[method-assign]  # it is shut down already
         server.servers[0].close()
         app.release.set()
         await eventually(lambda: not server.server_state.tasks)

@@ -59,7 +59,7 @@ async def socketio_under_stop(
     """Stop a server while an event of a client's is being handled; the client gets its answer."""
     need("socketio", "aiohttp")
     import aiohttp
-    import socketio  # type: ignore[import-untyped,import-not-found,unused-ignore]  # a framework
+    import socketio  # type: ignore[import-untyped,import-not-found,unused-ignore]  # untyped, and not everywhere
 
     server = server_of(Program(f"socketio_app:{where}"), directory, **periods)
     await anyio.to_thread.run_sync(server.start)

@@ -120,22 +120,20 @@ class HttpConnection:
         Asks the kernel, so a FIN that has arrived is never missed. No client can see a FIN that is
         still on its way.
         """
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
+        return self._peek() is not None
 
     def has_ended(self) -> bool:
         """Return True once the peer has closed or reset, with all that it sent before read."""
+        return self._peek() == b""
+
+    def _peek(self) -> bytes | None:
+        """Return what is next to read; empty after the end and after a reset, None: nothing yet."""
         try:
-            return not self._socket.recv(1, socket.MSG_PEEK)
+            return self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
-            return False
+            return None
         except OSError:
-            return True
+            return b""
 
     def write_now(self, data: bytes) -> Unsent | None:
         """Write in one step and without waiting. None: in full."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -21,7 +22,7 @@ from ..result.counts import LossKind, Lost, Unsent
 from .answer import Body, HttpAnswer, answer, recognise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .plan import Endpoint, Header
 
@@ -235,6 +236,16 @@ class HttpConnection:
             self._watched = True
         self._waiter = self._loop.create_future()
         return await self._waiter
+
+    @contextmanager
+    def give_up_after(self, period: float | None) -> Iterator[None]:
+        """Give up in the midst of the block, `period` seconds from now (None: never)."""
+        timer = None if period is None else self._loop.call_later(period, self.give_up)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def give_up(self) -> None:
         """End the wait under way, and every later one, with a timeout. Idempotent."""

@@ -74,11 +74,6 @@ class Http2Client:
         """Return True while a new request may be sent on it."""
         return self._last is None and not self._has_ended and not self.connection.has_ended()
 
-    @property
-    def is_idle(self) -> bool:
-        """Return True while no request on it waits for its answer."""
-        return not self._streams
-
     def begin(self) -> Unsent | None:
         """Write the preface. None: in full."""
         settings = SettingsFrame(
@@ -203,12 +198,11 @@ async def speaks_http2(connection: HttpConnection, *, within: float) -> bool:
     http2 = Http2Client(connection)
     if http2.begin() is not None:
         return False
-    timer = asyncio.get_running_loop().call_later(within, connection.give_up)
     reading = asyncio.ensure_future(http2.read())
     try:
-        await http2.is_ready.wait()
+        with connection.give_up_after(within):
+            await http2.is_ready.wait()
     finally:
-        timer.cancel()
         reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reading

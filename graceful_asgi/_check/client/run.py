@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ..errors import SetupError
+from ..errors import PathError, SetupError
 from ..result.counts import (
     Answered,
     AnyOutcome,
@@ -162,6 +162,16 @@ class Run:
         self._refuse(load)
         return None
 
+    async def connect_before_load(self, named: str, *, within: float) -> HttpConnection:
+        """Connect to find something out: without the latency of the plan, and not counted.
+
+        Raises `PathError`, with what it was for as `named`.
+        """
+        try:
+            return await connect(self.host, self.port, within=within)
+        except OSError as error:
+            raise PathError(f"{named}: no connection ({error!r})") from error
+
     async def _open(self) -> HttpConnection:
         period = self.plan.connect_period
         if self._relay is None:
@@ -251,15 +261,8 @@ class Run:
         self, connection: HttpConnection, *, watch: Watch | None = None, within: float | None = None
     ) -> Complete | Lost:
         """Wait for the answer to a request; by default for as long as the run goes on."""
-        timer = None
-        if within is not None:
-            timer = asyncio.get_running_loop().call_later(within, connection.give_up)
-        try:
-            with self.waiting(connection):
-                answer = await connection.receive(watch)
-        finally:
-            if timer is not None:
-                timer.cancel()
+        with connection.give_up_after(within), self.waiting(connection):
+            answer = await connection.receive(watch)
         return answer if isinstance(answer, Lost) else self.judge(answer, connection.request)
 
     def judge(self, answer: HttpAnswer, request: Request) -> Complete:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 from websockets.client import ClientProtocol
@@ -24,7 +23,8 @@ CUT: Final = 1006
 class WebSocketSession:
     """A WebSocket that one task drives; every wait of it ends when the connection gives up."""
 
-    def __init__(self, run: Run, path: str) -> None:
+    def __init__(self, run: Run, connection: HttpConnection, path: str) -> None:
+        self.connection: Final = connection
         self._protocol = ClientProtocol(parse_uri(f"ws://{authority(run.host, run.port)}{path}"))
         opening = self._protocol.connect()
         self._protocol.send_request(opening)
@@ -58,16 +58,31 @@ class WebSocketSession:
         received = self._protocol.close_rcvd
         return CUT if received is None else int(received.code)
 
-    async def read(self, connection: HttpConnection) -> None:
+    async def open(self, *, within: float) -> bool:
+        """Send the handshake and wait for its answer. Return True if the session is open."""
+        try:
+            with self.connection.give_up_after(within):
+                if self.connection.send(self.handshake) is None:
+                    await self.answered()
+        except TimeoutError:
+            return False
+        return self.is_open
+
+    async def answered(self) -> None:
+        """Read until the handshake is answered, or the session is over."""
+        while not (self.is_open or self.is_over):
+            await self.read()
+
+    async def read(self) -> None:
         """Wait for the next bytes, and answer pings and the close frame.
 
         Raises `TimeoutError` when the connection gives up.
         """
         try:
-            data = await connection.read()
+            data = await self.connection.read()
             self._protocol.receive_data(data) if data else self._protocol.receive_eof()
             self.is_over = not data
-            await self._flush(connection)
+            await self._flush()
         except TimeoutError:
             raise
         except OSError:
@@ -80,42 +95,27 @@ class WebSocketSession:
         if self._protocol.handshake_exc is not None or self._protocol.close_expected():
             self.is_over = True
 
-    async def send(self, connection: HttpConnection, text: str) -> None:
+    async def send(self, text: str) -> None:
         """Send a message."""
         self._protocol.send_text(text.encode())
         try:
-            await self._flush(connection)
+            await self._flush()
         except OSError:
             self.is_over = True
 
-    async def close(self, connection: HttpConnection) -> None:
+    async def close(self, *, within: float) -> None:
         """Close it with 1000, and wait for the server to do the same."""
         if self.is_open:
             self._protocol.send_close(1000)
             try:
-                await self._flush(connection)
-                while not self.is_over:
-                    await self.read(connection)
+                with self.connection.give_up_after(within):
+                    await self._flush()
+                    while not self.is_over:
+                        await self.read()
             except OSError:
                 self.is_over = True
 
-    async def _flush(self, connection: HttpConnection) -> None:
+    async def _flush(self) -> None:
         for piece in self._protocol.data_to_send():
             if piece:
-                await connection.write(piece)
-
-
-async def open_session(
-    connection: HttpConnection, session: WebSocketSession, *, within: float
-) -> bool:
-    """Send the handshake and wait for its answer. Return True if the session is open."""
-    timer = asyncio.get_running_loop().call_later(within, connection.give_up)
-    try:
-        if connection.send(session.handshake) is None:
-            while not (session.is_open or session.is_over):
-                await session.read(connection)
-    except TimeoutError:
-        return False
-    finally:
-        timer.cancel()
-    return session.is_open
+                await self.connection.write(piece)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ..client.http1 import authority, connect
+from ..client.http1 import authority
 from ..client.http2 import Http2Client, speaks_http2
+from ..errors import PathError
 from ..result.counts import Answered, AnyOutcome, Lost, Retryable, Unsent
 from .clients import Clients
 
@@ -38,8 +39,8 @@ class Http2(Clients):
 
     async def prepare(self, run: Run) -> None:
         try:
-            connection = await connect(run.host, run.port, within=_FIRST_FRAME_PERIOD)
-        except OSError:
+            connection = await run.connect_before_load(self.name, within=_FIRST_FRAME_PERIOD)
+        except PathError:
             return self.not_run("no connection before the load")
         with closing(connection):
             if not await speaks_http2(connection, within=_FIRST_FRAME_PERIOD):

@@ -8,8 +8,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from ..client.http1 import connect
-from ..client.websocket import CUT, WebSocketSession, open_session
+from ..client.websocket import CUT, WebSocketSession
 from ..errors import PathError
 from ..result.counts import Answered, Complete, Lost, Unsent, Wrong
 from ..result.finding import Exit, Finding
@@ -18,7 +17,6 @@ from .base import Scenario, since_signal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..client.http1 import HttpConnection
     from ..client.plan import Endpoint, LoadPlan
     from ..client.run import Run
 
@@ -26,6 +24,7 @@ _RIGHT: Final = frozenset({1000, 1001, 1012, 1013})
 """Normal; going away; service restart; try again later (RFC 6455, 7.4; IANA's registry)."""
 _HANDSHAKE_PERIOD: Final = 5.0
 _FIRST_MESSAGE_PERIOD: Final = 5.0
+_CLOSE_PERIOD: Final = 1.0
 _REPLY_PERIOD: Final = 2.0
 _QUIET_PERIOD: Final = 0.25
 """Seconds without a message after which a reply counts as whole."""
@@ -56,46 +55,38 @@ class WebSocket(Scenario):
     async def prepare(self, run: Run) -> None:
         path = self.endpoint.path
         named = f"{self.option} {path}"
-        try:
-            connection = await connect(run.host, run.port, within=_HANDSHAKE_PERIOD)
-        except OSError as error:
-            raise PathError(f"{named}: no connection ({error!r})") from error
-        session = WebSocketSession(run, path)
-        with closing(connection):
-            if not await open_session(connection, session, within=_HANDSHAKE_PERIOD):
+        with closing(await run.connect_before_load(named, within=_HANDSHAKE_PERIOD)) as connection:
+            session = WebSocketSession(run, connection, path)
+            if not await session.open(within=_HANDSHAKE_PERIOD):
                 status = session.refused_with
                 what = f"was answered {status}" if status else "got no proper answer"
                 raise PathError(f"{named}: the WebSocket handshake {what}")
-            await self._look(session, connection, named)
-            timer = asyncio.get_running_loop().call_later(1.0, connection.give_up)
-            await session.close(connection)
-            timer.cancel()
+            await self._look(session, named)
+            await session.close(within=_CLOSE_PERIOD)
 
-    async def _look(
-        self, session: WebSocketSession, connection: HttpConnection, named: str
-    ) -> None:
+    async def _look(self, session: WebSocketSession, named: str) -> None:
         """Find out, on an open session, what else the scenario has to know."""
 
     async def carry_out(self, run: Run) -> None:
         connection = await self.connect_in_time(run)
         if connection is None:
             return
-        session = WebSocketSession(run, self.endpoint.path)
+        session = WebSocketSession(run, connection, self.endpoint.path)
         with closing(connection):
             written = run.send(self.load, connection, session.handshake)
             if isinstance(written, Unsent):
                 return self.not_run(f"no handshake: {written.reason}")
             # A timeout: it is still open at the end of the run.
             with run.waiting(connection), contextlib.suppress(TimeoutError):
-                await self._use(run, session, connection)
+                await self._use(session)
             self._seconds = since_signal(run)
             self._outcome = self._conclude(run, session)
             run.record(self.load, self._outcome, written)
 
-    async def _use(self, run: Run, session: WebSocketSession, connection: HttpConnection) -> None:
+    async def _use(self, session: WebSocketSession) -> None:
         """Read what comes, until the session is over."""
         while not session.is_over:
-            await session.read(connection)
+            await session.read()
             if session.is_open:
                 self.in_position.set()
 
@@ -144,15 +135,13 @@ class WebSocketReplies(WebSocket):
         self._sent_at: float | None = None
         self._closed_at = 0.0
 
-    async def _look(
-        self, session: WebSocketSession, connection: HttpConnection, named: str
-    ) -> None:
+    async def _look(self, session: WebSocketSession, named: str) -> None:
         text = self.plan.websocket_message
         counts = []
         for _ in range(2):
             before = session.messages
-            await session.send(connection, text)
-            await _gather(session, connection, before)
+            await session.send(text)
+            await _gather(session, before)
             counts.append(session.messages - before)
             if not counts[-1]:
                 break
@@ -162,25 +151,26 @@ class WebSocketReplies(WebSocket):
             return self.leave_out(f"no regular reply to the message {text!r}: give --ws-message")
         self._in_a_reply = counts[0]
 
-    async def _use(self, run: Run, session: WebSocketSession, connection: HttpConnection) -> None:
-        while not (session.is_open or session.is_over):
-            await session.read(connection)
+    async def _use(self, session: WebSocketSession) -> None:
+        await session.answered()
         while not session.is_over:
-            if connection.is_stale():  # something has come unasked: the close frame, perhaps
-                await session.read(connection)
+            if (
+                session.connection.is_stale()
+            ):  # something has come unasked: the close frame, perhaps
+                await session.read()
                 continue
             self._replied = session.messages
             self._sent_at = time.monotonic()
-            await session.send(connection, self.plan.websocket_message)
+            await session.send(self.plan.websocket_message)
             self.in_position.set()
-            await self._read_reply(session, connection)
+            await self._read_reply(session)
             await asyncio.sleep(self.plan.think_period)
         self._closed_at = self._closed_at or time.monotonic()
 
-    async def _read_reply(self, session: WebSocketSession, connection: HttpConnection) -> None:
+    async def _read_reply(self, session: WebSocketSession) -> None:
         wanted = self._replied + self._in_a_reply
         while not session.is_over and session.messages < wanted:
-            await session.read(connection)
+            await session.read()
         if session.messages >= wanted:
             self._sent_at = None
         if session.is_over:
@@ -205,26 +195,21 @@ class WebSocketPush(WebSocket):
     name = "WebSocket push"
     option = "--ws-push-path"
 
-    async def _look(
-        self, session: WebSocketSession, connection: HttpConnection, named: str
-    ) -> None:
-        timer = asyncio.get_running_loop().call_later(_FIRST_MESSAGE_PERIOD, connection.give_up)
-        try:
+    async def _look(self, session: WebSocketSession, named: str) -> None:
+        patient = session.connection.give_up_after(_FIRST_MESSAGE_PERIOD)
+        with patient, contextlib.suppress(TimeoutError):
             while not (session.messages or session.is_over):
-                await session.read(connection)
-        except TimeoutError:
-            pass
-        timer.cancel()
+                await session.read()
         if not session.messages:
             raise PathError(f"{named}: the server sent no message in {_FIRST_MESSAGE_PERIOD:g} s")
 
 
-async def _gather(session: WebSocketSession, connection: HttpConnection, before: int) -> None:
+async def _gather(session: WebSocketSession, before: int) -> None:
     """Read until a reply has come and nothing follows it, or none comes."""
     deadline = time.monotonic() + _REPLY_PERIOD
     while not session.is_over:
         period = _QUIET_PERIOD if session.messages > before else deadline - time.monotonic()
         try:
-            await asyncio.wait_for(session.read(connection), period)
+            await asyncio.wait_for(session.read(), period)
         except (TimeoutError, asyncio.TimeoutError):
             return

@@ -137,11 +137,10 @@ class Body:
         self._pieces.clear()
         self._digest.update(data)
 
-    def of(self, head: HttpAnswer, *, framed: bool = True) -> HttpAnswer:
+    def of(self, head: HttpAnswer) -> HttpAnswer:
         """Return the answer with this body."""
         return head._replace(
             body=b"".join(self._pieces),
             length=self._length,
             digest=self._digest.digest() if self._length > KEPT else b"",
-            framed=framed,
         )

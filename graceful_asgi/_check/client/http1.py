@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _READ_SIZE: Final = 65536
 
-Watch: TypeAlias = Callable[["h11.Response | h11.Data"], None]
+Watch: TypeAlias = Callable[[bytes], None]
+"""A function that gets no bytes when the head of an answer has come, and each piece of its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class HttpConnection:
         "_socket",
         "_waiter",
         "_watched",
+        "head",
     )
 
     def __init__(self, sock: socket.socket) -> None:
@@ -112,6 +114,8 @@ class HttpConnection:
         self._given_up = False
         self._watched = False
         self._waiter: asyncio.Future[bytes] | None = None
+        self.head: HttpAnswer | None = None
+        """The head of the answer that is received, or was last; None: it has not come."""
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -173,12 +177,12 @@ class HttpConnection:
     async def receive(self, watch: Watch | None = None) -> HttpAnswer | Lost:
         """Return the answer to the oldest unanswered request, or how that request was lost.
 
-        Waits for ever; `give_up` ends the wait. `watch` is called with the head of the answer and
-        with each piece of its body as it comes.
+        Waits for ever; `give_up` ends the wait.
         """
         request = self.request
         reused = self._requests > 1
         self._begun, self._ended = bool(self._rest), False
+        self.head = None
         try:
             return await self._answer(request, watch)
         except TimeoutError:
@@ -194,30 +198,27 @@ class HttpConnection:
     async def _answer(self, request: Request, watch: Watch | None) -> HttpAnswer:
         data = self._rest or await self._more()
         if watch is None and (simple := recognise(data)) is not None:
-            whole, end = simple
-            return self._answered(whole, data[end:])
+            self.head, end = simple
+            return self._answered(self.head, data[end:])
         http = h11.Connection(h11.CLIENT)
         http.send(request.event)
         http.receive_data(data)
-        head: h11.Response | None = None
         body = Body()
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
                 http.receive_data(await self._more())
             elif isinstance(event, h11.Response | h11.Data):
+                piece = b""
                 if isinstance(event, h11.Response):
-                    head = event
+                    self.head = _head_of(event)
                 else:
-                    body.add(event.data)
+                    body.add(piece := bytes(event.data))
                 if watch is not None:
-                    watch(event)
-            elif isinstance(event, h11.EndOfMessage) and head is not None:
-                reusable = http.their_state is h11.DONE
-                found = head_of(head)._replace(reusable=reusable)
-                return self._answered(
-                    body.of(found, framed=_is_framed(head)), http.trailing_data[0]
-                )
+                    watch(piece)
+            elif isinstance(event, h11.EndOfMessage) and self.head is not None:
+                found = self.head._replace(reusable=http.their_state is h11.DONE)
+                return self._answered(body.of(found), http.trailing_data[0])
 
     async def _more(self) -> bytes:
         data = await self.read()
@@ -283,15 +284,13 @@ class HttpConnection:
         return found
 
 
-def head_of(event: h11.Response) -> HttpAnswer:
+def _head_of(event: h11.Response) -> HttpAnswer:
     """Return the answer that a head begins, without a body."""
-    return answer(event.status_code, False, event.headers)
-
-
-def _is_framed(head: h11.Response) -> bool:
-    """Return False where only the end of the connection ends the body (RFC 9112, 6.3, 8)."""
-    names = {name for name, _ in head.headers}
-    return head.status_code in (204, 304) or bool(names & {b"content-length", b"transfer-encoding"})
+    names = {name for name, _ in event.headers}
+    # Otherwise only the end of the connection ends the body (RFC 9112, 6.3, 8).
+    framed = event.status_code in (204, 304) or b"content-length" in names
+    framed = framed or b"transfer-encoding" in names
+    return answer(event.status_code, False, event.headers)._replace(framed=framed)
 
 
 async def connect(host: str, port: int, *, within: float) -> HttpConnection:

@@ -11,12 +11,9 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-import h11
-
 from ..errors import PathError
 from ..result.counts import Lost, Unsent
 from .expectation import Expectation, as_text, decoded, expect, shown
-from .http1 import connect, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -73,7 +70,7 @@ class _Learner:
         self._endpoint = endpoint
         self._within = min(within, _STREAM_PERIOD) if endpoint.is_stream else within
         self._seconds = 0.0
-        self._named = f"{endpoint.option} {endpoint.path}: {endpoint.text}"
+        self._named = endpoint.named
 
     async def learn(self) -> None:
         known = self._run.expectations.get(self._endpoint)
@@ -140,31 +137,21 @@ class _Learner:
     async def _ask(self, *, after: float = 0.0) -> HttpAnswer:
         await asyncio.sleep(after)
         run, within = self._run, self._within
-        try:
-            connection = await connect(run.host, run.port, within=within)
-        except OSError as error:
-            raise PathError(f"{self._named}: no connection ({error!r})") from error
-        heads: list[HttpAnswer] = []
-
-        def watch(event: h11.Response | h11.Data) -> None:
-            if isinstance(event, h11.Response):
-                heads.append(head_of(event))
-
-        timer = asyncio.get_running_loop().call_later(within, connection.give_up)
+        connection = await run.connect_before_load(self._named, within=within)
         began = time.monotonic()
-        with closing(connection):
+        with closing(connection), connection.give_up_after(within):
             unsent = connection.send(run.request(self._endpoint))
-            answer = unsent or await connection.receive(watch)
-        timer.cancel()
+            answer = unsent or await connection.receive()
         self._seconds = time.monotonic() - began
         if isinstance(answer, Unsent):
             raise PathError(f"{self._named} could not be sent: {answer.reason}")
         if not isinstance(answer, Lost):
             return answer
-        if answer.kind == "timeout" and heads and self._endpoint.is_stream:
-            if (why_not := self._why_not(heads[0])) is not None:
+        head = connection.head
+        if answer.kind == "timeout" and head is not None and self._endpoint.is_stream:
+            if (why_not := self._why_not(head)) is not None:
                 raise PathError(why_not)
-            raise _Endless(heads[0])
+            raise _Endless(head)
         what = f"in {within:g} s" if answer.kind == "timeout" else f"({answer.kind})"
         raise PathError(
             f"{self._named} got no complete answer {what}, and nobody had stopped the server"

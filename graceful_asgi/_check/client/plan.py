@@ -54,6 +54,11 @@ class Endpoint:
         """Return it as people write it: "GET /report"."""
         return f"{self.method} {self.path}"
 
+    @property
+    def named(self) -> str:
+        """Return it with the option that gives it, as the errors about it begin."""
+        return f"{self.option} {self.path}: {self.text}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:

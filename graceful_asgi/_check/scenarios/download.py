@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import h11
-
 from .single import Single
 
 if TYPE_CHECKING:
@@ -21,8 +19,8 @@ class Download(Single):
     option = "--stream-path"
 
     async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
-        return await run.receive(connection, watch=self._watch)
+        def watch(piece: bytes) -> None:
+            if piece:
+                self.in_position.set()
 
-    def _watch(self, event: h11.Response | h11.Data) -> None:
-        if isinstance(event, h11.Data):
-            self.in_position.set()
+        return await run.receive(connection, watch=watch)

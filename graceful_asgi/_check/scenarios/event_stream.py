@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-import h11
-
 from ..client.expectation import shown
-from ..client.http1 import connect, head_of
 from ..errors import PathError
 from ..result.counts import Answered, Complete, Lost, Unsent, Wrong
 from ..result.finding import Exit, Finding
@@ -69,50 +65,40 @@ class GetEventStream(Single):
         return ()  # it has no end, so there is no whole answer to learn
 
     async def prepare(self, run: Run) -> None:
-        endpoint = self.endpoint
-        named = f"{self.option} {endpoint.path}: {endpoint.text}"
-        connection = await connect(run.host, run.port, within=_FIRST_EVENT_PERIOD)
-        timer = asyncio.get_running_loop().call_later(_FIRST_EVENT_PERIOD, connection.give_up)
+        named, period = self.endpoint.named, _FIRST_EVENT_PERIOD
+        connection = await run.connect_before_load(named, within=period)
         events = EventEnds()
-        heads: list[HttpAnswer] = []
 
-        def watch(event: h11.Response | h11.Data) -> None:
-            if isinstance(event, h11.Data):
-                events.add(bytes(event.data))
-            else:
-                heads.append(head_of(event))
-            if events.has_event or not _is_right(heads[0]):
+        def watch(piece: bytes) -> None:
+            events.add(piece)
+            if events.has_event or not _is_right(connection.head):
                 connection.give_up()
 
-        with closing(connection):
-            unsent = connection.send(run.request(endpoint))
+        with closing(connection), connection.give_up_after(period):
+            unsent = connection.send(run.request(self.endpoint))
             outcome = unsent or await connection.receive(watch)
-        timer.cancel()
-        if heads and not _is_right(heads[0]):
-            came = heads[0] if isinstance(outcome, Lost | Unsent) else outcome
+        head = connection.head
+        if head is not None and not _is_right(head):
+            came = head if isinstance(outcome, Lost | Unsent) else outcome
             raise PathError(f"{named} answered {shown(came)}, which is no text/event-stream")
         if not events.has_event:
-            raise PathError(f"{named} sent no event in {_FIRST_EVENT_PERIOD:g} s")
+            raise PathError(f"{named} sent no event in {period:g} s")
 
     async def answer(self, run: Run, connection: HttpConnection) -> Complete | Lost:
         events = EventEnds()
-        heads: list[HttpAnswer] = []
         is_late = run.signalled.is_set()
 
-        def watch(event: h11.Response | h11.Data) -> None:
-            if isinstance(event, h11.Data):
-                events.add(bytes(event.data))
-                if events.has_event:
-                    self.in_position.set()
-            else:
-                heads.append(head_of(event))
+        def watch(piece: bytes) -> None:
+            events.add(piece)
+            if events.has_event:
+                self.in_position.set()
 
         outcome = await run.receive(connection, watch=watch)
         if not is_late:
             self._seconds = since_signal(run)
         if not isinstance(outcome, Answered):
             return outcome
-        if not _is_right(heads[0]):
+        if not _is_right(connection.head):
             return Wrong(outcome.status, False, _other_than_events(outcome.status))
         # One asked for after the signal may be ended before its first event: the browser asks anew.
         if not events.any and not is_late:
@@ -128,8 +114,8 @@ class GetEventStream(Single):
         return Finding(self.name, "passed", "ended whole", finding.load, self._seconds)
 
 
-def _is_right(head: HttpAnswer) -> bool:
-    return head.status == 200 and head.is_event_stream
+def _is_right(head: HttpAnswer | None) -> bool:
+    return head is not None and head.status == 200 and head.is_event_stream
 
 
 def _other_than_events(status: int) -> str:

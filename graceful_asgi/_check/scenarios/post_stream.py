@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-import h11
-
 from ..result.counts import Answered, Lost, Unsent
 from .clients import Clients
 
@@ -39,9 +37,9 @@ class PostEventStream(Clients):
                 return
             began = False
 
-            def watch(event: h11.Response | h11.Data) -> None:
+            def watch(piece: bytes) -> None:
                 nonlocal began
-                began = began or isinstance(event, h11.Data)
+                began = began or bool(piece)
 
             with closing(connection):
                 written = run.send(self.load, connection, request)

@@ -21,7 +21,7 @@ def answer(body: bytes = b"hello", status: int = 200, **fields: Any) -> HttpAnsw
     whole = Body()
     whole.add(body)
     head = HttpAnswer(status, True, type=b"text/plain")._replace(**fields)
-    return whole.of(head, framed=head.framed)
+    return whole.of(head)
 
 
 def faults(right: list[bytes], *later: bytes) -> list[str | None]:

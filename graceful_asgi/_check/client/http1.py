@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class HttpConnection:
         "_waiter",
         "_watched",
         "head",
+        "wanted_at",
     )
 
     def __init__(self, sock: socket.socket) -> None:
@@ -116,6 +118,13 @@ class HttpConnection:
         self._waiter: asyncio.Future[bytes] | None = None
         self.head: HttpAnswer | None = None
         """The head of the answer that is received, or was last; None: it has not come."""
+        self.wanted_at = time.monotonic()
+        """The time at which its client began to wait for it."""
+
+    @property
+    def is_reused(self) -> bool:
+        """Return True from the second request on."""
+        return self._requests > 1
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -180,7 +189,7 @@ class HttpConnection:
         Waits for ever; `give_up` ends the wait.
         """
         request = self.request
-        reused = self._requests > 1
+        reused = self.is_reused
         self._begun, self._ended = bool(self._rest), False
         self.head = None
         try:

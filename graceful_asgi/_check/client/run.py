@@ -138,6 +138,7 @@ class Run:
 
     async def connect(self, load: LoadResult) -> HttpConnection | None:
         """Connect, and return None when this client is to stop: refused, or the run is over."""
+        wanted_at = time.monotonic()
         try:
             for attempt in range(1 + self.plan.connect_retries):
                 if attempt:
@@ -154,6 +155,7 @@ class Run:
                 if self.over.is_set():
                     connection.close()
                     return None
+                connection.wanted_at = wanted_at
                 return connection
         except asyncio.CancelledError:
             if self.over.is_set():
@@ -212,15 +214,10 @@ class Run:
         )
 
     async def exchange(
-        self,
-        load: LoadResult,
-        connection: HttpConnection,
-        request: Request,
-        *,
-        since: float | None = None,
+        self, load: LoadResult, connection: HttpConnection, request: Request
     ) -> Outcome:
         """Send a request of the load, wait for its answer as long as the plan says, count it."""
-        written = self.send(load, connection, request, since=since)
+        written = self.send(load, connection, request)
         if isinstance(written, Unsent):
             return written
         outcome = await self.receive(connection, within=self.plan.answer_period)
@@ -228,17 +225,9 @@ class Run:
         return outcome
 
     def send(
-        self,
-        load: LoadResult,
-        connection: HttpConnection,
-        request: Request,
-        *,
-        copies: int = 1,
-        since: float | None = None,
+        self, load: LoadResult, connection: HttpConnection, request: Request, *, copies: int = 1
     ) -> Written | Unsent:
         """Write a request, `copies` times; whoever calls this records an outcome for each.
-
-        `since` is when its client began to wait, if that was before now (monotonic seconds).
 
         No await between the look at the connection, the write and the note of its side: the signal
         is sent by this same loop, so a request is on the side it was written on.
@@ -247,10 +236,15 @@ class Run:
         if unsent is not None:
             load.record("after" if self.signalled.is_set() else "before", unsent)
             return unsent
-        return self.note_written(copies=copies, since=since)
+        return self.note_written(
+            copies=copies, since=None if connection.is_reused else connection.wanted_at
+        )
 
     def note_written(self, *, copies: int = 1, since: float | None = None) -> Written:
-        """Count requests as sent; called with no await after they were written."""
+        """Count requests as sent; called with no await after they were written.
+
+        `since` is when their client began to wait, if that was before now (monotonic seconds).
+        """
         now = time.monotonic()
         self._sent += copies
         for _ in range(copies):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,9 @@ class Fresh(Clients):
 
     async def client(self, run: Run, request: Request) -> None:
         while not run.over.is_set():
-            since = time.monotonic()
             connection = await run.connect(self.load)
             if connection is None:
                 return
             with closing(connection):
-                await run.exchange(self.load, connection, request, since=since)
+                await run.exchange(self.load, connection, request)
             await self.think()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -71,7 +70,7 @@ class Http2(Clients):
             )
             if isinstance(sent, Unsent):
                 return
-            written = run.note_written(since=time.monotonic())
+            written = run.note_written()
             found = await http2.receive(sent, within=self.plan.answer_period)
             outcome: AnyOutcome = (
                 found if isinstance(found, Lost | Retryable) else run.judge(found, request)

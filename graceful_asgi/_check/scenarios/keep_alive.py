@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ..result.counts import Complete
@@ -26,24 +25,21 @@ class KeepAlive(Clients):
     def count(self) -> int:
         return self.plan.keep_alive_clients
 
-    async def ask(
-        self, run: Run, connection: HttpConnection, request: Request, since: float
-    ) -> Outcome:
+    async def ask(self, run: Run, connection: HttpConnection, request: Request) -> Outcome:
         """Send one request and count what comes of it."""
-        return await run.exchange(self.load, connection, request, since=since)
+        return await run.exchange(self.load, connection, request)
 
     async def client(self, run: Run, request: Request) -> None:
         connection: HttpConnection | None = None
         try:
             while not run.over.is_set():
-                since = time.monotonic()
                 if connection is None or connection.is_stale():
                     if connection is not None:
                         connection.close()
                     connection = await run.connect(self.load)
                     if connection is None:
                         return
-                outcome = await self.ask(run, connection, request, since)
+                outcome = await self.ask(run, connection, request)
                 if not (isinstance(outcome, Complete) and outcome.reusable):
                     connection.close()
                     connection = None

@@ -36,15 +36,13 @@ class Posts(KeepAlive):
     def count(self) -> int:
         return min(_MOST, self.plan.keep_alive_clients) or 1
 
-    async def ask(
-        self, run: Run, connection: HttpConnection, request: Request, since: float
-    ) -> Outcome:
+    async def ask(self, run: Run, connection: HttpConnection, request: Request) -> Outcome:
         self._in_two = not self._in_two
         endpoint = self.endpoint
         if not (self._in_two and endpoint.body):
-            return await super().ask(run, connection, request, since)
+            return await super().ask(run, connection, request)
         head = run.request(endpoint, with_body=False)
-        written = run.send(self.load, connection, head, since=since)
+        written = run.send(self.load, connection, head)
         if isinstance(written, Unsent):
             return written
         # One wait from the head on: a run that ends in the pause waits for the outcome as well.

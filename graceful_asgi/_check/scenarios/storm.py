@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +39,6 @@ class Storm(Clients):
         await run.signalled.wait()
         waits = False
         while not run.over.is_set():
-            since = time.monotonic()
             connection = await run.connect(self.load)
             if connection is None:
                 return
@@ -52,6 +50,6 @@ class Storm(Clients):
                 # A connection that the server has closed without a word costs no request: the
                 # client sees it, and opens another one.
                 if not (connection.is_stale() or run.over.is_set()):
-                    await run.exchange(self.load, connection, request, since=since)
+                    await run.exchange(self.load, connection, request)
             if self._opened > _MOST:
                 await self.think()

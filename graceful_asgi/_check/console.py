@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from .client.run import LoadStatistics
+    from .load import LoadStatistics
     from .result.text import Cell, Section, Tone
     from .result.verdict import Target
     from .server.command import Command

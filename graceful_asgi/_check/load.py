@@ -6,6 +6,7 @@ Knows no process and no signal. `Load.mark_signalled` marks the signal, and `unt
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -22,12 +23,23 @@ if TYPE_CHECKING:
 
     from .client.expectation import Expectation
     from .client.plan import Endpoint, LoadPlan
-    from .client.run import LoadStatistics
     from .result.finding import Exit, Finding
     from .scenarios.base import Scenario
 
 # What the server sent before it exited is in our kernel's buffers by then; this is for reading it.
 _READ_OUT_PERIOD: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadStatistics:
+    """A load while it runs."""
+
+    sent: int = 0
+    lost: int = 0
+    wrong: int = 0
+    refused: int = 0
+    in_flight: int = 0
+    """Requests that were written, and have no outcome yet."""
 
 
 class Load:
@@ -71,7 +83,15 @@ class Load:
 
     def statistics(self) -> LoadStatistics:
         """Return the figures of this instant."""
-        return self._run.statistics()
+        found = total(scenario.load for scenario in self._scenarios)
+        counts, sent = found.total, self.timeline.sent
+        return LoadStatistics(
+            sent=sent,
+            lost=counts.lost_total,
+            wrong=counts.wrong_total,
+            refused=found.refused,
+            in_flight=sent - counts.sent,
+        )
 
     async def learn(self, *, within: float) -> None:
         """Ask for every path a few times, and learn what its right answers are.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .client.run import LoadStatistics
 from .errors import CheckError
-from .load import Load
+from .load import Load, LoadStatistics
 from .result.finding import Finding
 from .result.text import signal_name
 from .scenarios import LEFT_OUT, Hung, background, repeated, together
@@ -138,7 +137,7 @@ class _Round:
             self.progress.run(self.number, self.target.command, what) as watch,
             _process(self.target, settings) as server,
         ):
-            watch("starting", LoadStatistics(sent=0, lost=0, wrong=0, refused=0, in_flight=0))
+            watch("starting", LoadStatistics())
             async with server:
                 trial = await stop_under_load(
                     server,

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
-from .client.run import LoadStatistics
 from .errors import CheckError, PathError
-from .load import Load
+from .load import Load, LoadStatistics
 from .result.finding import Exit
 from .result.verdict import ClientUse, Trial
 from .scenarios import background

@@ -17,7 +17,7 @@ from graceful_asgi._check.errors import ServerExitedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graceful_asgi._check.client.run import LoadStatistics
+    from graceful_asgi._check.load import LoadStatistics
     from graceful_asgi._check.trial import Step
 
 pytestmark = pytest.mark.anyio

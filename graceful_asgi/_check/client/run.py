@@ -46,17 +46,6 @@ _OUR_OWN: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadStatistics:
-    """A load while it runs."""
-
-    sent: int
-    lost: int
-    wrong: int
-    refused: int
-    in_flight: int
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
     """A request was written in full, before the signal or after it."""
@@ -99,7 +88,6 @@ class Run:
         self.notes: Final[list[str]] = []
         """Remarks about the learned answers, for the reader of the result."""
         self._relay = Relay(plan.latency) if plan.latency else None
-        self._sent = self._lost = self._wrong = self._refused = 0
         self._waiting: set[HttpConnection] = set()
         self._none_waiting = asyncio.Event()
 
@@ -123,16 +111,6 @@ class Run:
             await self._none_waiting.wait()
         if self._relay is not None:
             self._relay.close()
-
-    def statistics(self) -> LoadStatistics:
-        """Return the figures of this instant."""
-        return LoadStatistics(
-            sent=self._sent,
-            lost=self._lost,
-            wrong=self._wrong,
-            refused=self._refused,
-            in_flight=len(self._waiting),
-        )
 
     # -- one connection -------------------------------------------------------------------------
 
@@ -182,7 +160,6 @@ class Run:
 
     def _refuse(self, load: LoadResult) -> None:
         load.refused += 1
-        self._refused += 1
         self.timeline.refused(time.monotonic())
 
     def _fail(self, error: OSError) -> None:
@@ -246,7 +223,6 @@ class Run:
         `since` is when their client began to wait, if that was before now (monotonic seconds).
         """
         now = time.monotonic()
-        self._sent += copies
         for _ in range(copies):
             self.timeline.written(now)
         return Written(not self.signalled.is_set(), now if since is None else since)
@@ -310,7 +286,6 @@ class Run:
         now = time.monotonic()
         side = written.side_now(signalled=self.signalled.is_set())
         load.record(side, outcome, now - written.at if is_timed else 0.0)
-        lost, wrong = isinstance(outcome, Lost), isinstance(outcome, Wrong)
-        self._lost += lost
-        self._wrong += wrong
-        self.timeline.ended(now, answered=isinstance(outcome, Answered), failed=lost or wrong)
+        self.timeline.ended(
+            now, answered=isinstance(outcome, Answered), failed=isinstance(outcome, Lost | Wrong)
+        )

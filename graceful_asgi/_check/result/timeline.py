@@ -60,6 +60,11 @@ class Timeline:
             self.first_refusal_at = now
 
     @property
+    def sent(self) -> int:
+        """The number of requests that have been written."""
+        return len(self._written)
+
+    @property
     def first_refusal(self) -> float | None:
         """Seconds from the signal to the first client that was refused."""
         if self.signalled_at is None or self.first_refusal_at is None:

@@ -7,8 +7,8 @@ import io
 from rich.console import Console
 
 from check.result.test_verdict import CUT, trial
-from graceful_asgi._check.client.run import LoadStatistics
 from graceful_asgi._check.console import ConsoleProgress, print_table
+from graceful_asgi._check.load import LoadStatistics
 from graceful_asgi._check.result.counts import Counts
 from graceful_asgi._check.result.finding import Finding
 from graceful_asgi._check.result.text import (

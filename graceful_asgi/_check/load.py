@@ -101,7 +101,7 @@ class Load:
         should.
         """
         scenarios = [each for each in self._scenarios if not each.is_left_out]
-        endpoints = [endpoint for each in scenarios for endpoint in each.endpoints()]
+        endpoints = [each.endpoint for each in scenarios if each.learns]
         await learn_all(self._run, endpoints, [each.prepare for each in scenarios], within=within)
 
     async def in_position(self) -> None:

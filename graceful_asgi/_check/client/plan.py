@@ -19,6 +19,7 @@ _TARGET: Final = re.compile(rf"([A-Za-z]+ )?{REQUEST_PATH}")
 """A path, with or without a method in front."""
 
 _FIELDS: Final = {
+    "--path": "path",
     "--slow-path": "slow_path",
     "--stream-path": "stream_path",
     "--upload-path": "upload_path",

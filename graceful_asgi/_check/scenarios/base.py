@@ -13,8 +13,6 @@ from ..result.counts import LoadResult
 from ..result.finding import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..client.http1 import HttpConnection
     from ..client.plan import Endpoint, LoadPlan
     from ..client.run import Run
@@ -25,8 +23,10 @@ class Scenario(ABC):
     """One way of using a server across its stop. Single use: one run, then one finding."""
 
     name: ClassVar[str]
-    option: ClassVar[str] = ""
-    """The option that gives the path, for a scenario that has a path of its own."""
+    option: ClassVar[str] = "--path"
+    """The option that gives the path; that of the load, for a scenario without one of its own."""
+    learns = True
+    """The right answers of its path are learned before the load."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self.plan = plan
@@ -34,25 +34,17 @@ class Scenario(ABC):
         self.in_position = anyio.Event()
         """Set when the signal may come: what has to be in flight is there, or never will be."""
         self._reason = ""
-        self._is_asked_for = bool(self.option) and self.planned() is not None
-        if self.option and not self._is_asked_for:
+        self._planned = plan.endpoint(self.option)
+        self._is_asked_for = self._planned is not None and self.option != Scenario.option
+        if self._planned is None:
             self.not_run(f"needs {self.option}")
-
-    def planned(self) -> Endpoint | None:
-        """Return the request of the scenario; None if the plan has none, or none is needed."""
-        return self.plan.endpoint(self.option) if self.option else None
 
     @property
     def endpoint(self) -> Endpoint:
-        """The request of a scenario that is run. `RuntimeError` if there is none."""
-        if (endpoint := self.planned()) is None:
+        """The request of a scenario that is run. `RuntimeError` if the plan has none."""
+        if self._planned is None:
             raise RuntimeError(f"{self.name}: the plan has no request for it")
-        return endpoint
-
-    def endpoints(self) -> Sequence[Endpoint]:
-        """Return the endpoints whose right answers are learned before the load."""
-        endpoint = self.planned()
-        return () if endpoint is None else (endpoint,)
+        return self._planned
 
     async def prepare(self, run: Run) -> None:
         """Find out, before the load, whether the server can do what this scenario asks for.

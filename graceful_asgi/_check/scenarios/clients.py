@@ -11,15 +11,17 @@ from ..result.finding import Exit, Finding, is_faultless
 from .base import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..client.http1 import Request
-    from ..client.plan import Endpoint
+    from ..client.plan import LoadPlan
     from ..client.run import Run
 
 
 class Clients(Scenario):
     """Many clients that do the same, for as long as the server lets them."""
+
+    def __init__(self, plan: LoadPlan) -> None:
+        super().__init__(plan)
+        self.learns = bool(self.count())
 
     @abstractmethod
     def count(self) -> int:
@@ -28,12 +30,6 @@ class Clients(Scenario):
     @abstractmethod
     async def client(self, run: Run, request: Request) -> None:
         """Send requests as one of them does."""
-
-    def planned(self) -> Endpoint | None:
-        return super().planned() if self.option else self.plan.load
-
-    def endpoints(self) -> Sequence[Endpoint]:
-        return super().endpoints() if self.count() else ()
 
     async def carry_out(self, run: Run) -> None:
         self.in_position.set()

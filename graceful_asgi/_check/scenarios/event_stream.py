@@ -13,11 +13,9 @@ from .base import since_signal
 from .single import Single
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     from ..client.answer import HttpAnswer
     from ..client.http1 import HttpConnection
-    from ..client.plan import Endpoint
     from ..client.run import Run
 
 _FIRST_EVENT_PERIOD: Final = 5.0
@@ -59,10 +57,8 @@ class GetEventStream(Single):
 
     name = "event stream"
     option = "--sse-path"
+    learns = False  # it has no end, so there is no whole answer to learn
     _seconds = 0.0
-
-    def endpoints(self) -> Sequence[Endpoint]:
-        return ()  # it has no end, so there is no whole answer to learn
 
     async def prepare(self, run: Run) -> None:
         named, period = self.endpoint.named, _FIRST_EVENT_PERIOD

@@ -63,7 +63,7 @@ class Http2(Clients):
 
     async def _stream(self, run: Run, http2: Http2Client, request: Request) -> None:
         """Send one request after the other, until the connection is to be left."""
-        endpoint = self.plan.load
+        endpoint = self.endpoint
         while http2.is_usable and not run.over.is_set():
             sent = http2.send(
                 endpoint, [*endpoint.headers, *self.plan.headers], authority(run.host, run.port)

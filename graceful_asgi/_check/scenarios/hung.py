@@ -11,9 +11,7 @@ from ..result.finding import Exit, Finding, Result, outcome_text
 from .base import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from ..client.plan import Endpoint
     from ..client.run import Run
 
 
@@ -22,9 +20,7 @@ class Hung(Scenario):
 
     name = "hung handler"
     option = "--hang-path"
-
-    def endpoints(self) -> Sequence[Endpoint]:
-        return ()  # there is no answer to learn
+    learns = False  # there is no answer
 
     async def carry_out(self, run: Run) -> None:
         connection = await self.connect_in_time(run)

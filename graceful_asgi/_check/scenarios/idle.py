@@ -10,7 +10,6 @@ from ..result.finding import Exit, Finding
 from .base import Scenario
 
 if TYPE_CHECKING:
-    from ..client.plan import Endpoint
     from ..client.run import Run
 
 
@@ -23,15 +22,12 @@ class Idle(Scenario):
     name = "idle connection"
     _seconds: float | None = None
 
-    def planned(self) -> Endpoint:
-        return self.plan.load
-
     async def carry_out(self, run: Run) -> None:
         connection = await self.connect_in_time(run)
         if connection is None:
             return
         with closing(connection):
-            request = run.request(self.plan.load)
+            request = run.request(self.endpoint)
             outcome = await run.exchange(self.load, connection, request)
             if not (isinstance(outcome, Complete) and outcome.reusable):
                 return self.not_run("the server keeps no connection alive")

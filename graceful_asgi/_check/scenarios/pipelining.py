@@ -28,9 +28,9 @@ class Pipelining(Clients):
         return 1
 
     async def carry_out(self, run: Run) -> None:
-        if self.plan.load.method != "GET":
+        if self.endpoint.method != "GET":
             self.in_position.set()
-            return self.not_run(f"a {self.plan.load.method} is not pipelined (RFC 9112, 9.3.2)")
+            return self.not_run(f"a {self.endpoint.method} is not pipelined (RFC 9112, 9.3.2)")
         await super().carry_out(run)
 
     async def client(self, run: Run, request: Request) -> None:

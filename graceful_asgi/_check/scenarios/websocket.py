@@ -15,9 +15,8 @@ from ..result.finding import Exit, Finding
 from .base import Scenario, since_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from ..client.plan import Endpoint, LoadPlan
+    from ..client.plan import LoadPlan
     from ..client.run import Run
 
 _RIGHT: Final = frozenset({1000, 1001, 1012, 1013})
@@ -42,15 +41,13 @@ class WebSocket(Scenario):
 
     name = "WebSocket"
     option = "--ws-path"
+    learns = False  # the handshake has no answer to learn
 
     def __init__(self, plan: LoadPlan) -> None:
         super().__init__(plan)
         self._code = 0
         self._seconds = 0.0
         self._outcome: Complete | Lost | None = None
-
-    def endpoints(self) -> Sequence[Endpoint]:
-        return ()  # the handshake has no answer to learn
 
     async def prepare(self, run: Run) -> None:
         path = self.endpoint.path

@@ -222,7 +222,7 @@ class ServerProcess:
                 signal_after=signal_after,
                 exit_period=deadline,
                 number=number,
-                scenarios=together,
+                scenarios=together(plan),
             )
             return judge([trial])
 

@@ -55,9 +55,9 @@ class Load:
         host: str = "127.0.0.1",
         port: int,
         scenarios: Sequence[Scenario] | None = None,
-        expectations: Mapping[Endpoint, Expectation] | None = None,
+        expectations: dict[Endpoint, Expectation] | None = None,
     ) -> None:
-        """Take over the `expectations` of another run of the same server."""
+        """Learn into `expectations`, which has those of other runs of the same server."""
         self._run = Run(plan, host=host, port=port, expectations=expectations)
         self._scenarios = background(plan) if scenarios is None else scenarios
         self.timeline: Final = self._run.timeline

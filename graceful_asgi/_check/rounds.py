@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,10 @@ from .trial import stop_under_load
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .client.expectation import Expectation
-    from .client.plan import Endpoint, LoadPlan
+    from .client.plan import LoadPlan
     from .console import ConsoleProgress
     from .result.verdict import Target, Trial
     from .scenarios.base import Scenario
-
-Select = Callable[["LoadPlan"], "Sequence[Scenario]"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +69,14 @@ async def run_rounds(
 
     Raises `CheckError` when a server cannot be run, or a path does not answer as it should.
     """
-    known: list[dict[Endpoint, Expectation]] = [{} for _ in targets]
-    for target, right in zip(targets[1:], known[1:], strict=True):
+    for target in targets[1:]:
         # Before the first is under load: what is wrong with the second would end the check later.
-        await _learn(target, settings, right)
+        await _learn(target, settings)
     number = 0
     while number < settings.rounds or _is_wanted(targets, settings):
         number += 1
-        for target, right in zip(targets, known, strict=True):
-            await _Round(target, settings, progress, number, right).run()
+        for target in targets:
+            await _Round(target, settings, progress, number).run()
         progress.total(number, targets)
 
 
@@ -104,19 +99,18 @@ class _Round:
     settings: Settings
     progress: ConsoleProgress
     number: int
-    known: dict[Endpoint, Expectation]
 
     async def run(self) -> None:
-        target, skip = self.target, self.settings.skip
-        target.trials.append(await self._run("load", lambda plan: together(plan, skip=skip)))
+        target, plan = self.target, self.settings.plan
+        target.trials.append(await self._run("load", together(plan, skip=self.settings.skip)))
         if reason := self._why_not_hung():
             target.others.append(Finding(Hung.name, "not run", reason))
         else:
-            target.others += (await self._run(Hung.name, lambda plan: [Hung(plan)])).findings
+            target.others += (await self._run(Hung.name, [Hung(plan)])).findings
         if reason := self._why_not_repeated():
             target.others.append(Finding(repeated.NAME, "not run", reason))
         else:
-            again = await self._run(repeated.NAME, background, repeated.SENT_AGAIN_AFTER)
+            again = await self._run(repeated.NAME, background(plan), repeated.SENT_AGAIN_AFTER)
             target.others.append(repeated.judge_repeated(again.load, again.end))
 
     def _why_not_hung(self) -> str:
@@ -131,7 +125,9 @@ class _Round:
             return f"a second {signal_name(number)} asks for haste, at the cost of requests"
         return ""
 
-    async def _run(self, what: str, select: Select, again_after: Sequence[float] = ()) -> Trial:
+    async def _run(
+        self, what: str, scenarios: Sequence[Scenario], again_after: Sequence[float] = ()
+    ) -> Trial:
         settings = self.settings
         with (
             self.progress.run(self.number, self.target.command, what) as watch,
@@ -146,15 +142,14 @@ class _Round:
                     exit_period=settings.deadline,
                     number=settings.signal,
                     again_after=again_after,
-                    scenarios=select,
-                    known=self.known,
+                    scenarios=scenarios,
+                    expectations=self.target.expectations,
                     watch=watch,
                 )
-            self.target.log = server.log_tail()
         return trial
 
 
-async def _learn(target: Target, settings: Settings, known: dict[Endpoint, Expectation]) -> None:
+async def _learn(target: Target, settings: Settings) -> None:
     """Start a server only to learn its right answers."""
     with _process(target, settings) as server:
         async with server:
@@ -163,9 +158,9 @@ async def _learn(target: Target, settings: Settings, known: dict[Endpoint, Expec
                 host=server.host,
                 port=server.port,
                 scenarios=together(settings.plan, skip=settings.skip),
+                expectations=target.expectations,
             )
             await load.learn(within=max(settings.deadline, settings.plan.answer_period))
-            known.update(load.expectations)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from .errors import CheckError, PathError
 from .load import Load, LoadStatistics
 from .result.finding import Exit
 from .result.verdict import ClientUse, Trial
-from .scenarios import background
 from .server.drain_log import PhaseWatch
 from .server.port import connects
 
@@ -45,23 +44,27 @@ async def stop_under_load(
     exit_period: float = 40.0,
     number: int = signal.SIGTERM,
     again_after: Sequence[float] = (),
-    scenarios: Callable[[LoadPlan], Sequence[Scenario]] = background,
-    known: dict[Endpoint, Expectation] | None = None,
+    scenarios: Sequence[Scenario] | None = None,
+    expectations: dict[Endpoint, Expectation] | None = None,
     watch: Watch = lambda step, statistics: None,
 ) -> Trial:
     """Put `plan` on a running server, and send the signal after `signal_after` seconds of load.
 
-    Before that, its right answers are learned; `known` are those of earlier runs of the same
-    server, and takes up what is learned. The signal waits a little for scenarios that are not in
-    position yet, and is sent again `again_after` seconds from the first one, each. The load goes on
-    until the server has exited; `exit_period` seconds after the signal the server is killed.
-    `watch` is called about every 0.1 s, in this loop, for display.
+    Before that, its right answers are learned into `expectations`, which has those of earlier runs
+    of the same server. The signal waits a little for scenarios that are not in position yet, and is
+    sent again `again_after` seconds from the first one, each. The load goes on until the server has
+    exited; `exit_period` seconds after the signal the server is killed. `watch` is called about
+    every 0.1 s, in this loop, for display.
 
     Raises `CheckError` when there is nothing to judge: an exit or a refused connect before the
     signal, or a path that does not answer as it should.
     """
     load = Load(
-        plan, host=server.host, port=server.port, scenarios=scenarios(plan), expectations=known
+        plan,
+        host=server.host,
+        port=server.port,
+        scenarios=scenarios,
+        expectations=expectations,
     )
     watch("learning", load.statistics())
     try:
@@ -70,8 +73,6 @@ async def stop_under_load(
         await _notice_exit(server)
         server.check_running()
         raise
-    if known is not None:
-        known.update(load.expectations)
     use = _Use()
     running = asyncio.ensure_future(load.run(until=server.wait_exit, within=math.inf))
     again = asyncio.ensure_future(asyncio.sleep(0))

@@ -33,7 +33,7 @@ from .http1 import Request, authority, connect
 from .relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from .answer import HttpAnswer
     from .expectation import Expectation
@@ -70,7 +70,7 @@ class Run:
         *,
         host: str,
         port: int,
-        expectations: Mapping[Endpoint, Expectation] | None = None,
+        expectations: dict[Endpoint, Expectation] | None = None,
     ) -> None:
         self.plan: Final = plan
         self.host: Final = host
@@ -83,7 +83,7 @@ class Run:
         """Set when the server has gone: nobody writes from here on."""
         self.failed: Final = asyncio.Event()
         self.error: SetupError | None = None
-        self.expectations: Final = dict(expectations or {})
+        self.expectations: Final = {} if expectations is None else expectations
         """The right answers, as far as they have been learned."""
         self.notes: Final[list[str]] = []
         """Remarks about the learned answers, for the reader of the result."""

@@ -11,6 +11,8 @@ from .finding import Exit, Finding, merge
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..client.expectation import Expectation
+    from ..client.plan import Endpoint
     from ..server.command import Command
     from .timeline import Sample
 
@@ -311,8 +313,8 @@ class Target:
     """The server's environment, without `PORT`; None: this process's own."""
     trials: list[Trial] = field(default_factory=list)
     others: list[Finding] = field(default_factory=list)
-    log: str = ""
-    """The end of the last run's output."""
+    expectations: dict[Endpoint, Expectation] = field(default_factory=dict)
+    """The right answers, as far as they have been learned in any run."""
 
     @property
     def verdict(self) -> Verdict:

@@ -13,7 +13,6 @@ from .base import since_signal
 from .single import Single
 
 if TYPE_CHECKING:
-
     from ..client.answer import HttpAnswer
     from ..client.http1 import HttpConnection
     from ..client.run import Run

@@ -11,7 +11,6 @@ from ..result.finding import Exit, Finding, Result, outcome_text
 from .base import Scenario
 
 if TYPE_CHECKING:
-
     from ..client.run import Run
 
 

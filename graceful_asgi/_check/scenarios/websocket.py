@@ -15,7 +15,6 @@ from ..result.finding import Exit, Finding
 from .base import Scenario, since_signal
 
 if TYPE_CHECKING:
-
     from ..client.plan import LoadPlan
     from ..client.run import Run
 

@@ -14,7 +14,7 @@ from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.finding import Exit, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from graceful_asgi._check.client.expectation import Expectation
     from graceful_asgi._check.client.plan import Endpoint
@@ -73,7 +73,7 @@ async def play(
     *,
     signal: bool = True,
     wait: Callable[[], bool] = lambda: True,
-    expectations: Mapping[Endpoint, Expectation] | None = None,
+    expectations: dict[Endpoint, Expectation] | None = None,
 ) -> tuple[Finding, LoadResult]:
     """Serve the scenario's connections by `script`; the signal comes when it is in position.
 

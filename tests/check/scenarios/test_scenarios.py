@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from support.ports import free_port
 
 from check.client.adversary import OK, OK_AND_CLOSE, status
 from check.scenarios.staging import EXIT, Scene, plan, play
+from graceful_asgi._check.client.run import Run
+from graceful_asgi._check.errors import PathError
 from graceful_asgi._check.result.counts import Counts, LoadResult
 from graceful_asgi._check.result.finding import Exit
 from graceful_asgi._check.scenarios import NAMES, repeated, together
@@ -228,6 +231,13 @@ async def test_an_event_stream_that_ends_within_an_event_is_cut() -> None:
     assert finding.result == "failed"
     assert finding.text == "wrong: half an event (the stream ended within an event)"
     assert load.during.wrong == {"half an event": 1}
+
+
+async def test_an_event_stream_that_nobody_serves_is_an_error_that_names_it() -> None:
+    """As of a server that exits while its answers are learned."""
+    scenario = events()
+    with pytest.raises(PathError, match="--sse-path /events: GET /events: no connection"):
+        await scenario.prepare(Run(scenario.plan, host="127.0.0.1", port=free_port()))
 
 
 async def test_an_event_stream_that_goes_on_until_the_server_has_gone_is_lost() -> None:

@@ -51,11 +51,9 @@ class Request:
 
         Raises `CheckError` for a path or header that HTTP does not allow.
         """
-        given = {name.lower() for name, _ in headers}
         ours = [("Host", authority), ("Accept", "*/*"), ("User-Agent", "graceful-asgi-check")]
-        fields = [header for header in ours if header[0].lower() not in given]
         try:
-            event = h11.Request(method=method, target=path, headers=[*fields, *headers])
+            event = h11.Request(method=method, target=path, headers=merged(ours, headers))
             data = h11.Connection(h11.CLIENT).send(event)
         except (h11.LocalProtocolError, UnicodeEncodeError) as error:
             raise CheckError(
@@ -76,14 +74,17 @@ class Request:
 
         Without `with_body` the body, which is announced all the same, is left to the caller.
         """
-        given = {name.lower() for name, _ in headers}
-        own = [header for header in endpoint.headers if header[0].lower() not in given]
+        fields = merged(endpoint.headers, headers)
         if endpoint.method != "GET":
-            own.append(("Content-Length", str(len(endpoint.body))))
-        head = cls.make(
-            endpoint.method, endpoint.path, authority=authority, headers=[*own, *headers]
-        )
+            fields.append(("Content-Length", str(len(endpoint.body))))
+        head = cls.make(endpoint.method, endpoint.path, authority=authority, headers=fields)
         return cls(head.data + (endpoint.body if with_body else b""), head.event, endpoint)
+
+
+def merged(ours: Sequence[Header], given: Sequence[Header]) -> list[Header]:
+    """Return both; of ours those whose names are not given."""
+    names = {name.lower() for name, _ in given}
+    return [*(header for header in ours if header[0].lower() not in names), *given]
 
 
 class HttpConnection:

@@ -75,6 +75,7 @@ class Run:
         self.plan: Final = plan
         self.host: Final = host
         self.port: Final = port
+        self.authority: Final = authority(host, port)
         self.timeline: Final = Timeline()
         self.poised: Final = asyncio.Event()
         """Set when what is to be in flight at the signal should be written."""
@@ -175,19 +176,13 @@ class Run:
     def request(self, endpoint: Endpoint, *, with_body: bool = True) -> Request:
         """Return the request for an endpoint, with the headers of the plan. Raises `CheckError`."""
         return Request.to(
-            endpoint,
-            authority=authority(self.host, self.port),
-            headers=self.plan.headers,
-            with_body=with_body,
+            endpoint, authority=self.authority, headers=self.plan.headers, with_body=with_body
         )
 
     def plain_request(self, method: str, path: str, *headers: Header) -> Request:
         """Return a request whose right answer is not known. Raises `CheckError`."""
         return Request.make(
-            method,
-            path,
-            authority=authority(self.host, self.port),
-            headers=[*headers, *self.plan.headers],
+            method, path, authority=self.authority, headers=[*headers, *self.plan.headers]
         )
 
     async def exchange(

@@ -10,8 +10,6 @@ from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from .http1 import authority
-
 if TYPE_CHECKING:
     from .http1 import HttpConnection, Request
     from .run import Run
@@ -25,7 +23,7 @@ class WebSocketSession:
 
     def __init__(self, run: Run, connection: HttpConnection, path: str) -> None:
         self.connection: Final = connection
-        self._protocol = ClientProtocol(parse_uri(f"ws://{authority(run.host, run.port)}{path}"))
+        self._protocol = ClientProtocol(parse_uri(f"ws://{run.authority}{path}"))
         opening = self._protocol.connect()
         self._protocol.send_request(opening)
         self._protocol.data_to_send()  # ours is written instead, with the headers of the plan

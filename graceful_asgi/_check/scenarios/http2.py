@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ..client.http1 import authority
+from ..client.http1 import merged
 from ..client.http2 import Http2Client, speaks_http2
 from ..errors import PathError
 from ..result.counts import Answered, AnyOutcome, Lost, Retryable, Unsent
@@ -65,9 +65,8 @@ class Http2(Clients):
         """Send one request after the other, until the connection is to be left."""
         endpoint = self.endpoint
         while http2.is_usable and not run.over.is_set():
-            sent = http2.send(
-                endpoint, [*endpoint.headers, *self.plan.headers], authority(run.host, run.port)
-            )
+            headers = merged(endpoint.headers, self.plan.headers)
+            sent = http2.send(endpoint, headers, run.authority)
             if isinstance(sent, Unsent):
                 return
             written = run.note_written()

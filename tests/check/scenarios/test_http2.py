@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -21,6 +22,7 @@ from graceful_asgi._check.scenarios.http2 import Http2
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from graceful_asgi._check.client.plan import LoadPlan
     from graceful_asgi._check.result.counts import LoadResult
 
 pytestmark = pytest.mark.anyio
@@ -35,9 +37,11 @@ class Connection:
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
-        self.http = H2Connection(H2Configuration(client_side=False))
+        self.http = H2Connection(H2Configuration(client_side=False, header_encoding="ascii"))
         self.http.initiate_connection()
         self.open: list[int] = []
+        self.fields: list[tuple[str, str]] = []
+        """The headers of the last request."""
 
     def answer(self, status: str = "200") -> None:
         """Answer the oldest request."""
@@ -49,7 +53,9 @@ class Connection:
 Behave: TypeAlias = "Callable[[Connection], None]"
 
 
-async def measure(before: Behave, after: Behave) -> tuple[Finding, LoadResult]:
+async def measure(
+    before: Behave, after: Behave, wanted: LoadPlan | None = None
+) -> tuple[Finding, LoadResult]:
     """Behave so at each request before and after the signal, at which the listener is closed.
 
     The run is over when all clients have been refused.
@@ -68,13 +74,16 @@ async def measure(before: Behave, after: Behave) -> tuple[Finding, LoadResult]:
                         if isinstance(event, RequestReceived):
                             requests += 1
                             connection.open.append(event.stream_id)
+                            connection.fields = [
+                                (str(name), str(value)) for name, value in event.headers
+                            ]
                             behave(connection)
                     writer.write(connection.http.data_to_send())
             except ConnectionError:
                 pass
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        wanted = plan(keep_alive=1)
+        wanted = wanted or plan(keep_alive=1)
         port = server.sockets[0].getsockname()[1]
         load = Load(wanted, port=port, scenarios=[Http2(wanted)])
 
@@ -133,6 +142,24 @@ async def test_a_wrong_answer_is_counted_and_the_next_request_is_sent() -> None:
     assert finding.failed
     assert result.total.wrong == {"status 500": 3}
     assert result.total.lost == {}
+
+
+async def test_a_header_of_the_plan_takes_the_place_of_the_one_that_goes_with_the_body() -> None:
+    seen: list[list[str]] = []
+
+    def answer(connection: Connection) -> None:
+        seen.append([value for name, value in connection.fields if name == "content-type"])
+        connection.answer()
+
+    def after(connection: Connection) -> None:
+        if len(connection.open) == STREAMS:
+            connection.http.close_connection(last_stream_id=0)
+
+    given = (("Content-Type", "application/problem+json"),)
+    wanted = replace(plan(keep_alive=1), body=b"{}", headers=given)
+    await measure(answer, after, wanted)
+    assert seen
+    assert all(types == ["application/problem+json"] for types in seen)
 
 
 async def test_a_server_that_speaks_only_http_1_is_not_run() -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
 
@@ -75,9 +75,8 @@ async def stop_under_load(
         raise
     use = _Use()
     running = asyncio.ensure_future(load.run(until=server.wait_exit, within=math.inf))
-    again = asyncio.ensure_future(asyncio.sleep(0))
     phases = PhaseWatch(server.log_path)
-    watching = asyncio.ensure_future(_watch_phases(phases))
+    tasks: list[asyncio.Future[Any]] = [running, asyncio.ensure_future(_watch_phases(phases))]
     try:
         await _follow(running, lambda: watch("under load", load.statistics()), signal_after)
         await _wait_in_position(load, running)
@@ -87,7 +86,7 @@ async def stop_under_load(
         load.mark_signalled()
         server.signal(number)
         use.note()
-        again = asyncio.ensure_future(_repeat(server, number, again_after))
+        tasks.append(asyncio.ensure_future(_repeat(server, number, again_after)))
         await _follow(running, lambda: watch("told to stop", load.statistics()), exit_period)
         late = server.running
         # Nobody writes any more, and what is unanswered by now is lost: before the kill, which is
@@ -96,9 +95,9 @@ async def stop_under_load(
         result = await running
         use.note()
     finally:
-        for task in (running, again, watching):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(running, again, watching, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     phases.look(time.monotonic())
     left_running = await _left_running(server)
     server.kill()

@@ -51,32 +51,30 @@ class Single(Scenario):
     async def _ask_after_signal(self, run: Run, request: Request) -> None:
         await run.signalled.wait()
         while (connection := await run.connect(self.load)) is not None:
-            with closing(connection):
-                written = run.send(self.load, connection, request)
-                if not isinstance(written, Unsent):
-                    run.record(self.load, await self.answer(run, connection), written)
+            await self._ask(run, connection, request)
             await self.think()
 
     async def _ask_until_signal(self, run: Run, request: Request) -> None:
         await run.poised.wait()
-        before_signal = True
-        while before_signal:
+        is_early = True
+        while is_early:
             connection = await run.connect(self.load)
             if connection is None:
                 return self.not_run("no connection before the signal")
-            with closing(connection):
-                written = run.send(self.load, connection, request)
-                if isinstance(written, Unsent):
-                    self.outcome = written
-                    return
-                outcome = await self.answer(run, connection)
-                run.record(self.load, outcome, written)
-            before_signal = not run.signalled.is_set()
-            if self.is_left_out or (before_signal and not self.goes_on()):
-                return
-            if not isinstance(outcome, Answered):
-                break
+            outcome = await self._ask(run, connection, request)
+            is_early = not isinstance(outcome, Unsent) and not run.signalled.is_set()
+            is_early = is_early and self.goes_on() and isinstance(outcome, Answered)
         self.outcome = outcome
+
+    async def _ask(self, run: Run, connection: HttpConnection, request: Request) -> Outcome:
+        """Send the request, and count what comes of it."""
+        with closing(connection):
+            written = run.send(self.load, connection, request)
+            if isinstance(written, Unsent):
+                return written
+            outcome = await self.answer(run, connection)
+            run.record(self.load, outcome, written)
+        return outcome
 
     def judge(self, end: Exit) -> Finding:
         if not isinstance(self.outcome, Answered | Rejected):

@@ -194,7 +194,7 @@ class TargetProcess:
 
     def left_running(self) -> int:
         """Return how many processes of its group run besides it (0 without `/proc`)."""
-        return others_running(self.pid)
+        return sum(state != "Z" for pid, state in _members(self.pid) if pid != self.pid)
 
     @property
     def seconds_to_exit(self) -> float | None:
@@ -259,11 +259,6 @@ class TargetProcess:
 
     def _with_log(self, problem: str) -> str:
         return f"{self._name} {problem}; its log ends:\n{self.log_tail() or '(no output)'}"
-
-
-def others_running(group: int) -> int:
-    """Return how many processes of a group run besides its leader; 0 without `/proc`."""
-    return sum(state != "Z" for pid, state in _members(group) if pid != group)
 
 
 def _members(group: int) -> Iterator[tuple[int, str]]:

@@ -67,7 +67,6 @@ class TargetProcess:
         self._exited = threading.Event()
         self._exited_at: float | None = None
         self._signalled_at: float | None = None
-        self._killed = False
         self._lock = threading.Lock()
         self._given_up = False
 
@@ -98,7 +97,6 @@ class TargetProcess:
             self._given_up = True
             if self._process is None:
                 return
-        self._killed = self._killed or self.running
         interrupt: KeyboardInterrupt | None = None
         while True:
             try:
@@ -186,11 +184,6 @@ class TargetProcess:
     def exit_code(self) -> int | None:
         """The exit code (negative: the signal that ended it), or None before the exit."""
         return self._process.returncode if self._process and self._exited.is_set() else None
-
-    @property
-    def killed(self) -> bool:
-        """True if it still ran when `kill` was called."""
-        return self._killed
 
     def left_running(self) -> int:
         """Return how many processes of its group run besides it (0 without `/proc`)."""

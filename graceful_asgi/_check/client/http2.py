@@ -7,7 +7,6 @@ the end of the connection, and it is what a server that stops in order says firs
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from hpack import Decoder, Encoder, HPACKError
@@ -58,9 +57,6 @@ class Http2Client:
 
     def __init__(self, connection: HttpConnection) -> None:
         self.connection: Final = connection
-        self.is_ready = asyncio.Event()
-        """Set when the server has shown that it speaks HTTP/2, or the connection has ended."""
-        self.speaks_http2 = False
         self._encoder, self._decoder = Encoder(), Decoder()
         self._streams: dict[int, _Stream] = {}
         self._next = 1
@@ -129,7 +125,6 @@ class Http2Client:
             silent = "bad reply"
         finally:
             self._has_ended = True
-            self.is_ready.set()
         for number, stream in self._streams.items():
             reset: LossKind = "reset on reuse" if number > 1 else "reset on fresh"
             kind = (
@@ -181,8 +176,6 @@ class Http2Client:
         if size is not None:
             self._encoder.header_table_size = min(size, 4096)
         self.connection.write_now(SettingsFrame(flags=["ACK"]).serialize())
-        self.speaks_http2 = True
-        self.is_ready.set()
 
     def _headers(self, stream: _Stream | None, fields: Any) -> None:
         if stream is None:
@@ -194,19 +187,20 @@ class Http2Client:
 
 
 async def speaks_http2(connection: HttpConnection, *, within: float) -> bool:
-    """Return True if the server answers HTTP/2's preface as a server of HTTP/2 does."""
-    http2 = Http2Client(connection)
-    if http2.begin() is not None:
-        return False
-    reading = asyncio.ensure_future(http2.read())
+    """Return True if the server answers HTTP/2's preface as a server of HTTP/2 does.
+
+    The first frame of each side has to be its settings (RFC 9113, 3.4).
+    """
+    data = b""
     try:
-        with connection.give_up_after(within):
-            await http2.is_ready.wait()
-    finally:
-        reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reading
-    return http2.speaks_http2
+        if Http2Client(connection).begin() is None:
+            with connection.give_up_after(within):
+                while len(data) < _FRAME_HEAD and (more := await connection.read()):
+                    data += more
+        frame, _ = Frame.parse_frame_header(memoryview(data[:_FRAME_HEAD]))
+    except (OSError, HyperframeError):
+        return False
+    return isinstance(frame, SettingsFrame)
 
 
 def _data_frames(number: int, body: bytes) -> Iterator[bytes]:

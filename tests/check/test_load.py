@@ -22,17 +22,14 @@ from check.client.adversary import (
     status,
 )
 from check.client.loading import measure, plan
-from graceful_asgi._check.client.plan import LoadPlan
+from check.scenarios.staging import EXIT
 from graceful_asgi._check.errors import SetupError
 from graceful_asgi._check.load import Load
-from graceful_asgi._check.result.finding import Exit
 
 if TYPE_CHECKING:
     from graceful_asgi._check.result.counts import LossKind
 
 pytestmark = pytest.mark.anyio
-
-EXIT = Exit(code=0, seconds=1.0, late=False)
 
 
 async def test_every_answered_request_is_served_and_none_is_lost() -> None:
@@ -125,18 +122,7 @@ async def test_a_connection_refused_for_a_moment_after_the_signal_is_tried_again
     async with adversary.serving():
         port = adversary.port
         adversary.stop_listening()
-        load = Load(
-            LoadPlan(
-                keep_alive_clients=0,
-                fresh_clients=1,
-                slow_path=None,
-                stream_path=None,
-                think_period=0.0,
-                connect_retries=1000,
-                connect_retry_interval=0.001,
-            ),
-            port=port,
-        )
+        load = Load(plan(fresh=1, connect_retries=1000), port=port)
         load.mark_signalled()
         reopened = Adversary(first(0, Request.reset), enough=5)
 
@@ -175,14 +161,7 @@ async def test_errors_are_counted_by_status() -> None:
         request.answer(status(statuses.pop()) if statuses else OK)
         return True
 
-    wanted = LoadPlan(
-        keep_alive_clients=2,
-        fresh_clients=0,
-        think_period=0.001,
-        slow_path=None,
-        stream_path=None,
-    )
-    result = await measure(Adversary(respond, enough=20), wanted)
+    result = await measure(Adversary(respond, enough=20), plan(keep_alive=2))
     assert result.before.wrong == {"status 500": 1, "status 502": 2}
     assert result.before.lost == {}
 

@@ -1,8 +1,8 @@
-"""A load on an adversary: in a hurry, and with the sums checked on both sides."""
+"""Loads in a hurry; and one on an adversary, with the sums checked on both sides."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.load import Load
@@ -12,20 +12,15 @@ if TYPE_CHECKING:
     from graceful_asgi._check.result.counts import LoadResult
 
 
-def plan(
-    *, keep_alive: int = 0, fresh: int = 0, answer_period: float = 5.0, **options: str | None
-) -> LoadPlan:
-    """A load in a hurry, without the single requests unless they are asked for."""
-    return LoadPlan(
-        keep_alive_clients=keep_alive,
-        fresh_clients=fresh,
-        think_period=0.001,
-        answer_period=answer_period,
-        slow_path=options.get("slow_path"),
-        stream_path=options.get("stream_path"),
-        single_after=0.0,
-        connect_retry_interval=0.001,
-    )
+def plan(*, keep_alive: int = 0, fresh: int = 0, **options: Any) -> LoadPlan:
+    """A load in a hurry: so many clients, and what is asked for besides."""
+    hurry: dict[str, Any] = {
+        "think_period": 0.001,
+        "answer_period": 5.0,
+        "single_after": 0.0,
+        "connect_retry_interval": 0.001,
+    }
+    return LoadPlan(keep_alive_clients=keep_alive, fresh_clients=fresh, **{**hurry, **options})
 
 
 async def measure(adversary: Adversary, wanted: LoadPlan) -> LoadResult:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from support.polling import eventually
 
 from check.client.adversary import reset
-from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.load import Load
 from graceful_asgi._check.result.finding import Exit, Finding
 
@@ -52,19 +51,6 @@ class Scene:
         """Write the last of the stream."""
         self.writer.write(data)
         self.writer.write_eof()
-
-
-def plan(**options: Any) -> LoadPlan:
-    """A plan with no load, and a moment from its start to the position."""
-    settings: dict[str, Any] = {
-        "keep_alive_clients": 0,
-        "fresh_clients": 0,
-        "slow_path": None,
-        "stream_path": None,
-        "single_after": 0.0,
-        "think_period": 0.001,
-    }
-    return LoadPlan(**{**settings, **options})
 
 
 async def play(

@@ -14,9 +14,9 @@ from h2.events import RequestReceived
 from support.polling import eventually
 
 from check.client.loading import plan
+from check.scenarios.staging import EXIT
 from graceful_asgi._check.client.run import Run
 from graceful_asgi._check.load import Load
-from graceful_asgi._check.result.finding import Exit, Finding
 from graceful_asgi._check.scenarios.http2 import Http2
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from graceful_asgi._check.client.plan import LoadPlan
     from graceful_asgi._check.result.counts import LoadResult
+    from graceful_asgi._check.result.finding import Finding
 
 pytestmark = pytest.mark.anyio
 
-EXIT = Exit(code=0, seconds=1.0, late=False)
 CONNECTIONS = 3
 STREAMS = 4
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from check.client.adversary import OK, OK_AND_CLOSE
-from check.scenarios.staging import Scene, plan, play
+from check.client.loading import plan
+from check.scenarios.staging import Scene, play
 from graceful_asgi._check.client.answer import HttpAnswer
 from graceful_asgi._check.client.expectation import Expectation, expect
 from graceful_asgi._check.scenarios.post_stream import PostEventStream
@@ -25,7 +26,7 @@ TYPE = b"text/event-stream"
 
 
 def stream(**options: object) -> PostEventStream:
-    return PostEventStream(plan(post_event_stream_path="/chat", keep_alive_clients=1, **options))
+    return PostEventStream(plan(post_event_stream_path="/chat", keep_alive=1, **options))
 
 
 def after_the_signal(*writes: bytes, end: str = "end") -> Callable[[Scene], Awaitable[None]]:
@@ -86,7 +87,7 @@ async def test_head_and_body_of_every_second_post_are_written_apart() -> None:
             await scene.reader.readexactly(1)
             scene.write(OK_AND_CLOSE if scene.signalled.is_set() else OK)
 
-    posts = Posts(plan(post_path="/items", body=b'{"a": "b"}', keep_alive_clients=1))
+    posts = Posts(plan(post_path="/items", body=b'{"a": "b"}', keep_alive=1))
     finding, load = await play(posts, script, wait=lambda: len(first_reads) >= 4)
     assert finding.result == "passed"
     assert load.total.served == len(first_reads)
@@ -101,7 +102,7 @@ async def test_a_post_whose_connection_ends_before_it_is_answered_is_lost() -> N
         await scene.signalled.wait()
         scene.reset()
 
-    posts = Posts(plan(post_path="/items", keep_alive_clients=1))
+    posts = Posts(plan(post_path="/items", keep_alive=1))
     finding, load = await play(posts, script, wait=lambda: bool(asked))
     assert finding.result == "failed"
     assert load.during.lost_total == 1

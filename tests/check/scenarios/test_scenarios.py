@@ -8,7 +8,8 @@ import pytest
 from support.ports import free_port
 
 from check.client.adversary import OK, OK_AND_CLOSE, status
-from check.scenarios.staging import EXIT, Scene, plan, play
+from check.client.loading import plan
+from check.scenarios.staging import EXIT, Scene, play
 from graceful_asgi._check.client.run import Run
 from graceful_asgi._check.errors import PathError
 from graceful_asgi._check.result.counts import Counts, LoadResult

@@ -10,18 +10,17 @@ from support.polling import eventually
 
 from check.client.adversary import OK, Adversary, Request, always, first
 from check.client.loading import plan
+from check.scenarios.staging import EXIT
 from graceful_asgi._check.load import Load
-from graceful_asgi._check.result.finding import Exit, Finding
 from graceful_asgi._check.scenarios.storm import Storm
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
 
     from graceful_asgi._check.result.counts import LoadResult
+    from graceful_asgi._check.result.finding import Finding
 
 pytestmark = pytest.mark.anyio
-
-EXIT = Exit(code=0, seconds=1.0, late=False)
 
 
 async def storm_on(adversary: Adversary, storm: Storm) -> tuple[Finding, LoadResult]:

@@ -10,7 +10,8 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from check.client.adversary import status
-from check.scenarios.staging import Scene, plan, play
+from check.client.loading import plan
+from check.scenarios.staging import Scene, play
 from graceful_asgi._check.result.counts import Counts, LoadResult
 from graceful_asgi._check.scenarios.websocket import WebSocket
 

@@ -11,7 +11,7 @@ from ..result.finding import Exit, Finding, is_faultless
 from .base import Scenario
 
 if TYPE_CHECKING:
-    from ..client.http1 import Request
+    from ..client.http1 import HttpConnection, Request
     from ..client.plan import LoadPlan
     from ..client.run import Run
 
@@ -30,6 +30,10 @@ class Clients(Scenario):
     @abstractmethod
     async def client(self, run: Run, request: Request) -> None:
         """Send requests as one of them does."""
+
+    async def connect(self, run: Run) -> HttpConnection | None:
+        """Connect, and return None when this client is to stop: refused, or the run is over."""
+        return None if run.over.is_set() else await run.connect(self.load)
 
     async def carry_out(self, run: Run) -> None:
         self.in_position.set()

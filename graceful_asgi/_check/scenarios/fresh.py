@@ -24,10 +24,7 @@ class Fresh(Clients):
         return self.plan.fresh_clients
 
     async def client(self, run: Run, request: Request) -> None:
-        while not run.over.is_set():
-            connection = await run.connect(self.load)
-            if connection is None:
-                return
+        while (connection := await self.connect(run)) is not None:
             with closing(connection):
                 await run.exchange(self.load, connection, request)
             await self.think()

@@ -46,10 +46,7 @@ class Http2(Clients):
                 self.not_run("the server does not speak it without TLS")
 
     async def client(self, run: Run, request: Request) -> None:
-        while not run.over.is_set():
-            connection = await run.connect(self.load)
-            if connection is None:
-                return
+        while (connection := await self.connect(run)) is not None:
             with closing(connection), run.waiting(connection):
                 http2 = Http2Client(connection)
                 if http2.begin() is not None:

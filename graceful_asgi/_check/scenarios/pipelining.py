@@ -34,10 +34,7 @@ class Pipelining(Clients):
         await super().carry_out(run)
 
     async def client(self, run: Run, request: Request) -> None:
-        while not run.over.is_set():
-            connection = await run.connect(self.load)
-            if connection is None:
-                return
+        while (connection := await self.connect(run)) is not None:
             with closing(connection):
                 while not run.over.is_set() and not connection.is_stale():
                     if not await self._batch(run, connection, request):

@@ -31,10 +31,7 @@ class PostEventStream(Clients):
     async def client(self, run: Run, request: Request) -> None:
         await run.poised.wait()
         right = run.expectations.get(self.endpoint)
-        while not run.over.is_set():
-            connection = await run.connect(self.load)
-            if connection is None:
-                return
+        while (connection := await self.connect(run)) is not None:
             began = False
 
             def watch(piece: bytes) -> None:

@@ -38,10 +38,7 @@ class Storm(Clients):
     async def client(self, run: Run, request: Request) -> None:
         await run.signalled.wait()
         waits = False
-        while not run.over.is_set():
-            connection = await run.connect(self.load)
-            if connection is None:
-                return
+        while (connection := await self.connect(run)) is not None:
             self._opened += 1
             waits = not waits
             with closing(connection):

@@ -63,7 +63,7 @@ def _faults(verdicts: Sequence[Verdict]) -> Section:
 
 
 def _requests(verdicts: Sequence[Verdict]) -> Section:
-    rows = [_row("answered right", verdicts, _served), *_by_side(verdicts, _served)]
+    rows = [_counted("answered right", verdicts, _served), *_by_side(verdicts, _served)]
     rows += _present(
         verdicts,
         (
@@ -72,10 +72,12 @@ def _requests(verdicts: Sequence[Verdict]) -> Section:
             ("safe to send again", lambda counts: counts.retryable),
         ),
     )
-    rows.append(Row("refused, never sent", tuple(Cell(f"{v.load.refused:,}") for v in verdicts)))
-    rows.append(_slowest("slowest before it", [v.load.before for v in verdicts]))
-    rows.append(_slowest("slowest after it", [v.load.at_risk for v in verdicts]))
-    return rows
+    return [
+        *rows,
+        _row("refused, never sent", verdicts, lambda v: f"{v.load.refused:,}"),
+        _row("slowest before it", verdicts, lambda v: f"{v.load.before.slowest:.2f} s"),
+        _row("slowest after it", verdicts, lambda v: f"{v.load.at_risk.slowest:.2f} s"),
+    ]
 
 
 def _scenarios(verdicts: Sequence[Verdict]) -> Section:
@@ -88,12 +90,9 @@ def _scenarios(verdicts: Sequence[Verdict]) -> Section:
 
 
 def _process(verdicts: Sequence[Verdict]) -> Section:
-    rows = [
-        Row("gone after", tuple(_gone(v) for v in verdicts)),
-        Row("exit code", tuple(Cell(_exit_code(v)) for v in verdicts)),
-    ]
+    rows = [_row("gone after", verdicts, _gone), _row("exit code", verdicts, _exit_code)]
     if any(v.left_running for v in verdicts):
-        rows.append(Row("left running", tuple(_left_running(v) for v in verdicts)))
+        rows.append(_row("left running", verdicts, _left_running))
     return rows
 
 
@@ -184,8 +183,13 @@ def _names(verdicts: Sequence[Verdict]) -> list[str]:
     return list(dict.fromkeys(found.scenario for v in verdicts for found in v.findings))
 
 
-def _row(label: str, verdicts: Sequence[Verdict], figure: Callable[[Counts], int]) -> Row:
-    return Row(label, tuple(Cell(f"{figure(verdict.total):,}") for verdict in verdicts))
+def _row(label: str, verdicts: Sequence[Verdict], tell: Callable[[Verdict], Cell | str]) -> Row:
+    told = map(tell, verdicts)
+    return Row(label, tuple(each if isinstance(each, Cell) else Cell(each) for each in told))
+
+
+def _counted(label: str, verdicts: Sequence[Verdict], figure: Callable[[Counts], int]) -> Row:
+    return _row(label, verdicts, lambda v: f"{figure(v.total):,}")
 
 
 def _strong(label: str, verdicts: Sequence[Verdict], figure: Callable[[Counts], int]) -> Row:
@@ -195,15 +199,10 @@ def _strong(label: str, verdicts: Sequence[Verdict], figure: Callable[[Counts], 
 
 
 def _by_side(verdicts: Sequence[Verdict], figure: Callable[[Counts], int]) -> list[Row]:
-    loads = [verdict.load for verdict in verdicts]
-    sides = {
-        "  before the signal": [load.before for load in loads],
-        "  in flight at it": [load.during for load in loads],
-        "  sent after it": [load.after for load in loads],
-    }
     return [
-        Row(label, tuple(Cell(f"{figure(counts):,}") for counts in side))
-        for label, side in sides.items()
+        _row("  before the signal", verdicts, lambda v: f"{figure(v.load.before):,}"),
+        _row("  in flight at it", verdicts, lambda v: f"{figure(v.load.during):,}"),
+        _row("  sent after it", verdicts, lambda v: f"{figure(v.load.after):,}"),
     ]
 
 
@@ -211,14 +210,10 @@ def _present(
     verdicts: Sequence[Verdict], figures: Iterable[tuple[str, Callable[[Counts], int]]]
 ) -> list[Row]:
     return [
-        _row(label, verdicts, figure)
+        _counted(label, verdicts, figure)
         for label, figure in figures
         if any(figure(verdict.total) for verdict in verdicts)
     ]
-
-
-def _slowest(label: str, counts: Sequence[Counts]) -> Row:
-    return Row(label, tuple(Cell(f"{each.slowest:.2f} s") for each in counts))
 
 
 def _found(finding: Finding | None) -> Cell:

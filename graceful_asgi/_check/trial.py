@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .server.process import TargetProcess
 
 _WATCH_INTERVAL: Final = 0.1
+# The lines of a log need not have a time: a phase begins when its line is seen.
 _LOOK_INTERVAL: Final = 0.02
 _EXIT_NOTICE_PERIOD: Final = 0.5
 # A handshake or a first event may take its time; a scenario that never gets there says so itself.

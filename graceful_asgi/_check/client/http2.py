@@ -174,7 +174,7 @@ class Http2Client:
             return
         size = frame.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
         if size is not None:
-            # Less than the server allows is right as well (RFC 7541, 4.2), and both begin with 4096.
+            # Less than the server allows is right, too (RFC 7541, 4.2); both begin with 4096.
             self._encoder.header_table_size = min(size, 4096)
         self.connection.write_now(SettingsFrame(flags=["ACK"]).serialize())
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # The last is more than a second after the first: a clock in the answer has gone on by then.
 _ASKED_AT: Final = (0.0, 0.5, 1.1)
 _ASKED_AT_ONCE: Final = 17
-"""Requests for the path of the load, in the first half second: of several workers that take turns, or
-of a cache that is filled by the first request, not all may answer alike."""
+"""Requests for the path of the load in the first half second: workers that take turns, or a cache
+that the first request fills, need not answer alike."""
 _WARM_UP_INTERVAL: Final = 0.1
 _WARM_UP_PERIOD: Final = 10.0
 """Seconds in which a 503 counts as that of a server which is not ready yet."""

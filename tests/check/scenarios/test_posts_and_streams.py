@@ -25,7 +25,7 @@ LAST = b"0\r\n\r\n"
 TYPE = b"text/event-stream"
 
 
-def stream(**options: object) -> PostEventStream:
+def stream(**options: Any) -> PostEventStream:
     return PostEventStream(plan(post_event_stream_path="/chat", keep_alive=1, **options))
 
 

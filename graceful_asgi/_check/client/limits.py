@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .plan import LoadPlan
 
 _OTHERS: Final = 128
-"""Descriptors for everything but the load's connections."""
+"""Descriptors for everything but the load's connections, such as those of other scenarios."""
 
 
 def allow_connections(plan: LoadPlan) -> None:
@@ -21,7 +21,9 @@ def allow_connections(plan: LoadPlan) -> None:
 
     Raises `CheckError` when the hard limit is lower than that.
     """
-    needed = plan.keep_alive_clients + plan.fresh_clients + _OTHERS
+    # A relay has two sockets besides the client's own, for each connection.
+    each = 3 if plan.latency else 1
+    needed = each * (plan.keep_alive_clients + plan.fresh_clients + _OTHERS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return

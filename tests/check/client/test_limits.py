@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,12 @@ def test_the_soft_limit_is_raised_to_what_is_needed_and_no_further(
     allow_connections(PLAN)
     allow_connections(PLAN)
     assert limits == [(256, 4096), (1000, 4096)]
+
+
+def test_a_connection_that_is_far_away_needs_three_files(limits: list[tuple[int, int]]) -> None:
+    """Its own, and both ends of the relay."""
+    allow_connections(replace(PLAN, latency=0.02))
+    assert limits == [(256, 4096), (3000, 4096)]
 
 
 @pytest.mark.parametrize("enough", [(1000, 1000), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)])

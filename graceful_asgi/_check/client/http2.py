@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _WIDEST: Final = 2**31 - 1
 _FIRST_WINDOW: Final = 65_535
+"""Bytes of bodies that each side takes before it says how many more (RFC 9113, 6.9.2)."""
+LONGEST_BODY: Final = _FIRST_WINDOW // 2
+"""A body is written in one step, so there has to be room for the whole of it. A server may give
+more room only when half of it has been used, as those built on h2 and on nghttp2 do."""
 _LARGEST_FRAME: Final = 16_384
 _FRAME_HEAD: Final = 9
 _REFUSED: Final = 7
@@ -61,6 +65,9 @@ class Http2Client:
         self._streams: dict[int, _Stream] = {}
         self._next = 1
         self._last: int | None = None
+        self._window = _FIRST_WINDOW
+        """Bytes that the server takes now in the bodies of all requests (RFC 9113, 6.9)."""
+        self._changed = asyncio.Event()
         self._has_ended = False
         self._block = bytearray()
         self._rest = bytearray()
@@ -69,6 +76,13 @@ class Http2Client:
     def is_usable(self) -> bool:
         """Return True while a new request may be sent on it."""
         return self._last is None and not self._has_ended and not self.connection.has_ended()
+
+    async def has_room(self, length: int) -> bool:
+        """Wait until a request with a body of that length may be sent. Return False if none may."""
+        while self.is_usable and self._window < length:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.is_usable
 
     def begin(self) -> Unsent | None:
         """Write the preface. None: in full."""
@@ -93,6 +107,7 @@ class Http2Client:
             head.flags.add("END_STREAM")
         pieces = [head.serialize(), *_data_frames(number, endpoint.body)]
         self._next += 2
+        self._window -= len(endpoint.body)
         unsent = self.connection.write_now(b"".join(pieces))
         if unsent is not None:
             return unsent
@@ -125,6 +140,7 @@ class Http2Client:
             silent = "bad reply"
         finally:
             self._has_ended = True
+            self._changed.set()
         for number, stream in self._streams.items():
             reset: LossKind = "reset on reuse" if number > 1 else "reset on fresh"
             kind = (
@@ -148,7 +164,11 @@ class Http2Client:
             self._settings(frame)
         elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
             self.connection.write_now(PingFrame(0, frame.opaque_data, flags=["ACK"]).serialize())
+        elif isinstance(frame, WindowUpdateFrame) and not frame.stream_id:
+            self._window += frame.window_increment
+            self._changed.set()
         elif isinstance(frame, GoAwayFrame):
+            self._changed.set()
             self._last = frame.last_stream_id
             for number, each in self._streams.items():
                 if number > frame.last_stream_id:

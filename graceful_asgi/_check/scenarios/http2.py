@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from ..client.http1 import merged
-from ..client.http2 import Http2Client, speaks_http2
+from ..client.http2 import LONGEST_BODY, Http2Client, speaks_http2
 from ..errors import PathError
 from ..result.counts import Answered, AnyOutcome, Lost, Retryable, Unsent
 from .clients import Clients
@@ -37,6 +37,8 @@ class Http2(Clients):
         return _CONNECTIONS if self.plan.keep_alive_clients else 0
 
     async def prepare(self, run: Run) -> None:
+        if len(self.endpoint.body) > LONGEST_BODY:
+            return self.not_run(f"its client sends no body of more than {LONGEST_BODY:,} bytes")
         try:
             connection = await run.connect_before_load(self.name, within=_FIRST_FRAME_PERIOD)
         except PathError:
@@ -61,7 +63,7 @@ class Http2(Clients):
     async def _stream(self, run: Run, http2: Http2Client, request: Request) -> None:
         """Send one request after the other, until the connection is to be left."""
         endpoint = self.endpoint
-        while http2.is_usable and not run.over.is_set():
+        while await http2.has_room(len(endpoint.body)) and not run.over.is_set():
             headers = merged(endpoint.headers, self.plan.headers)
             sent = http2.send(endpoint, headers, run.authority)
             if isinstance(sent, Unsent):

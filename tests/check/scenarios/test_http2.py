@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import RequestReceived
+from h2.events import DataReceived, RequestReceived
 from support.polling import eventually
+from support.ports import free_port
 
 from check.client.loading import plan
 from check.scenarios.staging import EXIT
@@ -42,6 +43,12 @@ class Connection:
         self.open: list[int] = []
         self.fields: list[tuple[str, str]] = []
         """The headers of the last request."""
+
+    def make_room(self, length: int, stream: int) -> None:
+        """Give the client room for as many bytes more."""
+        if not self.writer.is_closing():
+            self.http.acknowledge_received_data(length, stream)
+            self.writer.write(self.http.data_to_send())
 
     def answer(self, status: str = "200") -> None:
         """Answer the oldest request."""
@@ -78,6 +85,10 @@ async def measure(
                                 (str(name), str(value)) for name, value in event.headers
                             ]
                             behave(connection)
+                        elif isinstance(event, DataReceived):
+                            length, stream = event.flow_controlled_length, event.stream_id
+                            loop = asyncio.get_running_loop()
+                            loop.call_later(0.02, connection.make_room, length, stream)
                     writer.write(connection.http.data_to_send())
             except ConnectionError:
                 pass
@@ -160,6 +171,25 @@ async def test_a_header_of_the_plan_takes_the_place_of_the_one_that_goes_with_th
     await measure(answer, after, wanted)
     assert seen
     assert all(types == ["application/problem+json"] for types in seen)
+
+
+async def test_no_more_bytes_of_bodies_are_sent_than_the_server_takes() -> None:
+    """The server half of h2 ends a connection on which there are more of them."""
+
+    def after(connection: Connection) -> None:
+        if len(connection.open) == STREAMS:
+            connection.writer.transport.abort()
+
+    wanted = replace(plan(keep_alive=1), body=b"x" * 30_000)
+    _, result = await measure(Connection.answer, after, wanted)
+    assert result.before.lost == {}
+    assert result.before.served > 20
+
+
+async def test_a_body_that_may_never_find_room_is_not_sent() -> None:
+    scenario = Http2(replace(plan(keep_alive=1), body=b"x" * 32_768))
+    await scenario.prepare(Run(scenario.plan, host="127.0.0.1", port=free_port()))
+    assert scenario.finding(EXIT).text == "its client sends no body of more than 32,767 bytes"
 
 
 async def test_a_server_that_speaks_only_http_1_is_not_run() -> None:

@@ -115,13 +115,21 @@ class DrainReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainStatistics:
-    """The state of a drain at one moment."""
+    """The state of a drain at one moment.
+
+    `completed`, `closed`, `cancelled`, `aborted` and `rejected` count what `DrainReport` describes
+    under these names, from the beginning of the drain to this moment. They are 0 before the first
+    drain.
+    """
 
     phase: Phase
+    """The phase that the server is in."""
     reason: str
+    """The trigger that began the drain; empty while serving."""
     in_flight: int
+    """The number of pieces of work in flight."""
     oldest: StuckWork | None
-    """The work that has been in flight longest (it need not be stuck)."""
+    """The work that has been in flight longest (it need not be stuck); None if there is none."""
     completed: int
     closed: int
     cancelled: int

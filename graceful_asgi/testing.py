@@ -74,7 +74,10 @@ class ServerProcess:
         ready_path: str = "/",
         start_period: float = 30.0,
     ) -> None:
-        """Raise `CheckError` when `command` is none."""
+        """Choose a port, and start nothing yet.
+
+        Raises `CheckError` if *command* is empty, or gives uvicorn what is chosen here (`--port`).
+        """
         from ._check.server.command import any_command, parse
         from ._check.server.port import free_port
         from ._check.server.process import TargetProcess
@@ -96,11 +99,19 @@ class ServerProcess:
     # -- the process ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the server, and return once it is ready. Raises `CheckError` with its log."""
+        """Start the server, and return once it is ready.
+
+        Raises `CheckError` with its log if it exits or does not answer within `start_period`
+        seconds, and `MisuseError` when called twice.
+        """
         self._process.start()
 
     def signal(self, number: int = SIGTERM) -> None:
-        """Send a signal to the process that was started, and to it alone, as a platform does."""
+        """Send a signal to the process that was started, and to it alone, as a platform does.
+
+        Raises `CheckError` if it has exited before its first signal, and `MisuseError` before
+        `start`.
+        """
         self._process.signal(number)
 
     def wait(self, within: float) -> int:
@@ -257,7 +268,10 @@ class ThreadedServer:
         self._error: BaseException | None = None
 
     def start(self) -> None:
-        """Start it, and return once it serves. Raises `CheckError` when it does not start."""
+        """Start it, and return once it serves.
+
+        Raises `CheckError` when it does not start, and `MisuseError` when called twice.
+        """
         from ._check.errors import ServerStartError
         from .errors import MisuseError, naming_extra
 

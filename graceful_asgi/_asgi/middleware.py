@@ -58,10 +58,10 @@ class GracefulMiddleware:
             true value means ready; any other value, or an exception, is answered by 503. It runs
             on the event loop: a plain one must not block.
         readiness_path: answers 200 while serving, and 503 from the beginning of a drain on.
-        liveness_path: answers 200 from the first to the last.
+        liveness_path: answers 200 from the start of the server to its end.
         drain_path: begins a drain in every process of the server, and answers once they are
             drained; for a preStop hook. Needs `drain_token`.
-        drain_token: the secret that a request to `drain_path` must carry.
+        drain_token: the secret that a request to `drain_path` must carry, of 16 characters or more.
         **policy_fields: the fields of `DrainPolicy`, in place of *policy* or the policy of
             *drainer*.
 

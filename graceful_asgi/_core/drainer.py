@@ -24,8 +24,9 @@ class Drainer:
 
     Give it to the middleware (`drainer=`) to use it elsewhere in the app as well.
 
-    `begin`, `resume`, `abort`, `statistics` and `report` are safe from any thread and in a signal
-    handler. Everything else belongs to the event loop of the server.
+    `begin`, `resume`, `abort`, `statistics`, `report` and the properties are safe from any thread
+    and in a signal handler. `track` may be used in any task and in any thread. `wait_begun` and
+    `wait_drained` belong to the event loop of the server.
 
     Args:
         policy: the periods and choices. None reads them from the environment
@@ -45,7 +46,7 @@ class Drainer:
 
     @property
     def phase(self) -> Phase:
-        """The phase that the server is in, from serving to stopped. Safe from any thread."""
+        """The phase that the server is in, from serving to stopped."""
         return self._runner.phase
 
     @property
@@ -57,7 +58,7 @@ class Drainer:
     def drained(self) -> bool:
         """True while a drain is under way and has nothing left to wait for.
 
-        The lame duck has passed, and nothing is in flight. Safe from any thread.
+        The lame duck has passed, and nothing is in flight.
         """
         return self._runner.drained
 
@@ -117,7 +118,8 @@ class Drainer:
         """Wait until the lame duck has passed and nothing is in flight; return the report so far.
 
         Waits for a drain to begin where none has, and through one that is called off. The caller
-        must not be in flight itself, as a request handler is.
+        must not be in flight itself, as a request handler is: it would wait for its own end, until
+        the grace period is over.
         """
         runner = self._runner
         await runner.wait_for(lambda: runner.drained, lambda: runner.lame_duck_end() - runner.now())
@@ -128,14 +130,19 @@ class Drainer:
         return self._runner.statistics()
 
     def report(self) -> DrainReport:
-        """Return the report of the drain up to now. Safe from any thread and signal handler."""
+        """Return the report of the drain up to now; all counts are 0 before the first drain.
+
+        Safe from any thread and in a signal handler.
+        """
         return self._runner.report()
 
     def track(self, name: str) -> TrackedWork:
         """Count the app's own work as in flight: `with drainer.track("nightly export"):`.
 
-        When the grace period ends the surrounding task is cancelled (asyncio), or the block
-        (trio). In a plain thread the work counts, but nothing can cancel it.
+        The block counts from its first line to its end, and the log and `statistics().tracked`
+        show *name*; several may have the same one. When the grace period ends the surrounding task
+        is cancelled (asyncio), or the block (trio). In a plain thread the work counts, but nothing
+        can cancel it.
 
         Raises:
             PolicyError: (a `ValueError`) *name* is no text.
@@ -144,7 +151,10 @@ class Drainer:
         return self._runner.track(name)
 
     def add_hook(self, hook: DrainHook) -> None:
-        """Call *hook* with each `PhaseChange`, on the event loop.
+        """Call *hook* with each `PhaseChange` from now on, on the event loop.
+
+        Hooks are called in the order in which they were added; one that was added twice is called
+        twice. The drain waits for each call, so a hook must not block.
 
         Where the loop is stuck, the last calls come from another thread, at the hard deadline.
         Whatever a hook raises is logged, and changes nothing about the drain.

@@ -95,9 +95,9 @@ def make() -> FastAPI:
         return StreamingResponse(parts())
 
     @app.get("/slow")
-    async def slow() -> str:
+    async def slow(s: float = 1) -> str:
         say("slow began")
-        await anyio.sleep(1)
+        await anyio.sleep(s)
         return "slow, but complete"
 
     @app.post("/upload")

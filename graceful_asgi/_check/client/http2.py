@@ -93,14 +93,19 @@ class Http2Client:
         return self.connection.write_now(_PREFACE + settings.serialize() + window.serialize())
 
     def send(self, endpoint: Endpoint, headers: list[Header], authority: str) -> int | Unsent:
-        """Write a request in one step and without waiting. Return the number of its stream."""
+        """Write a request in one step and without waiting. Return the number of its stream.
+
+        A Host among the headers takes the place of `authority`. A request that has both is no right
+        one if they differ (RFC 9113, 8.3.1).
+        """
         number = self._next
+        lowered = [(name.lower(), value) for name, value in headers]
         fields = [
             (":method", endpoint.method),
             (":scheme", "http"),
-            (":authority", authority),
+            (":authority", dict(lowered).get("host", authority)),
             (":path", endpoint.path),
-            *((name.lower(), value) for name, value in headers),
+            *(field for field in lowered if field[0] != "host"),
         ]
         head = HeadersFrame(number, data=self._encoder.encode(fields), flags=["END_HEADERS"])
         if not endpoint.body:

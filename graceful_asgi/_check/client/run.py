@@ -29,7 +29,7 @@ from ..result.counts import (
 )
 from ..result.timeline import Timeline
 from .expectation import shown
-from .http1 import Request, authority, connect
+from .http1 import Request, authority, connect, merged
 from .relay import Relay
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Run:
     def plain_request(self, method: str, path: str, *headers: Header) -> Request:
         """Return a request whose right answer is not known. Raises `CheckError`."""
         return Request.make(
-            method, path, authority=self.authority, headers=[*headers, *self.plan.headers]
+            method, path, authority=self.authority, headers=merged(headers, self.plan.headers)
         )
 
     async def exchange(

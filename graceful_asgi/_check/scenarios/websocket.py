@@ -67,8 +67,8 @@ class WebSocket(Scenario):
         connection = await self.connect_in_time(run)
         if connection is None:
             return
-        session = WebSocketSession(run, connection, self.endpoint.path)
         with closing(connection):
+            session = WebSocketSession(run, connection, self.endpoint.path)
             written = run.send(self.load, connection, session.handshake)
             if isinstance(written, Unsent):
                 return self.not_run(f"no handshake: {written.reason}")

@@ -155,22 +155,24 @@ async def test_a_wrong_answer_is_counted_and_the_next_request_is_sent() -> None:
     assert result.total.lost == {}
 
 
-async def test_a_header_of_the_plan_takes_the_place_of_the_one_that_goes_with_the_body() -> None:
-    seen: list[list[str]] = []
+async def test_a_header_of_the_plan_takes_the_place_of_ours() -> None:
+    seen: list[list[tuple[str, str]]] = []
 
     def answer(connection: Connection) -> None:
-        seen.append([value for name, value in connection.fields if name == "content-type"])
+        named = ("content-type", ":authority", "host")
+        seen.append([field for field in connection.fields if field[0] in named])
         connection.answer()
 
     def after(connection: Connection) -> None:
         if len(connection.open) == STREAMS:
             connection.http.close_connection(last_stream_id=0)
 
-    given = (("Content-Type", "application/problem+json"),)
+    given = (("Content-Type", "application/problem+json"), ("Host", "example.com"))
     wanted = replace(plan(keep_alive=1), body=b"{}", headers=given)
     await measure(answer, after, wanted)
     assert seen
-    assert all(types == ["application/problem+json"] for types in seen)
+    wanted_fields = [(":authority", "example.com"), ("content-type", "application/problem+json")]
+    assert all(fields == wanted_fields for fields in seen)
 
 
 async def test_no_more_bytes_of_bodies_are_sent_than_the_server_takes() -> None:

@@ -1,4 +1,4 @@
-"""A WebSocket is to be closed with a word: against the server half of the same library."""
+"""A WebSocket has to end with a close frame: against the server half of the same library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.anyio
 
 
 def scenario() -> WebSocket:
-    return WebSocket(plan(websocket_path="/ws", headers=(("X-Token", "secret"),)))
+    headers = (("X-Token", "secret"), ("Host", "example.com"))
+    return WebSocket(plan(websocket_path="/ws", headers=headers))
 
 
 async def accept(scene: Scene) -> ServerProtocol:
@@ -32,6 +33,7 @@ async def accept(scene: Scene) -> ServerProtocol:
     assert isinstance(request, Request)
     assert request.path == "/ws"
     assert request.headers["X-Token"] == "secret"
+    assert request.headers["Host"] == "example.com"
     protocol.send_response(protocol.accept(request))
     flush(protocol, scene)
     return protocol

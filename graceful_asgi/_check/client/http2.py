@@ -141,7 +141,7 @@ class Http2Client:
             silent = "timeout"
         except OSError:
             silent = None
-        except (HyperframeError, HPACKError, KeyError):
+        except (HyperframeError, HPACKError, KeyError, ValueError):
             silent = "bad reply"
         finally:
             self._has_ended = True

@@ -25,8 +25,8 @@ ENDPOINT = Endpoint("--path", "GET", "/")
 SETTINGS = SettingsFrame().serialize()
 
 
-def answer(stream: int, body: bytes = b"ok") -> bytes:
-    head = Encoder().encode([(":status", "200"), ("content-type", "text/plain")], huffman=False)
+def answer(stream: int, body: bytes = b"ok", status: str = "200") -> bytes:
+    head = Encoder().encode([(":status", status), ("content-type", "text/plain")], huffman=False)
     first = HeadersFrame(stream, head, flags=["END_HEADERS"]).serialize()
     return first + DataFrame(stream, body, flags=["END_STREAM"]).serialize()
 
@@ -113,8 +113,13 @@ async def test_an_answer_without_its_end_is_cut() -> None:
     assert found[1] == Lost("empty reply", reused=True)
 
 
-async def test_what_is_no_frame_is_a_bad_reply() -> None:
-    async with connected(b"\x00\x00\x01\x07\x00\x00\x00\x00\x00x") as http2:
+@pytest.mark.parametrize(
+    "reply",
+    [b"\x00\x00\x01\x07\x00\x00\x00\x00\x00x", answer(1, status="OK")],
+    ids=["no frame", "no status"],
+)
+async def test_what_is_no_answer_in_frames_is_a_bad_reply(reply: bytes) -> None:
+    async with connected(reply) as http2:
         found = await ask_three(http2)
     assert found[0] == Lost("bad reply", reused=False)
 

@@ -73,6 +73,19 @@ def reset_after_the_signal(*, first: bytes = b"") -> Callable[[Scene], Awaitable
     return script
 
 
+def open_to_the_end(data: bytes) -> Callable[[Scene], Awaitable[None]]:
+    """A server that writes `data` and nothing more, and goes while the client waits."""
+
+    async def script(scene: Scene) -> None:
+        await scene.head()
+        scene.write(data)
+        await scene.signalled.wait()
+        scene.gone.set()
+        await scene.reader.read()  # until the client has given up
+
+    return script
+
+
 # -- one request ----------------------------------------------------------------------------------
 
 
@@ -242,14 +255,7 @@ async def test_an_event_stream_that_nobody_serves_is_an_error_that_names_it() ->
 
 
 async def test_an_event_stream_that_goes_on_until_the_server_has_gone_is_lost() -> None:
-    async def script(scene: Scene) -> None:
-        await scene.head()
-        scene.write(EVENTS + EVENT)
-        await scene.signalled.wait()
-        scene.gone.set()
-        await scene.reader.read()  # until the client has given up
-
-    finding, load = await play(events(), script)
+    finding, load = await play(events(), open_to_the_end(EVENTS + EVENT))
     assert (finding.result, finding.text) == ("failed", "lost: timeout")
     assert load.during.lost_total == 1
 
@@ -283,14 +289,7 @@ async def test_an_idle_connection_that_is_reset_is_closed_as_well() -> None:
 
 
 async def test_an_idle_connection_that_stays_open_is_wrong() -> None:
-    async def script(scene: Scene) -> None:
-        await scene.head()
-        scene.write(OK)
-        await scene.signalled.wait()
-        scene.gone.set()
-        await scene.reader.read()
-
-    finding, load = await play(Idle(plan()), script)
+    finding, load = await play(Idle(plan()), open_to_the_end(OK))
     assert (finding.result, finding.text) == ("failed", "open until the kill")
     assert load.total.lost_total == 0
 

@@ -137,7 +137,7 @@ class Supervisor:
         for worker in self._workers:
             worker.interrupt(last=last)
         what = "ends" if last else "work in flight is cancelled in"
-        self._say("interrupted", "SIGINT again: %s %s", what, _count(len(self._workers)))
+        self._say("interrupted", "SIGINT: %s %s", what, _count(len(self._workers)))
 
     def _on_hang_up(self) -> None:
         if self._stopping:

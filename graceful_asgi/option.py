@@ -1,14 +1,14 @@
 """`Option`: the default, the allowed values and the meaning of one option. Pure.
 
-A dataclass whose fields have `option` as their metadata is a table of options. That one table is
-the keyword in code, `GRACEFUL_<NAME>` in the environment, `--name` on the command line of
-`graceful-asgi run`, the validation, and the reference.
+A dataclass whose fields come from `option` is a table of options. That one table is the keyword in
+code, `GRACEFUL_<NAME>` in the environment, `--name` on the command line of `graceful-asgi run`, the
+validation, and the reference.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from .errors import PolicyError
@@ -85,15 +85,17 @@ class Option(NamedTuple):
         return f"{called or self.name}={'...' if self.is_secret else repr(value)}"
 
 
-def option(kind: Kind, meaning: str, *, secret: bool = False) -> Mapping[str, Any]:
-    """Return the metadata of a dataclass field that is an option.
+def option(default: object, kind: Kind, meaning: str, *, secret: bool = False) -> Any:
+    """Return a dataclass field that is an option.
 
     Args:
+        default: the value where none is given.
         kind: the values that are allowed.
         meaning: what the option does, in whole sentences. The help shows the first one.
         secret: keep the value out of every log line and error.
     """
-    return {_DECLARED: (kind, meaning, secret)}
+    declared = {_DECLARED: (kind, meaning, secret)}
+    return field(default=default, repr=not secret, metadata=declared)
 
 
 def options_of(owner: type) -> Mapping[str, Option]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypedDict
 
 from .errors import PolicyError
@@ -45,80 +45,64 @@ class DrainPolicy:
     """
 
     __signature__: ClassVar[inspect.Signature]
-    lame_duck_period: float = field(
-        default=5.0,
-        metadata=option(
-            PERIOD,
-            "Seconds to go on accepting after SIGTERM. Every response says `Connection: close`, "
-            "and readiness says 503. Routers need 1 to 5 s to notice (kubernetes#106476).",
-        ),
+    lame_duck_period: float = option(
+        5.0,
+        PERIOD,
+        "Seconds to go on accepting after SIGTERM. Every response says `Connection: close`, "
+        "and readiness says 503. Routers need 1 to 5 s to notice (kubernetes#106476).",
     )
-    quiet_period: float | None = field(
-        default=None,
-        metadata=option(
-            or_none(PERIOD),
-            "End the lame duck early when no new request has come for so many seconds.",
-        ),
+    quiet_period: float | None = option(
+        None,
+        or_none(PERIOD),
+        "End the lame duck early when no new request has come for so many seconds.",
     )
-    grace_period: float = field(
-        default=15.0,
-        metadata=option(
-            PERIOD,
-            "Seconds that work in flight may go on after the listener is closed. Make it longer "
-            "than your longest answer.",
-        ),
+    grace_period: float = option(
+        15.0,
+        PERIOD,
+        "Seconds that work in flight may go on after the listener is closed. Make it longer "
+        "than your longest answer.",
     )
-    cancel_period: float = field(
-        default=2.0, metadata=option(PERIOD, "Seconds that cancelled work may take to unwind.")
+    cancel_period: float = option(
+        2.0,
+        PERIOD,
+        "Seconds that cancelled work may take to unwind.",
     )
-    cleanup_period: float = field(
-        default=5.0,
-        metadata=option(
-            PERIOD,
-            "Seconds that `lifespan.shutdown` and the exit of the process may take, together.",
-        ),
+    cleanup_period: float = option(
+        5.0,
+        PERIOD,
+        "Seconds that `lifespan.shutdown` and the exit of the process may take, together.",
     )
-    new_requests: NewRequests = field(
-        default="serve",
-        metadata=option(
-            choice(NewRequests),
-            "What happens to requests that arrive during a drain: `serve` answers them, `reject` "
-            "answers 503 with `Retry-After`.",
-        ),
+    new_requests: NewRequests = option(
+        "serve",
+        choice(NewRequests),
+        "What happens to requests that arrive during a drain: `serve` answers them, `reject` "
+        "answers 503 with `Retry-After`.",
     )
-    websockets: WebSockets = field(
-        default="close",
-        metadata=option(
-            choice(WebSockets),
-            "When WebSockets are closed with code 1012: `close`, over the lame duck, when their "
-            "handler owes no reply; `finish`, when the grace period ends.",
-        ),
+    websockets: WebSockets = option(
+        "close",
+        choice(WebSockets),
+        "When WebSockets are closed with code 1012: `close`, over the lame duck, when their "
+        "handler owes no reply; `finish`, when the grace period ends.",
     )
-    event_streams: EventStreams = field(
-        default="close",
-        metadata=option(
-            choice(EventStreams),
-            "When event streams that a client reconnects to (a GET for `text/event-stream`, MCP's "
-            "listening POST) are closed: `close`, over the lame duck, between two events; "
-            "`finish`, just before the grace period ends.",
-        ),
+    event_streams: EventStreams = option(
+        "close",
+        choice(EventStreams),
+        "When event streams that a client reconnects to (a GET for `text/event-stream`, MCP's "
+        "listening POST) are closed: `close`, over the lame duck, between two events; "
+        "`finish`, just before the grace period ends.",
     )
-    drain_on_unhandled_exception: bool = field(
-        default=False,
-        metadata=option(
-            FLAG,
-            "Stop the server when nobody handles an exception in a thread, a task or a callback of "
-            "the loop: it drains, and the process exits with 1. The server handles exceptions in "
-            "requests.",
-        ),
+    drain_on_unhandled_exception: bool = option(
+        False,
+        FLAG,
+        "Stop the server when nobody handles an exception in a thread, a task or a callback of "
+        "the loop: it drains, and the process exits with 1. The server handles exceptions in "
+        "requests.",
     )
-    termination_grace_period: float | None = field(
-        default=None,
-        metadata=option(
-            or_none(PERIOD),
-            "Seconds that the platform gives between SIGTERM and SIGKILL. The server warns at "
-            "startup if the policy needs more.",
-        ),
+    termination_grace_period: float | None = option(
+        None,
+        or_none(PERIOD),
+        "Seconds that the platform gives between SIGTERM and SIGKILL. The server warns at "
+        "startup if the policy needs more.",
     )
 
     def __new__(cls, **given: object) -> DrainPolicy:

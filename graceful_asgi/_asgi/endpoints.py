@@ -59,41 +59,31 @@ class Endpoints:
             is too short, or `drain_path` has no token.
     """
 
-    readiness_path: str | None = field(
-        default=None,
-        metadata=option(
-            or_none(PATH),
-            "Path that answers 200 while the server serves and `ready` agrees, and 503 from the "
-            "beginning of a drain on.",
-        ),
+    readiness_path: str | None = option(
+        None,
+        or_none(PATH),
+        "Path that answers 200 while the server serves and `ready` agrees, and 503 from the "
+        "beginning of a drain on.",
     )
-    liveness_path: str | None = field(
-        default=None,
-        metadata=option(
-            or_none(PATH),
-            "Path that answers 200 from the start to the end, because a draining server is not "
-            "broken.",
-        ),
+    liveness_path: str | None = option(
+        None,
+        or_none(PATH),
+        "Path that answers 200 from the start to the end, because a draining server is not broken.",
     )
-    drain_path: str | None = field(
-        default=None,
-        metadata=option(
-            or_none(PATH),
-            "Path that begins a drain in every process of the server, by GET or POST, and answers "
-            "once they are drained: 200 if that was clean, 503 with the reason if not. The drain "
-            "is undone if no stop comes within `termination_grace_period` (30 s if that is None): "
-            "kubelet runs a preStop hook at a liveness restart, too.",
-        ),
+    drain_path: str | None = option(
+        None,
+        or_none(PATH),
+        "Path that begins a drain in every process of the server, by GET or POST, and answers "
+        "once they are drained: 200 if that was clean, 503 with the reason if not. The drain "
+        "is undone if no stop comes within `termination_grace_period` (30 s if that is None): "
+        "kubelet runs a preStop hook at a liveness restart, too.",
     )
-    drain_token: str | None = field(
-        default=None,
-        repr=False,
-        metadata=option(
-            or_none(TOKEN),
-            "Secret that a request to `drain_path` must carry in `Authorization: Bearer`. 16 "
-            "characters or more.",
-            secret=True,
-        ),
+    drain_token: str | None = option(
+        None,
+        or_none(TOKEN),
+        "Secret that a request to `drain_path` must carry in `Authorization: Bearer`. 16 "
+        "characters or more.",
+        secret=True,
     )
     ready: Ready | None = None
     """Returns whether the app can take requests; asked by readiness while serving."""

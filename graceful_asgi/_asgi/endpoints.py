@@ -184,11 +184,11 @@ async def _drain_all(drainer: DrainRunner) -> Sequence[str]:
     async with anyio.create_task_group() as tasks:
         if drainer.peers is not None:
             tasks.start_soon(drain_siblings, drainer.peers)
-        outcome = await begun.wait()
+        outcome = await drainer.notifier.wait_for(begun.outcome, begun.changes_in)
         if outcome != "clean":
             faults.append(outcome)
         # A stop ends the siblings by itself, and must not wait for this request.
-        await drainer.wait_for(lambda: over or drainer.state.stopping)
+        await drainer.notifier.wait_for(lambda: over or drainer.state.stopping)
         tasks.cancel_scope.cancel()
     return faults
 

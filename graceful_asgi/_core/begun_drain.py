@@ -1,4 +1,4 @@
-"""`BegunDrain`: the outcome of one drain, for the caller that began it and waits for that."""
+"""`BegunDrain`: the outcome of one drain, for the caller that has begun it or joined it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,3 @@ class BegunDrain:
         """Return the seconds until time alone may decide the outcome; infinite if it cannot."""
         ends = (self._view.lame_duck_end() - self._view.now(), self.gives_up_in())
         return min((left for left in ends if left > 0), default=math.inf)
-
-    async def wait(self) -> DrainOutcome:
-        """Wait until the outcome is known; return it. On the event loop of the server."""
-        with self._view.notifier.listening() as wakeup:
-            while (outcome := self.outcome()) is None:
-                await wakeup.wait(self.changes_in())
-        return outcome

@@ -122,7 +122,9 @@ class Drainer:
         the grace period is over.
         """
         runner = self._runner
-        await runner.wait_for(lambda: runner.drained, lambda: runner.lame_duck_end() - runner.now())
+        await runner.notifier.wait_for(
+            lambda: runner.drained, lambda: runner.lame_duck_end() - runner.now()
+        )
         return runner.report()
 
     def statistics(self) -> DrainStatistics:

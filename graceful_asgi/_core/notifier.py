@@ -8,9 +8,10 @@ loop publishes what was posted, or the watchdog where the loop is stuck.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from .. import log
 from ..event_loop import RunSoon, Wakeup, in_event_loop, run_soon
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 DrainHook: TypeAlias = Callable[[PhaseChange], object]
 News: TypeAlias = Callable[[], object]
+T = TypeVar("T")
 
 
 class Waker(Protocol):
@@ -121,3 +123,19 @@ class Notifier:
             yield listener
         finally:
             self.wakers.discard(listener)
+
+    async def wait_for(
+        self, condition: Callable[[], T | None], changes_in: Callable[[], float] = lambda: math.inf
+    ) -> T:
+        """Wait until *condition* returns a true value; return that value.
+
+        It is asked whenever the drain changes, and in the seconds that *changes_in* returns, when
+        time alone may make it true.
+        """
+        if not self.bound:
+            self.bind()
+        with self.listening() as wakeup:
+            while not (value := condition()):
+                seconds = changes_in()
+                await wakeup.wait(seconds if seconds > 0 else math.inf)
+        return value

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -278,22 +277,7 @@ class DrainRunner(DrainView):
 
     async def wait_begun(self) -> None:
         """Wait until a drain begins. See `Drainer.wait_begun`."""
-        await self.wait_for(lambda: self.phase is not Phase.SERVING)
-
-    async def wait_for(
-        self, condition: Callable[[], bool], changes_in: Callable[[], float] = lambda: math.inf
-    ) -> None:
-        """Wait until *condition* holds.
-
-        It is asked whenever the drain changes, and in the seconds that *changes_in* returns, when
-        time alone may make it true.
-        """
-        if not self.notifier.bound:
-            self.bind()
-        with self.notifier.listening() as wakeup:
-            while not condition():
-                seconds = changes_in()
-                await wakeup.wait(seconds if seconds > 0 else math.inf)
+        await self.notifier.wait_for(lambda: self.phase is not Phase.SERVING)
 
     # Called by adapters, the middleware and extensions
 

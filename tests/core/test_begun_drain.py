@@ -184,5 +184,6 @@ async def test_waiting_ends_with_the_lame_duck_or_with_the_last_work(runner: Dra
     runner.bind()
     runner.begin("test")
     with anyio.fail_after(61):
-        assert await BegunDrain(runner).wait() == "clean"
+        begun = BegunDrain(runner)
+        assert await runner.notifier.wait_for(begun.outcome, begun.changes_in) == "clean"
     assert runner.statistics().elapsed == pytest.approx(60, abs=0.5)

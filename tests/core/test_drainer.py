@@ -847,7 +847,7 @@ def test_a_drain_that_began_in_an_earlier_loop_is_undone_in_the_loop_of_the_serv
     async def serve() -> None:
         drainer.bind(anew=True)
         with anyio.fail_after(PATIENCE):
-            await drainer.wait_for(lambda: drainer.serving)
+            await drainer.notifier.wait_for(lambda: drainer.serving)
 
     asyncio.run(begin())
     assert drainer.phase is Phase.LAME_DUCK

@@ -47,15 +47,10 @@ class StuckWatch:
         except Exception:
             log.failed("the stuck report failed; the drain goes on")
 
-    def report_if_blocked(self) -> bool:
-        """Report in the place of a blocked loop, once the report is due. For the watchdog.
-
-        Returns:
-            True if the report may still become due.
-        """
+    def report_if_blocked(self) -> None:
+        """Report in the place of a blocked loop, once the report is due. For the watchdog."""
         if self._view.now() >= self.due() and self._loop_is_blocked():
             self.report()
-        return not math.isinf(self.due())
 
     def report_at_end(self, moment: Moment) -> None:
         """Log what is stuck as the process ends, whatever the loop does. For the watchdog."""

@@ -65,7 +65,7 @@ def import_for_waiting() -> None:
     anyio.create_task_group()
 
 
-def _running_trio() -> Any:
+def running_trio() -> Any:
     """Return `trio.lowlevel` if the caller is in a trio run; otherwise None. Imports nothing."""
     trio: Any = sys.modules.get("trio")
     with contextlib.suppress(RuntimeError, AttributeError):
@@ -76,7 +76,7 @@ def _running_trio() -> Any:
 
 def in_event_loop() -> bool:
     """Return True if the caller runs in an event loop, asyncio's or trio's."""
-    return running_asyncio_loop() is not None or _running_trio() is not None
+    return running_asyncio_loop() is not None or running_trio() is not None
 
 
 def run_soon() -> RunSoon:
@@ -127,7 +127,7 @@ def spawn(run: Callable[[], Awaitable[Any]]) -> object:
     loop = running_asyncio_loop()
     if loop is not None:
         return asyncio.ensure_future(run(), loop=loop)
-    trio = _running_trio()
+    trio = running_trio()
     return None if trio is None else trio.spawn_system_task(run)
 
 
@@ -137,7 +137,7 @@ def running_clock() -> Clock:
     asyncio and uvloop count monotonic time as well. trio's clock has an offset of its own, and
     may be a mock that runs a 30 s drain in milliseconds. Callable from any thread.
     """
-    if running_asyncio_loop() is None and (trio := _running_trio()) is not None:
+    if running_asyncio_loop() is None and (trio := running_trio()) is not None:
         clock: Clock = trio.current_clock().current_time
         return clock
     return monotonic

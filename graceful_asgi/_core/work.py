@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 import anyio
 
-from ..event_loop import SLICE, Clock, RunSoon, current_task, run_soon
+from ..event_loop import SLICE, Clock, RunSoon, current_task, run_soon, running_trio
 
 if TYPE_CHECKING:
     import asyncio
@@ -281,7 +281,7 @@ class TrackedWork(Work):
         # Not in `__init__`: the object may be made in one task and entered in another, and again.
         in_flight = self._in_flight
         in_flight.enter(self)
-        if self.task is None and _in_event_loop():
+        if self.task is None and running_trio() is not None:
             self.cancel_with(anyio.CancelScope().__enter__())
         if in_flight.cancelled:  # it comes too late to be waited for
             in_flight.cancel()
@@ -343,11 +343,3 @@ class OutcomeCounts:
                 setattr(total, name, getattr(total, name) + count)
             total.server_errors += counts.server_errors
         return total
-
-
-def _in_event_loop() -> bool:
-    try:
-        anyio.get_current_task()
-    except Exception:  # whichever error the installed anyio has for "no event loop here"
-        return False
-    return True

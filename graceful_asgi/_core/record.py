@@ -98,17 +98,18 @@ class DrainRecord:
 
     def overran(self, drain: Drain, work: StuckWork) -> None:
         """Count and log *work*, which was given up at its deadline."""
-        counts = self.of(drain)
-        counts.stuck[work] = work
-        counts.aborted += 1
+        self._abort(drain, work)
         log.stuck(work)
 
     def failed(self, drain: Drain, work: StuckWork) -> None:
         """Count and log *work*, which has ended with an error."""
+        self._abort(drain, work)
+        log.caution("%s failed after %.1f s", work.path, work.age)
+
+    def _abort(self, drain: Drain, work: StuckWork) -> None:
         counts = self.of(drain)
         counts.stuck[work] = work
         counts.aborted += 1
-        log.caution("%s failed after %.1f s", work.path, work.age)
 
     async def note_stuck(self, drain: Drain, works: Iterable[Work], now: float) -> None:
         """Remember and log what *works* were doing when their deadline passed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,7 +16,7 @@ from .._core.work import Work
 from ..errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from .._core.runner import DrainRunner
     from ..report import Outcome
@@ -124,6 +125,25 @@ class Exchange(Work):
         if self.answered_for_app:
             return True
         return self.closed is not None and ClosedError.is_behind(error)
+
+    @contextmanager
+    def _closing(self, when: Closing) -> Iterator[None]:
+        """Close the exchange in a block, which sends the close."""
+        self.closed = when
+        try:
+            yield
+        except BaseException:
+            # Cancelled while it waits for a slow reader: the app gave up its own `send`, which this
+            # is a part of, or the drain was called off. If there is time, the exchange goes on.
+            if self.drainer.state.waiting or self.drainer.serving:
+                self.closed = None
+            raise
+        self.drainer.close_schedule.watch(self)
+
+    async def answer_for_app(self) -> None:
+        if self.is_unanswered:
+            self.answered_for_app = True
+            await self.conclude()
 
     async def receive(self) -> Message:
         """Pass on what the client sends."""

@@ -73,12 +73,18 @@ class HTTPExchange(Exchange):
 
     @property
     def is_server_error(self) -> bool:
-        start = self.last if _is_start(self.last) else self.start
-        if start is not None and start.get("status", 200) >= 500:
+        if self._response_start.get("status", 200) >= 500:
             return True
         # The app raised, or returned early: the server answers 500 in its place, or cuts the
         # answer. If the client went first and the app knows, nobody was to be answered.
         return self.answer in ("not started", "started") and not self.aware
+
+    @property
+    def _response_start(self) -> Message:
+        """The app's `http.response.start`. It is in `last` if another message came before it."""
+        if self.last is not None and self.last["type"] == "http.response.start":
+            return self.last
+        return self.start or {}
 
     def before_cancel(self) -> None:
         if self.answer == "started":  # a coroutine that was cancelled looks like one that has ended
@@ -181,8 +187,7 @@ class HTTPExchange(Exchange):
         """Return the body, as a drain sees it. *tail* is its end, where that is not `last`."""
         number = self.drainer.state.number
         if self._body is None:
-            start = self.last if _is_start(self.last) else self.start
-            self._body = StreamedBody(self.scope, start or {})
+            self._body = StreamedBody(self.scope, self._response_start)
         if self._body.drain != number:  # what was sent before this drain was only kept
             end = self.before + bytes(_body_of(self.last)[-4:]) if tail is None else tail
             self._body.look(number, end[-4:])
@@ -241,23 +246,17 @@ class HTTPExchange(Exchange):
             return
         from .._servers.connections import close_after_answer  # loaded at the startup
 
-        self.closed, body.closing = when, anyio.Event()
+        body.closing = anyio.Event()
         close_after_answer(self._receive)
-        try:
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        except Exception as exc:
-            log.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
-        except BaseException:
-            # Cancelled while it waits for a slow reader: the app gave up its own `send`, which this
-            # is a part of, or the drain was called off. If there is time, the stream goes on.
-            if self.drainer.state.waiting or self.drainer.serving:
-                self.closed = None
-            raise
-        finally:
-            body.closing.set()
-        self._answer = "complete"
-        body.note_end()
-        self.drainer.close_schedule.watch(self)
+        with self._closing(when):
+            try:
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            except Exception as exc:
+                log.detail("%s %s: the client has gone: %r", self.method, self.path, exc)
+            finally:
+                body.closing.set()
+            self._answer = "complete"
+            body.note_end()
 
     async def settle(self) -> None:
         if self.cancelled and self.is_unanswered:  # the app takes its cancellation for an end
@@ -295,11 +294,6 @@ class HTTPExchange(Exchange):
         elif self.cut and self._is_passive:
             # An unknown server resets the connection only if the app raises.
             raise GracefulError(f"{self.method} {self.path} was cut at its deadline")
-
-    async def answer_for_app(self) -> None:
-        if self.is_unanswered:
-            self.answered_for_app = True
-            await self._send_unavailable()
 
     async def _send_unavailable(self) -> None:
         start, body = unavailable()
@@ -355,10 +349,6 @@ class StreamedBody:
         """Note that the body is complete."""
         if self._ended is not None:
             self._ended.set()
-
-
-def _is_start(message: Message | None) -> bool:
-    return message is not None and message["type"] == "http.response.start"
 
 
 def _ends_body(message: Message | None) -> bool:

@@ -324,17 +324,9 @@ class WebSocketExchange(Exchange):
         return max(until, self._patience_end) if self._mailbox else until
 
     async def _close(self, when: Closing = "on drain") -> None:
-        self.closed = when
-        try:
+        with self._closing(when):
             await self.conclude()
-        except BaseException:
-            # Cancelled, because the peer does not read: the drain was called off, or the handler
-            # gave up its own `send`, which this is a part of.
-            if self.drainer.state.waiting or self.drainer.serving:
-                self.closed = None
-            raise
-        self._note_change()
-        self.drainer.close_schedule.watch(self)
+            self._note_change()
 
     # In the app's place
 
@@ -346,11 +338,6 @@ class WebSocketExchange(Exchange):
         # The task of the app that closed it may have been cancelled; or the app takes its
         # cancellation for an end.
         if self.closed is not None or (self.cancelled and self.is_unanswered):
-            await self.conclude()
-
-    async def answer_for_app(self) -> None:
-        if self.is_unanswered:
-            self.answered_for_app = True
             await self.conclude()
 
     async def conclude(self) -> None:

@@ -274,12 +274,9 @@ class GracefulMiddleware:
             return await self.app(scope, receive, send)
         if given is not None:
             given.is_taken = True
-        async with self.serving(scope, settings) as record:
-            if record.fault is not None:
-                await fail_start(record.fault, receive, send)
+        async with self.serving(scope, receive, send, settings) as (inner_receive, inner_send):
             self._warn(scope, settings)
-            receive = drain_before_shutdown(receive, record)
-            return await self.app(scope, receive, self.note_start(send, scope, record))
+            return await self.app(scope, inner_receive, inner_send)
 
     def _warn(self, scope: Scope, settings: ServerSettings) -> None:
         """Log what a person should change about how the middleware is used."""
@@ -288,8 +285,13 @@ class GracefulMiddleware:
         check_position(scope, settings.endpoints.paths)
 
     @asynccontextmanager
-    async def serving(self, scope: Scope, settings: ServerSettings) -> AsyncIterator[ServerRecord]:
-        """Drain the server of the lifespan *scope*, for the length of a block."""
+    async def serving(
+        self, scope: Scope, receive: Receive, send: Send, settings: ServerSettings
+    ) -> AsyncIterator[tuple[Receive, Send]]:
+        """Drain the server of a lifespan, for the length of a block.
+
+        Yield the `receive` and `send` with which to call the app.
+        """
         state = scope.get("state")
         # One app object may be served by several servers at once; then each has its own drain.
         is_first = self._record is None or (self._record.is_provisional and self._record.is_passive)
@@ -304,7 +306,9 @@ class GracefulMiddleware:
             await self._attach(record, scope, settings, anew=is_first or not is_own)
             if state is not None:
                 state[STATE_KEY] = record
-            yield record
+            if record.fault is not None:
+                await fail_start(record.fault, receive, send)
+            yield _drain_before_shutdown(receive, record), self._note_start(send, scope, record)
         finally:
             if record.is_passive:
                 record.drainer.finish()
@@ -342,7 +346,7 @@ class GracefulMiddleware:
             if unknown := misspelt(os.environ):
                 log.caution("no option has this name, so it has no effect: %s", ", ".join(unknown))
 
-    def note_start(self, send: Send, scope: Scope, record: ServerRecord) -> Send:
+    def _note_start(self, send: Send, scope: Scope, record: ServerRecord) -> Send:
         """Return *send*, which notes that the server has started, or has failed to."""
 
         async def send_startup(message: Message) -> None:
@@ -360,7 +364,7 @@ class GracefulMiddleware:
         return send_startup
 
 
-def drain_before_shutdown(receive: Receive, record: ServerRecord) -> Receive:
+def _drain_before_shutdown(receive: Receive, record: ServerRecord) -> Receive:
     """Return *receive*, which drains before it passes on the shutdown of a passive server."""
     if not record.is_passive:
         return receive

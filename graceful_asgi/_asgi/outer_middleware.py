@@ -6,7 +6,7 @@ import os
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from .middleware import GracefulMiddleware, drain_before_shutdown, fail_start
+from .middleware import GracefulMiddleware, fail_start
 from .precedence import COMMAND_LINE_KEY, CommandLine, resolve
 
 if TYPE_CHECKING:
@@ -61,11 +61,8 @@ class OuterMiddleware(GracefulMiddleware):
                     settings = resolve(self._code, os.environ, self._command_line)
                     if settings.fault is not None:
                         await fail_start(settings.fault, receive, send)
-                    record = await stack.enter_async_context(self.serving(scope, settings))
-                    if record.fault is not None:
-                        await fail_start(record.fault, receive, send)
-                    inner_receive = drain_before_shutdown(receive, record)
-                    inner_send = self.note_start(send, scope, record)
+                    serving = self.serving(scope, receive, send, settings)
+                    inner_receive, inner_send = await stack.enter_async_context(serving)
 
             async def look_and_receive() -> Message:
                 await look()

@@ -11,13 +11,12 @@ import contextlib
 import contextvars
 import logging
 import math
-import queue
 import sys
 import threading
 import time
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from . import threads
 from .event_loop import monotonic
@@ -42,8 +41,6 @@ _LOOK_PERIOD: Final = 0.002
 _MOST_WAITING: Final = 10_000
 """The records that may wait for a log that nobody reads. More are dropped to bound the memory."""
 
-_Jobs: TypeAlias = "queue.SimpleQueue[Callable[[], object]]"
-
 
 class Writer:
     """Passes the records of *logger* to the program's handlers, in a thread while one runs.
@@ -57,8 +54,8 @@ class Writer:
         # Reentrant: a signal handler of the program may interrupt a thread that logs, and log.
         self._lock = threading.RLock()
         self._users = 0
-        self._jobs: _Jobs | None = None
-        """The records to be written by the thread; None while no thread runs."""
+        self._thread: threads.JobThread | None = None
+        """The thread that writes; None while none runs."""
         self._ended = threading.Event()
         self._ended.set()
         self._at_exit_of_child: Finalize | None = None
@@ -91,19 +88,14 @@ class Writer:
         """
         with self._lock:
             self._users += 1
-            if self._jobs is not None:
+            if self._thread is not None:
                 return
-            jobs: _Jobs = queue.SimpleQueue()
-            ended = threading.Event()
-            thread = threads.BareThread(
-                lambda: self._work_off(thread, jobs, ended),
-                wake=lambda: jobs.put(_do_nothing),
-                lost=lambda: self._work_off_here(jobs, ended),
-                forget=self._forget,
+            thread = threads.JobThread(
+                is_done=self._is_done, lost=self._write_here, forget=self._forget
             )
             if not thread.start():
                 return
-            self._jobs, self._ended = jobs, ended
+            self._thread, self._ended = thread, threading.Event()
             atexit.unregister(self.flush)
             atexit.register(self.flush)  # runs before functions that were registered earlier
             self._flush_at_exit_of_child()
@@ -124,20 +116,19 @@ class Writer:
         """End the thread once it has written everything. Does not wait for that."""
         with self._lock:
             self._users = max(0, self._users - 1)
-            if not self._users and self._jobs is not None:
-                self._jobs.put(_do_nothing)
+            if not self._users and self._thread is not None:
+                self._thread.wake()
                 threads.resume()
 
     def write(self, record: logging.LogRecord) -> None:
         """Write *record*, or pass it to the thread. Raises nothing."""
-        if self._jobs is not None:
+        if self._thread is not None:
             # Filters and formatters may read context variables, as structlog's do.
             job = partial(contextvars.copy_context().run, self._deliver, record)
             with self._lock:
-                if (jobs := self._jobs) is not None:
-                    if jobs.qsize() < _MOST_WAITING:
-                        jobs.put(job)
-                    threads.resume()
+                if (thread := self._thread) is not None:
+                    if thread.waiting() < _MOST_WAITING:
+                        thread.give(job)
                     return
         self._deliver(record)
 
@@ -168,38 +159,36 @@ class Writer:
         """
         with self._lock:
             written = self._ended
-            if self._jobs is not None:
+            if self._thread is not None:
                 written = threading.Event()
-                self._jobs.put(written.set)
-                threads.resume()
+                self._thread.give(written.set)
         return written.wait(seconds)
 
-    def _work_off(self, thread: threads.BareThread, jobs: _Jobs, ended: threading.Event) -> bool:
-        """Write records, in the thread. Return True if it has to pause, False at its end."""
-        while not thread.must_pause():
-            jobs.get()()
-            if self._users:
-                continue
-            # Nobody may write past this thread while it has records: their order would change.
-            with self._lock:
-                if not self._users and jobs.empty():
-                    self._jobs = None
-                    ended.set()
-                    return False
-        return True
+    def _is_done(self) -> bool:
+        """Return True if the thread has to end, after each record. In the thread."""
+        if self._users:
+            return False
+        # Under the lock: `write` passes a record to the thread or finds none, never one that ends.
+        # Nobody may write past a thread that has records: their order would change.
+        with self._lock:
+            if self._users or self._thread is None or self._thread.waiting():
+                return False
+            self._thread = None
+            self._ended.set()
+            return True
 
-    def _work_off_here(self, jobs: _Jobs, ended: threading.Event) -> None:
+    def _write_here(self) -> None:
         """Write the records that wait, where the thread cannot be had again after a fork."""
         with self._lock:
-            self._jobs = None
-            while not jobs.empty():
-                jobs.get()()
-            ended.set()
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.do_here()
+            self._ended.set()
 
     def _forget(self) -> None:
         """Note that this is a forked child: the thread and the servers are its parent's."""
         self._lock = threading.RLock()  # another thread of the parent may have held it
-        self._users, self._jobs = 0, None
+        self._users, self._thread = 0, None
         self._ended = threading.Event()
         self._ended.set()
 
@@ -225,10 +214,6 @@ class Writer:
         while source is not None:
             yield from source.handlers
             source = source.parent if source.propagate else None
-
-
-def _do_nothing() -> None:
-    """Wake the thread."""
 
 
 def note_failure() -> None:

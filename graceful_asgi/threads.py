@@ -1,4 +1,4 @@
-"""`BareThread`: a thread that is not there while the process forks.
+"""`BareThread` and `JobThread`: threads that are not there while the process forks.
 
 The threads of this package only wait, for a deadline or for a record to write. Still, from Python
 3.12 on each fork in a process with more than one thread emits a DeprecationWarning: a lock that
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import math
 import os
+import queue
 import select
 import sys
 import threading
@@ -141,6 +143,71 @@ class BareThread:
             self._is_stuck = True
         elif not self.start():
             self._lost()
+
+
+class JobThread(BareThread):
+    """A `BareThread` that does what it is given, in order.
+
+    Args:
+        lost, forget, cannot_wait: see `BareThread`.
+        is_done: asked after each job; the thread ends if it returns True.
+        due_in: returns the seconds until *when_due* is called, if no job comes before; infinite
+            for never. Asked again after each job.
+        when_due: what the thread does then.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_done: Callable[[], bool],
+        lost: Callable[[], object],
+        forget: Callable[[], object],
+        cannot_wait: Callable[[], bool] = lambda: False,
+        due_in: Callable[[], float] = lambda: math.inf,
+        when_due: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(
+            self._do_jobs, wake=self.wake, lost=lost, forget=forget, cannot_wait=cannot_wait
+        )
+        # `SimpleQueue.put` is documented as reentrant: a signal handler may interrupt one.
+        self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._is_done = is_done
+        self._due_in = due_in
+        self._when_due = when_due
+
+    def give(self, job: Callable[[], object]) -> None:
+        """Make the thread call *job*, after what it was given before. *job* must not raise."""
+        self._jobs.put(job)
+        resume()  # a fork may have paused the thread, and nobody has needed it since
+
+    def wake(self) -> None:
+        """Make the thread ask `is_done` and `due_in` again, if no fork has paused it."""
+        self._jobs.put(_do_nothing)
+
+    def waiting(self) -> int:
+        """Return the number of jobs that wait."""
+        return self._jobs.qsize()
+
+    def do_here(self) -> None:
+        """Do the jobs that wait, in the calling thread: this one has not come back from a fork."""
+        while self.waiting():
+            self._jobs.get()()
+
+    def _do_jobs(self) -> bool:
+        while not self.must_pause():
+            seconds = self._due_in()
+            try:
+                job = self._jobs.get(timeout=None if math.isinf(seconds) else seconds)
+            except queue.Empty:
+                job = self._when_due
+            job()
+            if self._is_done():
+                return False
+        return True
+
+
+def _do_nothing() -> None:
+    """Wake a thread."""
 
 
 class _Life:

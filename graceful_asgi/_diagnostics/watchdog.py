@@ -15,9 +15,10 @@ import faulthandler
 import logging
 import math
 import os
-import queue
 import sys
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, TextIO, TypeAlias
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final, TextIO
 
 from .. import log, threads
 from ..event_loop import monotonic
@@ -40,14 +41,12 @@ LOOK_PERIOD: Final = 0.25
 FAULTHANDLER_DELAY: Final = 0.5
 """Seconds from the hard deadline to the backstop."""
 
-Order: TypeAlias = Literal["look", "final report", "pause", "end"]
-
 
 class Watchdog:
     """Ends the process at the hard deadline, unless disarmed.
 
-    Every method is safe from any thread and in a signal handler: `SimpleQueue.put` is documented as
-    reentrant, and so is `BareThread`. A fork pauses the threads, not the deadline.
+    Every method is safe from any thread and in a signal handler, as those of `JobThread` are. A
+    fork pauses the threads, not the deadline.
 
     Args:
         log_final_report: called at the deadline, to log what is stuck.
@@ -65,9 +64,13 @@ class Watchdog:
         self._log_final_report = log_final_report
         self._look = look
         self._before_end = before_end
-        self._watch: _Watch | None = None
+        self._threads: tuple[threads.JobThread, ...] = ()
+        """The one that logs and the one that ends the process; none before `start`."""
+        self._looks = False
+        """True once a deadline was set or removed: before a stop there is nothing to look after."""
         self._backstop = _Backstop()
         self._deadline = math.inf
+        """Absolute. Read by the thread that ends the process, which is woken when it changes."""
 
     def start(self) -> bool:
         """Start the threads: one that watches the deadline, and one that logs, which may block.
@@ -77,16 +80,27 @@ class Watchdog:
         Returns:
             False where the system has no thread to give.
         """
-        if self._watch is None:
-            speech = _Speech(self._log_final_report, self._look, owner=self)
-            watch = _Watch(speech, self._before_end, owner=self)
-            if not speech.thread.start():
-                return False
-            if not watch.thread.start():
-                speech.give("end")
-                return False
-            self._watch = watch
-        return True
+        if not self._threads:
+            speech = threads.JobThread(
+                due_in=lambda: LOOK_PERIOD if self._looks else math.inf,
+                when_due=self._look_after,
+                is_done=lambda: speech not in self._threads,
+                lost=self.end_threads,
+                forget=self.end_threads,
+            )
+            watch = threads.JobThread(
+                due_in=self.seconds_left,
+                when_due=lambda: self._end_process(speech),
+                is_done=lambda: watch not in self._threads,
+                lost=self.end_threads,
+                forget=self.end_threads,
+                cannot_wait=lambda: self.armed,
+            )
+            # Before they start: a signal handler may come in here, and call `arm`.
+            self._threads = speech, watch
+            if not (speech.start() and watch.start()):
+                self.end_threads()
+        return bool(self._threads)
 
     @property
     def armed(self) -> bool:
@@ -96,7 +110,7 @@ class Watchdog:
     @property
     def unguarded(self) -> bool:
         """True while a deadline is set that neither a thread nor `faulthandler` keeps."""
-        return self.armed and self._watch is None and not self._backstop.is_set
+        return self.armed and not self._threads and not self._backstop.is_set
 
     def seconds_left(self) -> float:
         """Return the seconds until the deadline; infinite where none is set."""
@@ -108,19 +122,20 @@ class Watchdog:
         # Try again if it failed at startup. Later is too late: from Python 3.12 on no thread can be
         # started once the interpreter shuts down.
         if self.start():
-            self._give_deadline()
+            self._wake_threads()
         self._backstop.set(self._deadline + FAULTHANDLER_DELAY)
 
     def disarm(self) -> None:
         """Remove the deadline, and go on looking. Idempotent."""
         self._deadline = math.inf
-        self._give_deadline()
+        self._wake_threads()
         self._backstop.cancel()
 
-    def _give_deadline(self) -> None:
-        if (watch := self._watch) is not None:
-            watch.deadlines.put(self._deadline)
-            threads.resume()
+    def _wake_threads(self) -> None:
+        self._looks = bool(self._threads)
+        for thread in self._threads:
+            thread.wake()
+        threads.resume()
 
     def expire(self) -> None:
         """End the process now, by the same steps. Arms a watchdog that is not armed."""
@@ -133,10 +148,41 @@ class Watchdog:
 
     def end_threads(self) -> None:
         """End the threads, and keep the deadline. Idempotent."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.deadlines.put("end")
-            watch.speech.give("end")
+        ending, self._threads, self._looks = self._threads, (), False
+        for thread in ending:
+            thread.wake()
+
+    # In the threads
+
+    def _end_process(self, speech: threads.JobThread) -> None:
+        """End the process at the deadline, with a report that gets only so much time."""
+        if self.seconds_left():  # the deadline was moved in this very moment
+            return
+        reported = threading.Event()
+        speech.give(partial(self._say_final_report, reported))
+        with contextlib.suppress(Exception):  # nothing may put the end off
+            self._before_end()
+        reported.wait(FINAL_REPORT_PERIOD)
+        os._exit(FORCED)
+
+    def _look_after(self) -> None:
+        _guarded(self._look, "a look at the end of the process failed; the watchdog goes on")
+
+    def _say_final_report(self, reported: threading.Event) -> None:
+        _guarded(self._log_final_report, "the report at the hard deadline failed")
+        log.flush()
+        logging.shutdown()  # flushes every handler; os._exit flushes nothing
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or none at all
+                stream.flush()
+        reported.set()
+
+
+def _guarded(call: Callable[[], object], failure: str) -> None:
+    try:
+        call()
+    except BaseException:  # SystemExit, too: it would end this thread without a word
+        log.failed(failure)
 
 
 class _Backstop:
@@ -201,96 +247,3 @@ class _Backstop:
     def forget(self) -> None:
         """Leave the timer to the parent."""
         _Backstop._owner = None
-
-
-class _Watch:
-    """Waits for the last deadline given, and ends the process there."""
-
-    def __init__(
-        self, speech: _Speech, before_end: Callable[[], object], *, owner: Watchdog
-    ) -> None:
-        self.speech = speech
-        self._before_end = before_end
-        self.deadlines: queue.SimpleQueue[float | Literal["end", "pause"]] = queue.SimpleQueue()
-        self.thread = threads.BareThread(
-            self._run,
-            wake=lambda: self.deadlines.put("pause"),
-            lost=owner.end_threads,
-            forget=owner.end_threads,
-            cannot_wait=lambda: owner.armed,
-        )
-        self._deadline = math.inf
-
-    def _run(self) -> bool:
-        while not self.thread.must_pause():
-            left = self._deadline - monotonic()
-            try:
-                order = self.deadlines.get(timeout=None if math.isinf(left) else max(0.0, left))
-            except queue.Empty:
-                self.speech.give("final report")
-                with contextlib.suppress(Exception):  # nothing may put the end off
-                    self._before_end()
-                with contextlib.suppress(queue.Empty):
-                    self.speech.said.get(timeout=FINAL_REPORT_PERIOD)
-                os._exit(FORCED)
-            if order == "end":
-                return False
-            if order != "pause":
-                self._deadline = order
-                self.speech.give("look")
-        return True
-
-
-class _Speech:
-    """Runs `look` and the final report in a thread of their own, when they are ordered."""
-
-    def __init__(
-        self, log_final_report: Callable[[], object], look: Callable[[], object], *, owner: Watchdog
-    ) -> None:
-        self._log_final_report = log_final_report
-        self._look = look
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-        self._looks = False
-        self.said: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.thread = threads.BareThread(
-            self._run,
-            wake=lambda: self.give("pause"),
-            lost=owner.end_threads,
-            forget=owner.end_threads,
-        )
-
-    def give(self, order: Order) -> None:
-        """Queue an order for the thread."""
-        self._orders.put(order)
-
-    def _run(self) -> bool:
-        while not self.thread.must_pause():
-            try:
-                order = self._orders.get(timeout=LOOK_PERIOD if self._looks else None)
-            except queue.Empty:
-                self._guarded(
-                    self._look, "a look at the end of the process failed; the watchdog goes on"
-                )
-                continue
-            if order == "end":
-                return False
-            self._looks = self._looks or order == "look"
-            if order == "final report":
-                self._say_final_report()
-        return True
-
-    def _say_final_report(self) -> None:
-        self._guarded(self._log_final_report, "the report at the hard deadline failed")
-        log.flush()
-        logging.shutdown()  # flushes every handler; os._exit flushes nothing
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # closed, or none at all
-                stream.flush()
-        self.said.put(None)
-
-    @staticmethod
-    def _guarded(call: Callable[[], object], failure: str) -> None:
-        try:
-            call()
-        except BaseException:  # SystemExit, too: it would end this thread without a word
-            log.failed(failure)

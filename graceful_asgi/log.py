@@ -36,7 +36,8 @@ PREFIX: Final = "graceful."
 PROGRESS_PERIOD: Final = 5.0
 """Seconds between two progress lines: often enough to watch, seldom enough to read."""
 
-STUCK_LINES: Final = 20
+MOST_STUCK: Final = 20
+"""The pieces of stuck work to describe, the oldest first. Nobody reads a thousand."""
 
 _LONG_LIVED: Final[Mapping[str, str]] = {"http": "event stream", "websocket": "WebSocket"}
 
@@ -195,10 +196,10 @@ def stuck(work: StuckWork) -> None:
 
 def all_stuck(works: Sequence[StuckWork]) -> None:
     """Name stuck work, the oldest first. After some lines the rest is only counted."""
-    for work in sorted(works, key=lambda work: -work.age)[:STUCK_LINES]:
+    for work in sorted(works, key=lambda work: -work.age)[:MOST_STUCK]:
         stuck(work)
-    if len(works) > STUCK_LINES:
-        more = len(works) - STUCK_LINES
+    if len(works) > MOST_STUCK:
+        more = len(works) - MOST_STUCK
         _drain(logging.WARNING, "stuck: %d more", more, event="stuck_more", more=more)
 
 

@@ -113,13 +113,13 @@ class DrainRecord:
 
     async def note_stuck(self, drain: Drain, works: Iterable[Work], now: float) -> None:
         """Remember and log what *works* were doing when their deadline passed."""
-        from .stuck_report import MOST, stuck_work
+        from .stuck_report import stuck_work
 
         stuck = self.of(drain).stuck
         fresh = sorted((work for work in works if work not in stuck), key=lambda work: work.began)
         async for place, work in in_slices(enumerate(fresh), LOOKS):
             # To read the stacks of all would take seconds, which the work needs to unwind.
-            stuck[work] = stuck_work(work, now, closely=place < MOST)
+            stuck[work] = stuck_work(work, now, closely=place < log.MOST_STUCK)
         log.all_stuck([stuck[work] for work in fresh])
 
     def statistics(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import log
 from .._diagnostics.stacks import compressed, innermost, thread_frames, thread_name, thread_stacks
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from ..report import Moment
     from .drain import Drain
     from .work import Work
-
-MOST: Final = 20
-"""The pieces of work that the report describes, the oldest first. Nobody reads a thousand."""
 
 
 class BlockedLoop(NamedTuple):
@@ -167,7 +164,7 @@ def build_stuck_report(
     Safe from any thread; takes milliseconds.
     """
     works = tuple(works)
-    oldest = heapq.nsmallest(MOST, works, key=lambda work: work.began)
+    oldest = heapq.nsmallest(log.MOST_STUCK, works, key=lambda work: work.began)
     if lifespan is not None:
         oldest.insert(0, lifespan)
     return StuckReport(

@@ -20,8 +20,8 @@ from support.virtual_time import ManualClock, virtual_clock, virtual_time
 from graceful_asgi import DrainPolicy, GracefulMiddleware
 from graceful_asgi._core.drainer import as_drainer
 from graceful_asgi._core.runner import DrainRunner
-from graceful_asgi._core.stuck_report import MOST
 from graceful_asgi._diagnostics.loop_monitor import SILENCE, LoopMonitor
+from graceful_asgi.log import MOST_STUCK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -214,7 +214,7 @@ async def test_no_path_or_route_can_add_a_line_to_it() -> None:
     assert r"/x\ny/reports/{id}" in text
 
 
-@pytest.mark.parametrize("count", [MOST, MOST + 980])
+@pytest.mark.parametrize("count", [MOST_STUCK, MOST_STUCK + 980])
 def test_of_very_much_work_the_oldest_is_told_of_and_the_rest_counted(count: int) -> None:
     clock = ManualClock()
     drainer = DrainRunner(LONG, clock=clock)
@@ -222,9 +222,9 @@ def test_of_very_much_work_the_oldest_is_told_of_and_the_rest_counted(count: int
         drainer.track(str(number)).__enter__()
         clock.move(1)
     report = drainer.stuck.look("hard deadline")
-    assert [work.path for work in report.works] == [str(number) for number in range(MOST)]
-    assert report.figures()["more"] == count - MOST
-    assert (f"stuck: {count - MOST} more" in text_of(drainer)) == (count > MOST)
+    assert [work.path for work in report.works] == [str(number) for number in range(MOST_STUCK)]
+    assert report.figures()["more"] == count - MOST_STUCK
+    assert (f"stuck: {count - MOST_STUCK} more" in text_of(drainer)) == (count > MOST_STUCK)
 
 
 @pytest.mark.anyio
@@ -240,7 +240,7 @@ async def test_of_very_much_work_only_the_oldest_is_looked_at_closely(
             await anyio.sleep_forever()
 
     async with anyio.create_task_group() as tasks:
-        for number in range(MOST + 5):
+        for number in range(MOST_STUCK + 5):
             tasks.start_soon(work, str(number))
             await anyio.wait_all_tasks_blocked()
             clock.move(1)
@@ -248,9 +248,9 @@ async def test_of_very_much_work_only_the_oldest_is_looked_at_closely(
         await drainer.record.note_stuck(drainer.state, drainer.in_flight, drainer.now())
         tasks.cancel_scope.cancel()
     stuck = sorted(drainer.report().stuck, key=lambda work: int(work.path))
-    assert len(stuck) == MOST + 5
+    assert len(stuck) == MOST_STUCK + 5
     known = anyio_backend_name == "asyncio"  # elsewhere work has no task to look at
-    assert [bool(work.where) for work in stuck] == [known] * MOST + [False] * 5
+    assert [bool(work.where) for work in stuck] == [known] * MOST_STUCK + [False] * 5
 
 
 @pytest.mark.anyio

@@ -33,6 +33,8 @@ issue 137109. Then the threads start again at the next turn of the event loop, o
 is needed."""
 
 _LOOK_PERIOD: Final = 0.0001
+"""Seconds between two looks at the threads that a fork waits for. Short, because a thread that only
+waits ends at once; and its end in the kernel wakes nobody."""
 
 
 class ForkParticipant(Protocol):
@@ -274,6 +276,8 @@ class _Forks:
         while self._paused and not self._forking:
             with contextlib.suppress(IndexError):  # a signal handler was faster
                 self._paused.pop().resume()
+
+    # What `os.register_at_fork` calls, in the thread that forks. An exception would only be printed.
 
     def _before(self) -> None:
         if not _pop(self._turn):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Answer: TypeAlias = Callable[[DrainRunner, Scope, Send], Awaitable[None]]
 
 MIN_TOKEN_LENGTH: Final = 16
+"""Characters of a drain token, at the least: the token is all that keeps a client of the app from
+stopping its server, and a short one can be guessed."""
 
 REASON: Final = "drain endpoint"
 

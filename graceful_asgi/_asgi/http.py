@@ -120,6 +120,7 @@ class HTTPExchange(Exchange):
             if (earlier := self.last) is not None:
                 body = earlier.get("body", b"")
                 self.size += len(body)
+                # The longest end of an event has four bytes: CR LF CR LF.
                 self.before = (self.before + body[-4:])[-4:]
                 if earlier["type"] == "http.response.start":  # another message came before it
                     self.start = earlier

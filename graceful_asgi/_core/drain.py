@@ -189,6 +189,8 @@ def step(drain: Drain, event: Event, now: float) -> Drain:
                 lame_duck_deadline=now + (policy.lame_duck_period if lame_duck else 0.0),
                 undo_at=_after(now, resume_after),
             )
+        # Somebody joins the drain. That can only put the undo off: all who asked for the drain have
+        # to allow it. `inf`, for a caller who does not, is the latest time there is.
         case Begin(resume_after=resume_after) if (
             drain.waiting and not drain.stopping and drain.undo_at < _after(now, resume_after)
         ):
@@ -197,27 +199,32 @@ def step(drain: Drain, event: Event, now: float) -> Drain:
             begun = step(drain, Begin(reason), now) if phase is Phase.SERVING else drain
             stopped = begun._replace(stopped_by=reason, failed=failed, undo_at=math.inf)
             return stopped if lame_duck else step(stopped, Step.END_LAME_DUCK, now)
+        # Also after a drain: the next server starts with a policy of its own.
         case Adopt(policy) if not drain.waiting and policy is not drain.policy:
             return drain._replace(policy=policy)
         case Step.RESUME if drain.held:
             return Drain(policy=policy, number=drain.number)
+        # Whoever waits for `undo_at` may come too late for it: another caller has put it off.
         case Step.UNDO if now >= drain.undo_at:
             return step(drain, Step.RESUME, now)
         case Step.END_LAME_DUCK if phase is Phase.LAME_DUCK and not drain.hurried:
             deadline = min(now, drain.lame_duck_deadline)
             return drain._replace(lame_duck_deadline=deadline, hurried=True)
+        # From here on nothing leads back to SERVING: the listener cannot be opened again.
         case Step.CLOSE if phase is Phase.LAME_DUCK:
             return drain._replace(phase=Phase.DRAINING, deadline=now + policy.grace_period)
         case Step.CANCEL if drain.waiting:
             return drain._replace(
                 phase=Phase.CANCELLING,
                 deadline=now + policy.cancel_period,
+                # In the lame duck the deadline is infinite: the grace period has not begun.
                 cut_short=now < drain.deadline,
             )
         case Step.CLEAN_UP if phase in (Phase.DRAINING, Phase.CANCELLING):
             return drain._replace(phase=Phase.CLEANUP, deadline=now + policy.cleanup_period)
         case Step.FINISH if phase is Phase.CLEANUP:
             return drain._replace(phase=Phase.STOPPED, ended=now)
+        # In its lame duck a drain goes on with the next server: it was begun before the start.
         case Step.RESTART if phase not in (Phase.SERVING, Phase.LAME_DUCK):
             return Drain(policy=policy, number=drain.number)
     return drain
@@ -273,6 +280,7 @@ class History:
         drain = self.drain()
         if step(drain, entry.event, entry.at) is drain:
             return None
+        # Read the cache before the append: afterwards the fold in it may have passed the entry.
         at, drain = self._read
         self._entries.append(entry)
         return next(change for change in self._changes(at, drain) if change.entry is entry)

@@ -61,6 +61,7 @@ class DrainRunner(DrainView):
         self.server: StoppableServer | None = None
         """The server, where it can be stopped from here."""
         self._history = History(policy)
+        # `next` of it is one C call: where the loop is stuck, the watchdog's thread tells as well.
         self._told = itertools.count()
         """The next entry of the history to log and to call the hooks with."""
         self._ignored: set[tuple[int, str, Phase]] = set()
@@ -179,6 +180,7 @@ class DrainRunner(DrainView):
         self.bind()
         await self._wait(lambda: self.phase is not Phase.LAME_DUCK, self.lame_duck_end)
 
+        # `abort` may have ended the lame duck. Then this changes nothing, and nothing waits below.
         self._enter(Step.CLOSE)
         await adapter.close_listener()
 
@@ -193,6 +195,7 @@ class DrainRunner(DrainView):
         self._enter(Step.CLEAN_UP)
 
     async def _cancel(self, adapter: ServerAdapter, done: Callable[[], bool]) -> None:
+        # First: a coroutine that was cancelled no longer shows where it waited.
         await self.record.note_stuck(self.state, self.in_flight, self.now())
         # A request that hangs gets its 503 now, not after thousands of streams have been closed.
         self.in_flight.cancel_hung()
@@ -245,6 +248,7 @@ class DrainRunner(DrainView):
             if begun.is_held and (outcome := begun.outcome()) is not None:
                 log.held(outcome, self.statistics())
             with self.notifier.listening() as wakeup:
+                # `step` decides: before this append another caller may have joined for longer.
                 while begun.is_held and not self._enter(Step.UNDO):
                     await wakeup.wait(self.state.undo_at - self.now())
         except Exception:

@@ -30,7 +30,8 @@ FORCED: Final = 1
 """The exit code. Never 3 or 4: uvicorn's and gunicorn's parents take those for a failed start."""
 
 MARGIN: Final = 0.5
-"""Seconds from the end of the last phase to the hard deadline."""
+"""Seconds from the end of the last phase to the hard deadline: a drain that takes all of its time
+still logs its report and exits by itself, on a busy machine as well."""
 
 FINAL_REPORT_PERIOD: Final = 0.4
 """Seconds for the last report. A log that blocks (a full pipe, a held lock) gets no more."""

@@ -277,7 +277,7 @@ class _Forks:
             with contextlib.suppress(IndexError):  # a signal handler was faster
                 self._paused.pop().resume()
 
-    # What `os.register_at_fork` calls, in the thread that forks. An exception would only be printed.
+    # Called by `os.register_at_fork`'s hook, in the thread that forks
 
     def _before(self) -> None:
         if not _pop(self._turn):

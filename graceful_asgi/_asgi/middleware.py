@@ -215,17 +215,23 @@ class GracefulMiddleware:
             return await self._find_server(scope)
         return record
 
+    def _drainer_for(self, settings: ServerSettings, is_first: bool) -> tuple[DrainRunner, bool]:
+        """Return the drainer for a server, and True if no other server of this app has it."""
+        # Each of several servers of one app drains by itself, unless the code has given a drainer.
+        if is_first or self._given:
+            return runner_of(self.drainer), is_first
+        return DrainRunner(settings.policy), True
+
     async def _find_server(self, scope: Scope) -> ServerRecord:
         """Return the record of a server that has sent no lifespan, found at a request."""
         settings = resolve(self._code, os.environ, self._command_line)
         is_first = self._record is None
-        is_own = is_first or self._given
-        drainer = runner_of(self.drainer) if is_own else DrainRunner(settings.policy)
+        drainer, anew = self._drainer_for(settings, is_first)
         record = ServerRecord(drainer, settings.endpoints, is_provisional=True)
         # Before the await: the next request must not look as well.
         self._record = self._record or record
         self._found[_address_of(scope)] = record
-        await self._attach(record, scope, settings, anew=is_first or not is_own)
+        await self._attach(record, scope, settings, anew=anew)
         # No lifespan reaches the middleware, so there is no start that could fail.
         for fault in settings.faults:
             log.refused("ignored: %s", fault)
@@ -275,14 +281,10 @@ class GracefulMiddleware:
         if given is not None:
             given.is_taken = True
         async with self.serving(scope, receive, send, settings) as (inner_receive, inner_send):
-            self._warn(scope, settings)
+            if settings.endpoints.ready is not None and settings.endpoints.readiness_path is None:
+                log.caution("ready= has no effect without readiness_path")
+            check_position(scope, settings.endpoints.paths)
             return await self.app(scope, inner_receive, inner_send)
-
-    def _warn(self, scope: Scope, settings: ServerSettings) -> None:
-        """Log what a person should change about how the middleware is used."""
-        if settings.endpoints.ready is not None and settings.endpoints.readiness_path is None:
-            log.caution("ready= has no effect without readiness_path")
-        check_position(scope, settings.endpoints.paths)
 
     @asynccontextmanager
     async def serving(
@@ -293,17 +295,15 @@ class GracefulMiddleware:
         Yield the `receive` and `send` with which to call the app.
         """
         state = scope.get("state")
-        # One app object may be served by several servers at once; then each has its own drain.
         is_first = self._record is None or (self._record.is_provisional and self._record.is_passive)
-        is_own = is_first or self._given
-        drainer = runner_of(self.drainer) if is_own else DrainRunner(settings.policy)
+        drainer, anew = self._drainer_for(settings, is_first)
         record = ServerRecord(drainer, settings.endpoints)
         if is_first:
             self._record = record
         else:
             self._has_several = True
         try:
-            await self._attach(record, scope, settings, anew=is_first or not is_own)
+            await self._attach(record, scope, settings, anew=anew)
             if state is not None:
                 state[STATE_KEY] = record
             if record.fault is not None:

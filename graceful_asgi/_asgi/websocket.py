@@ -126,6 +126,7 @@ class WebSocketExchange(Exchange):
 
     async def receive(self) -> Message:
         self._receiving += 1
+        # As in `_note_change`, without the call: every message comes through here.
         if self._changed is not None:
             self._changed.set()
         try:

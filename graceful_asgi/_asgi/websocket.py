@@ -163,9 +163,8 @@ class WebSocketExchange(Exchange):
                 if self._let_go is None:
                     self._let_go = anyio.Event()
                 await self._let_go.wait()
-            message = (
-                None  # after a close: it has crossed that, and the client has to send it again
-            )
+            # The message has crossed our close. The client has to send it again: 1012 says so.
+            message = None
 
     @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
@@ -234,7 +233,9 @@ class WebSocketExchange(Exchange):
         finally:
             self._closes_after_send = self._holds_back = False
             if self._let_go is not None:
+                # A later drain needs another one: to wait for one that is set would never wait.
                 self._let_go.set()
+                self._let_go = None
 
     async def close_now(self) -> None:
         is_open = self.answer == "started" and self.closed is None
@@ -253,6 +254,7 @@ class WebSocketExchange(Exchange):
             await anyio.lowlevel.checkpoint()
             if not self._receiving or self._given != given:
                 return
+        # Until the close: a message that got through now would owe a reply of its own.
         self._holds_back = self._holds_back or self._replies or not self._owes_for()
         if owes_for := self._owes_for():
             return await self._next_change(owes_for)

@@ -6,6 +6,7 @@ Both backends, in virtual time: here a second is as short as any other wait.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,11 +28,11 @@ from support.asgi import (
     shut_down,
     websocket_scope,
 )
-from support.polling import PATIENCE
+from support.polling import PATIENCE, eventually
 from support.virtual_time import virtual_time
 
 from graceful_asgi import DrainPolicy, Phase, drain_notice
-from graceful_asgi._asgi.websocket import QUIET_PERIOD, READ_PERIOD, RECENT_PERIOD
+from graceful_asgi._asgi.websocket import QUIET_PERIOD, READ_PERIOD, READ_TURNS, RECENT_PERIOD
 from graceful_asgi._core.close_schedule import HURRIED_PERIOD, NOTICE_PERIOD
 from graceful_asgi._core.drainer import as_drainer, runner_of
 from graceful_asgi.errors import ClosedError
@@ -558,6 +559,31 @@ async def test_a_drain_called_off_while_a_reply_is_awaited_closes_nothing(app: A
         session.begin()
         await session.over.wait()
     assert session.sent[-1] == CLOSE
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_a_message_that_waits_for_a_second_drain_does_not_keep_the_loop_busy() -> None:
+    """In real time: virtual time would stand still while the loop is busy."""
+    async with anyio.create_task_group() as tasks:
+        session = await Session(lambda *call: apart(*call, work=1), tasks, SHORT).open()
+        session.say(text("question"))
+        await eventually(lambda: session.sent[-1] == reply("question"), "the handler replies")
+        for first, second in ("ab", "cd"):
+            session.say(text(first))
+            await anyio.wait_all_tasks_blocked()
+            session.begin()
+            for _ in range(10 * READ_TURNS):
+                await anyio.lowlevel.checkpoint()
+            session.say(text(second))
+            before = time.thread_time()
+            await anyio.sleep(0.5)
+            busy = time.thread_time() - before
+            assert session.scope["given"][-1] == first, "the second message is held back"
+            session.drainer.resume()
+            await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert session.scope["given"] == ["question", "a", "b", "c", "d"]
+    assert busy < 0.2
 
 
 async def test_a_request_in_a_quiet_period_does_not_put_off_a_close_that_is_due() -> None:

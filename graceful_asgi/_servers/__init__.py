@@ -83,11 +83,11 @@ async def attach(
         return None
     hook = UvicornHook(server, drainer)
     if drainer.context.is_worker:
-        await run_blocking(hook.put_aside, scope)
+        await run_blocking(hook.adapter.put_aside, scope)
     else:
-        hook.put_aside(scope)
+        hook.adapter.put_aside(scope)
     if (first := UvicornHook.of(server)) is not None:  # another middleware of the app was faster
-        hook.give_back()
+        hook.adapter.give_back()
         drainer.notifier.server_closed()
         return first
     with _set_back_on_failure(server, drainer):
@@ -122,7 +122,7 @@ def _adapt_to_parent(server: Server, hook: UvicornHook) -> None:
     """Handle gunicorn's signals if a worker runs the server; warn if the policy does not fit."""
     worker = gunicorn.worker_of(server)
     if worker is not None:
-        hook.drainer.notifier.server_events.append(gunicorn.QuickStopHandlers(server, worker))
+        hook.drainer.notifier.server_events.append(gunicorn.QuickStopHandlers(hook, worker))
     policy_check.check(
         hook.drainer.policy,
         MARGIN + getattr(server, "exit_margin", 0.0),  # what `graceful-asgi run` adds itself

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .._core.server_adapter import ServerEvents
-from .signals import QUICK_STOPS, CapturedSignals
+from .signals import QUICK_STOPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .signals import HookedServer
     from .touchpoints import Server
 
 
@@ -98,15 +98,12 @@ class QuickStopHandlers(ServerEvents):
     may be set here because a worker serves in its main thread.
     """
 
-    def __init__(self, server: Server, worker: GunicornWorker) -> None:
-        self._server = server
+    def __init__(self, hook: HookedServer, worker: GunicornWorker) -> None:
+        self._hook = hook
         self._worker = worker
-        self._captured = server._captured_signals
-        if isinstance(self._captured, CapturedSignals) and (
-            threading.current_thread() is threading.main_thread()
-        ):
+        if hook.in_main_thread:
             for signum in QUICK_STOPS:
-                signal.signal(signum, self._captured.handle)
+                signal.signal(signum, hook.captured.handle)
         self._make_up()
 
     def opened(self) -> None:
@@ -115,7 +112,5 @@ class QuickStopHandlers(ServerEvents):
 
     def _make_up(self) -> None:
         """Handle a SIGQUIT that uvicorn-worker's handler has taken before these were set."""
-        if isinstance(self._captured, CapturedSignals) and not (
-            self._worker.alive or self._server.should_exit
-        ):
-            self._captured.handle(signal.SIGQUIT, None)
+        if not (self._worker.alive or self._hook.server.should_exit):
+            self._hook.captured.handle(signal.SIGQUIT, None)

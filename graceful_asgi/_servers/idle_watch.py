@@ -32,15 +32,12 @@ class IdleWatch:
             if self._task not in state.tasks:
                 self._task = next(iter(state.tasks))
                 # uvicorn has added its own callback before, which takes the task out of the set.
-                self._task.add_done_callback(self._ended)
+                self._task.add_done_callback(lambda task: self._wake())
         # An upgrade to a WebSocket takes a connection out of the set and puts another one in. The
         # ASGI call that it leads to wakes the drain at its end, so this looks again.
         elif state.connections and self._connection not in state.connections:
             self._connection = next(iter(state.connections))
             self._watch(self._connection)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._wake()
 
     def _watch(self, connection: Connection) -> None:
         uvicorns = connection.connection_lost

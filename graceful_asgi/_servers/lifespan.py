@@ -57,10 +57,12 @@ class HookedLifespan:
     def __init__(
         self, server: Server, drainer: DrainRunner, task: asyncio.Task[Any] | None
     ) -> None:
+        self.has_opened = False
+        """True once the startup is over."""
         self._server = server
         self._drainer = drainer
         self._task = task
-        self._has_opened = False
+        self._lifespan = server.lifespan
         self._uvicorn_shutdown = server.lifespan.shutdown
         server.lifespan.shutdown = self.shutdown
         if task is not None:
@@ -69,15 +71,24 @@ class HookedLifespan:
 
     def opened(self) -> None:
         """Take note that the startup is over."""
-        self._has_opened = True
+        self.has_opened = True
         self._drainer.lifespan = None
+
+    @property
+    def serves_anew(self) -> bool:
+        """True if the program has called `serve()` of the same server again.
+
+        Each `Server._serve` begins with a new lifespan object. A program may set `should_exit` back
+        and start its server once more.
+        """
+        return self._server.lifespan is not self._lifespan
 
     def _app_has_ended(self, task: asyncio.Task[Any]) -> None:
         """Release the drainer if the app raised in its startup, and the server ends with that.
 
         Where its lifespan is "auto" the server goes on, and takes the app for one without it.
         """
-        if not self._has_opened and not is_served(self._server):
+        if not self.has_opened and not is_served(self._server):
             self._drainer.notifier.server_closed()
 
     def is_inside(self, *objects: object) -> bool:
@@ -102,7 +113,7 @@ class HookedLifespan:
             work.fail()
             drainer.record.failed(drainer.state, stuck_work(work, drainer.now(), closely=False))
         drainer.lifespan = None
-        if not self._has_opened:  # uvicorn could not listen, and ends without its own `shutdown`
+        if not self.has_opened:  # uvicorn could not listen, and ends without its own `shutdown`
             drainer.notifier.server_closed()
 
     def _errors(self) -> list[bool]:

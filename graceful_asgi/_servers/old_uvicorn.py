@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from .signal_handlers import callbacks_of, reaches
-from .signals import UVICORNS, CapturedSignals, HostProcess, is_ours
+from .signals import UVICORNS, HostProcess, is_ours
 
 if TYPE_CHECKING:
     from .signals import HookedServer
@@ -32,7 +32,7 @@ def take_signals(hook: HookedServer) -> None:
 
     A program that handles its signals itself keeps its handlers.
     """
-    loop, captured = asyncio.get_running_loop(), hook.server._captured_signals
+    loop = asyncio.get_running_loop()
     version = getattr(sys.modules.get("uvicorn"), "__version__", "")
     log.caution(
         "uvicorn %s: after a drain the program's own signal handlers are not called; that needs "
@@ -41,11 +41,10 @@ def take_signals(hook: HookedServer) -> None:
     )
     for signum in UVICORNS:
         handler = signal.getsignal(signum)
-        is_servers = reaches(callbacks_of(signum, handler), hook.server)
-        if is_servers and isinstance(captured, CapturedSignals):
+        if reaches(callbacks_of(signum, handler), hook.server):
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(signum)
-            signal.signal(signum, captured.handle)
+            signal.signal(signum, hook.captured.handle)
 
 
 def end_serve(hook: HookedServer) -> None:

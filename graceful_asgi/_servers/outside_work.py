@@ -147,8 +147,6 @@ class OutsideWork:
 
     def _count(self, task: asyncio.Task[None]) -> None:
         request, in_flight = _request_of(task), self._drainer.in_flight
-        if request is None or task.done():
-            return
         is_session = request.scope["type"] == "websocket"
         work = OutsideSession(request, self._drainer) if is_session else OutsideRequest(request)
         in_flight.enter(work)

@@ -30,11 +30,6 @@ def server_of(handler: object) -> object | None:
     return owner if module is not None and isinstance(owner, module.Server) else None
 
 
-def handles(server: object, signum: int) -> bool:
-    """Return True if *server* handles a signal of the process."""
-    return server_of(signal.getsignal(signum)) is server
-
-
 def is_pythons_own(handler: object) -> bool:
     """Return True for the handler that raises KeyboardInterrupt, and for that of `asyncio.run`.
 

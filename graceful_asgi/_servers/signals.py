@@ -13,6 +13,7 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
+from .._core.server_adapter import StoppableServer
 from .._diagnostics.watchdog import FORCED, LOOK_PERIOD, MARGIN, Watchdog
 from .forked_child import DrainingFlag
 from .process_exit import ProcessExit, is_default, shut_pools_down_first
@@ -72,7 +73,7 @@ class CapturedSignals(list[int]):
 
     def append(self, signum: int, /) -> None:
         """Note a signal. Runs in the signal handler."""
-        super().append(signum)
+        super().append(signum)  # programs read in this list which signal has ended their server
         if self._hook.serves_anew:
             self.unhandled.append(signum)
         else:
@@ -102,12 +103,13 @@ def is_ours(handler: object) -> bool:
     return isinstance(getattr(handler, "__self__", None), CapturedSignals)
 
 
-class HookedServer(Protocol):
+class HookedServer(StoppableServer, Protocol):
     """A server of this process that drains: a `UvicornHook`."""
 
     drainer: DrainRunner
     server: Server
     in_main_thread: bool
+    captured: CapturedSignals
     finished: bool
     """True once its drain is over, the lifespan included."""
 
@@ -118,9 +120,6 @@ class HookedServer(Protocol):
     @property
     def serves_anew(self) -> bool:
         """True if the program has called `serve()` again: this is the hook of the one before."""
-
-    def stop(self, reason: str, *, lame_duck: bool = True) -> None:
-        """Make it drain and end. Idempotent; safe in a signal handler."""
 
     def seconds_left(self) -> float:
         """Return the seconds until it has to be gone, after a stop."""
@@ -163,7 +162,10 @@ class HostProcess:
         self._exit: ProcessExit | None = None
         """The end of the process, once all drains are over; None before."""
         self._quick_stops = QuickStops()
-        self._has_hurried = self._interrupted_again = False
+        self._has_hurried = False
+        """True once a Ctrl+C has come during the drain: the next one ends the process."""
+        self._moment: Moment = "hard deadline"
+        """The end of the process, as the last report names it."""
 
     @classmethod
     def current(cls) -> HostProcess:
@@ -229,7 +231,7 @@ class HostProcess:
                 server.drainer.abort()
             self.set_deadline()
         else:
-            self._interrupted_again = True
+            self._moment = "interrupt"
             self._watchdog.expire()
 
     def set_deadline(self) -> None:
@@ -393,5 +395,4 @@ class HostProcess:
             return
         for server in self.servers():
             if not server.finished:
-                moment: Moment = "interrupt" if self._interrupted_again else "hard deadline"
-                server.drainer.stuck.report_at_end(moment)
+                server.drainer.stuck.report_at_end(self._moment)

@@ -27,7 +27,7 @@ from .lifespan import HookedLifespan
 from .outside_work import OutsideWork
 from .own_methods import OwnMethods
 from .pause import end_pause
-from .signal_handlers import handles
+from .signal_handlers import server_of
 from .signal_watch import SignalWatch
 from .signals import CapturedSignals, HostProcess
 from .sse_starlette import keep_event_streams_open, look_at_sse_starlette
@@ -56,8 +56,9 @@ class UvicornHook(ServerEvents):
         self.server = server
         self.in_main_thread = threading.current_thread() is threading.main_thread()
         self.finished = False
+        self.captured = CapturedSignals(self)
         self._process = HostProcess.of_server()
-        self._adapter = UvicornAdapter(server, drainer.notifier.wake)
+        self.adapter = UvicornAdapter(server, drainer.notifier.wake)
         self._signal_watch = SignalWatch(
             server,
             in_main_thread=self.in_main_thread,
@@ -66,8 +67,8 @@ class UvicornHook(ServerEvents):
         self._outside_work = OutsideWork(server, drainer)
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
-        self._has_opened = False
-        self._startup_ends_at = self._exits_by = 0.0
+        self._ends_by = 0.0
+        """The time by which a stop in the startup, or one whose drain is over, has to end."""
         self._cancellations = 0
         """The number of times that `serve()` has been cancelled."""
         self._serve_task: asyncio.Task[Any] | None = None
@@ -82,15 +83,7 @@ class UvicornHook(ServerEvents):
     @property
     def serves_anew(self) -> bool:
         """True if the program has called `serve()` again: this hook belongs to the one before."""
-        return self._own.serves_anew
-
-    def put_aside(self, scope: Scope) -> None:
-        """Open what a stop will need. In a worker, do not call it on the loop: it reads /proc."""
-        self._adapter.put_aside(before_startup=scope["type"] == "lifespan")
-
-    def give_back(self) -> None:
-        """Close what was put aside, if the server is not hooked after all."""
-        self._adapter.give_back()
+        return self._lifespan.serves_anew
 
     def install(self, scope: Scope) -> None:
         """Hook the server. From here on every way of stopping it begins a drain."""
@@ -98,14 +91,13 @@ class UvicornHook(ServerEvents):
         if before := getattr(server, _ATTRIBUTE, None):
             before._own.put_back()
         self._own = OwnMethods(server)
-        setattr(server, _ATTRIBUTE, self)
         server.shutdown, server.main_loop = self.shutdown, self._main_loop
         server.on_tick = self._on_tick
         self._lifespan = HookedLifespan(server, drainer, asyncio.current_task() if starts else None)
-        captured = getattr(server, "_captured_signals", [])
-        server._captured_signals = CapturedSignals(self)
+        setattr(server, _ATTRIBUTE, self)
+        captured = getattr(server, "_captured_signals", [])  # not before uvicorn 0.29
+        server._captured_signals = self.captured
         import_for_waiting()
-        log.follow("uvicorn.error")
         log.start()
         name = f"{type(server).__module__}.{type(server).__qualname__}"
         log.hooked(name, drainer.policy, drainer.context.origins)
@@ -122,9 +114,11 @@ class UvicornHook(ServerEvents):
             self._tick_in_startup()
         else:  # found at a request: `main_loop` is under way
             self._open()
-        # Signals that came before this. Those of an earlier `serve()` are not in `should_exit`.
-        for signum in captured if server.should_exit else ():
-            server._captured_signals.append(signum)
+        # Signals that came before this. Those of an earlier `serve()` are in uvicorn's own list as
+        # well, which it never empties, but not in `should_exit`.
+        if server.should_exit:
+            for signum in getattr(captured, "unhandled", captured):
+                self.captured.append(signum)
 
     # As `ServerEvents`
 
@@ -135,10 +129,10 @@ class UvicornHook(ServerEvents):
 
     def closed(self) -> None:
         """Release the drainer: the server has stopped, or has failed to start."""
-        self._adapter.give_back()
+        self.adapter.give_back()
         self.drainer.server = self.drainer.loop_monitor = self.drainer.lifespan = None
         log.stop()
-        if not self._has_opened:  # the program may go on, and start another server
+        if not self._lifespan.has_opened:  # the program may go on, and start another server
             self._process.leave(self)
 
     # A stop
@@ -147,18 +141,20 @@ class UvicornHook(ServerEvents):
         """Make the server drain and end. Safe in a signal handler, too (`StoppableServer.stop`)."""
         # No lame duck for a server that has not served yet, because no router knows it, nor under
         # `--reload`, because a person has just saved a file and waits.
-        lame_duck = lame_duck and self._has_opened and not self.server.config.reload
+        has_opened = self._lifespan.has_opened
+        lame_duck = lame_duck and has_opened and not self.server.config.reload
         self.drainer.stop(reason, lame_duck=lame_duck, failed=failed)
-        if HostProcess.current().captured:
-            self._adapter.note_signal()
+        if self._process.captured:
+            self.adapter.note_signal()
         if self._is_stopping:
             return
         self._is_stopping = True
         keep_event_streams_open()  # the app may have imported sse-starlette after the start
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.expect()
-        policy = self.drainer.policy
-        self._startup_ends_at = monotonic() + policy.cancel_period + policy.cleanup_period
+        if not has_opened:  # nothing is in flight: no lame duck and no grace period
+            policy = self.drainer.policy
+            self._ends_by = monotonic() + policy.cancel_period + policy.cleanup_period
         self._process.set_deadline()
         # Set `should_exit` later, on the loop: `Server.handle_exit` may be running now, and would
         # read `should_exit=True` as a second Ctrl+C and set `force_exit`.
@@ -181,7 +177,7 @@ class UvicornHook(ServerEvents):
         no `epoll_wait` that has not begun yet, or if the kernel gives it to another thread. Its
         handler then runs when the loop wakes. A startup that hangs would never wake it.
         """
-        if self._has_opened or self not in self.drainer.notifier.server_events:
+        if self._lifespan.has_opened or self not in self.drainer.notifier.server_events:
             return
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.beat()
@@ -189,10 +185,8 @@ class UvicornHook(ServerEvents):
 
     def seconds_left(self) -> float:
         """Return the seconds until the server has to be gone, after a stop."""
-        if self.finished:
-            return max(0.0, self._exits_by - monotonic())
-        if not self._has_opened:  # nothing is in flight: no lame duck and no grace period
-            return max(0.0, self._startup_ends_at - monotonic())
+        if self.finished or not self._lifespan.has_opened:
+            return max(0.0, self._ends_by - monotonic())
         return self.drainer.whole_time_left()
 
     def waits_for(self, other: HookedServer) -> bool:
@@ -204,7 +198,7 @@ class UvicornHook(ServerEvents):
 
         Safe from any thread.
         """
-        self._adapter.reset_at_exit()
+        self.adapter.connections.reset_at_exit()
 
     @property
     def gone(self) -> bool:
@@ -219,7 +213,6 @@ class UvicornHook(ServerEvents):
             self._own.put_back()
             return await self.server.main_loop()
         self._serve_task = asyncio.current_task()
-        self._adapter.start_listening()
         self._open()
         self._signal_watch.look()
         try:
@@ -233,7 +226,7 @@ class UvicornHook(ServerEvents):
             raise
 
     def _open(self) -> None:
-        self._has_opened = True
+        self.adapter.start_listening()
         self._lifespan.opened()
         self.drainer.notifier.server_opened()
 
@@ -252,7 +245,7 @@ class UvicornHook(ServerEvents):
         stop like others.
         """
         if self.serves_anew:  # a signal came in its startup, before it was hooked
-            return await self._shut_down_plainly(sockets)
+            return await self._own.shutdown(sockets)
         caller = asyncio.current_task()
         if caller in self.server.server_state.tasks:
             # The caller is a request: to wait for the end of all requests would never end.
@@ -294,7 +287,7 @@ class UvicornHook(ServerEvents):
 
     async def _shut_down(self, sockets: Sockets | None) -> None:
         server = self.server
-        if not self._has_opened:  # stopped in its startup: `main_loop` was left out
+        if not self._lifespan.has_opened:  # stopped in its startup: `main_loop` was left out
             self._open()
         if not self.drainer.state.stopping:
             code_asked = "should_exit" if server.should_exit else "shutdown()"
@@ -302,24 +295,24 @@ class UvicornHook(ServerEvents):
             self.stop("limit_max_requests" if limited else code_asked)
         self._process.set_deadline()
         if sockets is not None:
-            self._adapter.share_sockets(stopped_by_signal=bool(self._process.captured))
+            self.adapter.share_sockets(stopped_by_signal=bool(self._process.captured))
         server.should_exit = True  # uvicorn's `on_tick` logs less then
         ticking = asyncio.ensure_future(self._tick())
         try:
             if await self._drain():
-                self._adapter.cut_connections()
+                self.adapter.cut_connections()
                 self._process.work_is_over()
-                await self._finish_uvicorn(sockets)
+                await self._own.shutdown_with_nothing_left(sockets)
             else:  # what is in flight may finish, as it would without this package
-                await self._shut_down_plainly(sockets)
+                await self._own.shutdown(sockets)
         except asyncio.CancelledError:
             # Only the end of the loop does that. It cancels the requests, too: they get to answer.
             if tasks := server.server_state.tasks:
                 await asyncio.wait(tasks, timeout=self.drainer.policy.cancel_period)
             raise
         finally:
-            self._adapter.cut_connections()
-            self._exits_by = monotonic() + self.drainer.whole_time_left()
+            self.adapter.cut_connections()
+            self._ends_by = monotonic() + self.drainer.whole_time_left()
             report = self.drainer.finish()
             await self._process.finish(self, report.exit_code, ends_process=self._ends_process)
             ticking.cancel()
@@ -328,7 +321,7 @@ class UvicornHook(ServerEvents):
         """Drain; return False, with the error in the log and in the report, if that fails."""
         drainer = self.drainer
         try:
-            await drainer.drain(self._adapter)
+            await drainer.drain(self.adapter)
         except Exception:
             log.failed("the drain failed; uvicorn shuts down by itself")
             age = drainer.state.elapsed(drainer.now())
@@ -343,7 +336,7 @@ class UvicornHook(ServerEvents):
         uvicorn calls `CapturedSignals` then as well, unless somebody else handles the signals.
         """
         failed = self.drainer.state.failed and self.in_main_thread
-        return failed and handles(self.server, signal.SIGTERM)
+        return failed and server_of(signal.getsignal(signal.SIGTERM)) is self.server
 
     async def _tick(self) -> None:
         """Do what uvicorn's main loop does: call `on_tick`, and read the flags."""
@@ -356,7 +349,7 @@ class UvicornHook(ServerEvents):
             if server.force_exit and drainer.state.waiting:
                 drainer.abort()
             if drainer.phase is not Phase.LAME_DUCK:
-                await self._adapter.sweep(drainer.time_left())
+                await self.adapter.connections.sweep(drainer.time_left())
             if drainer.loop_monitor is not None:
                 drainer.loop_monitor.beat()
             # For what gives no event, as an upgrade to a WebSocket that uvicorn refuses by itself:
@@ -364,31 +357,12 @@ class UvicornHook(ServerEvents):
             drainer.notifier.wake()
             await asyncio.sleep(TICK_PERIOD)
 
-    async def _finish_uvicorn(self, sockets: Sockets | None) -> None:
-        """Run uvicorn's own shutdown, for a server with nothing left: it runs lifespan.shutdown."""
-        server, state = self.server, self.server.server_state
-        # uvicorn must not wait for what is left, whose time is over: a handler that swallows its
-        # cancellation, silent TLS handshakes (`Server.wait_closed` waits for those from Python 3.12
-        # on), a connection that cannot close (it raises in uvicorn's loop over the connections).
-        kept = server.servers, state.connections, state.tasks
-        server.servers, state.connections, state.tasks = [], set(), set()
-        server.force_exit = False  # else uvicorn skips lifespan.shutdown
-        # It sleeps for its connections to close, and they are closed.
-        self._loop.call_soon(end_pause, asyncio.current_task())
-        try:
-            await self._shut_down_plainly(sockets)
-        finally:
-            server.servers, state.connections, state.tasks = kept
-
-    async def _shut_down_plainly(self, sockets: Sockets | None) -> None:
-        await (self._own.shutdown() if sockets is None else self._own.shutdown(sockets))
-
     # For the code that runs the server
 
     @property
     def socket_file(self) -> SocketFile | None:
         """The file of its UNIX socket; None if it has not made one."""
-        return self._adapter.socket_file
+        return self.adapter.socket_file
 
     def exit_code(self) -> int | None:
         """Return the exit code for the process; None while the drain is not over."""

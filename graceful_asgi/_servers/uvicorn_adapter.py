@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from ..types import Scope
     from .listener import Others
     from .touchpoints import Server
 
@@ -40,7 +41,7 @@ class UvicornAdapter:
         self._server = server
         self._wake = wake
         self._idle_watch = IdleWatch(server, wake)
-        self._connections = Connections(server)
+        self.connections = Connections(server)
         self._spare = SpareDescriptors()
         self._markers: Markers | None = None
         self._siblings: SharedSockets | None = None
@@ -53,16 +54,18 @@ class UvicornAdapter:
         # the next server in a socket activation.
         self._shared = server.config.fd is not None or server.config.reload
 
-    def put_aside(self, *, before_startup: bool) -> None:
-        """Open what a stop will need, while the process still has free descriptors."""
+    def put_aside(self, scope: Scope) -> None:
+        """Open what a stop will need, while the process still has free descriptors.
+
+        *scope* is the one that the server was found by. In a worker, do not call it on the event
+        loop: it reads /proc.
+        """
         self._spare.put_aside(SPARE_DESCRIPTORS)
         # A worker may leave behind a listener that drops new connections; the next worker lifts
         # that as it starts (`start_listening`). A worker that is hooked by its first request could
         # not: no request would reach it. So such workers have no markers, and drop nothing.
-        if before_startup and may_have_siblings(self._server):
+        if scope["type"] == "lifespan" and may_have_siblings(self._server):
             self._markers = Markers()
-        if not before_startup:
-            self._note_socket_file()
 
     def give_back(self) -> None:
         """Close what was put aside and is not needed any more. Idempotent."""
@@ -74,9 +77,6 @@ class UvicornAdapter:
         """Lift the limits that a worker before this one may have set on the listeners."""
         if self._markers is not None:
             accept_again(self._server.servers)
-        self._note_socket_file()
-
-    def _note_socket_file(self) -> None:
         path = self._server.config.uds
         if path is not None:
             self.socket_file = SocketFile(path)
@@ -102,10 +102,9 @@ class UvicornAdapter:
         # `graceful-asgi run` sets `service_stops` when the whole service stops.
         if not self._shared or getattr(self._server, "service_stops", False):
             return "never"
-        if self._siblings is None:
+        if self._siblings is None or self._markers is None:
             return "serve"
-        if self._markers is not None:
-            self._markers.set("closed")
+        self._markers.set("closed")
         return self._siblings.others()
 
     async def close_listener(self) -> None:
@@ -116,9 +115,9 @@ class UvicornAdapter:
 
     async def _close_listener(self) -> None:
         try:
-            round_trip_time = self._connections.longest_round_trip()
+            round_trip_time = self.connections.longest_round_trip()
+            period = HANDSHAKE_PERIOD + HANDSHAKE_ROUND_TRIPS * round_trip_time
             if self._server.config.ssl is not None:
-                period = HANDSHAKE_PERIOD + HANDSHAKE_ROUND_TRIPS * round_trip_time
                 loop = asyncio.get_running_loop()
                 self._settled_at = loop.time() + period
                 loop.call_at(self._settled_at, self._wake)
@@ -129,7 +128,7 @@ class UvicornAdapter:
                 round_trip_time=round_trip_time,
                 queue=self._accept_queue,
             ):
-                task = asyncio.ensure_future(self._take(connection, round_trip_time))
+                task = asyncio.ensure_future(self._take(connection, period))
                 self._taking.add(task)
                 task.add_done_callback(self._taken)
         except OSError as exc:
@@ -148,10 +147,9 @@ class UvicornAdapter:
         self._taking.discard(task)
         self._wake()
 
-    async def _take(self, connection: socket.socket, round_trip_time: float) -> None:
+    async def _take(self, connection: socket.socket, handshake_period: float) -> None:
         server, config = self._server, self._server.config
         loop = asyncio.get_running_loop()
-        period = HANDSHAKE_PERIOD + HANDSHAKE_ROUND_TRIPS * round_trip_time
         try:
             await loop.connect_accepted_socket(
                 lambda: config.http_protocol_class(
@@ -162,18 +160,11 @@ class UvicornAdapter:
                 ),
                 connection,
                 ssl=config.ssl,
-                ssl_handshake_timeout=None if config.ssl is None else period,
+                ssl_handshake_timeout=None if config.ssl is None else handshake_period,
             )
         except (OSError, asyncio.CancelledError) as exc:  # a failed handshake is an OSError
             log.detail("a connection from the accept queue has gone: %r", exc)
             connection.close()
-
-    async def sweep(self, time_left: float) -> None:
-        """Close what has been idle long enough. Call it every 0.1 s or so.
-
-        *time_left* are the seconds until the grace period ends.
-        """
-        await self._connections.sweep(time_left)
 
     def is_idle(self) -> bool:
         """Return True if no connection is open or under way, and no ASGI call is running.
@@ -182,7 +173,7 @@ class UvicornAdapter:
         """
         if self._closing is not None and not self._closing.done():
             return False
-        if self._connections or self._taking or self._server.server_state.tasks:
+        if self.connections or self._taking or self._server.server_state.tasks:
             self._idle_watch.watch_what_is_left()
             return False
         return asyncio.get_running_loop().time() >= self._settled_at
@@ -197,11 +188,7 @@ class UvicornAdapter:
             self._closing.cancel()
             # A sibling may still accept what waits in the queue of a shared socket.
             never_accepted = len(self._accept_queue) if self._others() == "never" else 0
-        return never_accepted + self._connections.cut_answers()
-
-    def reset_at_exit(self) -> None:
-        """Set what is sent in part to be reset at the end of the process. Safe from any thread."""
-        self._connections.reset_at_exit()
+        return never_accepted + self.connections.cut_answers()
 
     def cut_connections(self) -> None:
         """Reset whatever is left."""
@@ -209,5 +196,5 @@ class UvicornAdapter:
             self._closing.cancel()
         for task in self._taking:
             task.cancel()
-        self._connections.cut()
+        self.connections.cut()
         self.give_back()

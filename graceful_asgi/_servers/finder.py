@@ -59,10 +59,19 @@ def is_served(server: Server) -> bool:
     return any(candidate is server for candidate in _candidates())
 
 
+def shows_in_a_task(server: Server) -> bool:
+    """Return True if the frames of a task show that `serve()` of *server* runs."""
+    return any(candidate is server for candidate in _in_tasks())
+
+
 def _candidates() -> Iterator[object]:
+    yield from _in_tasks()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        yield getattr(signal.getsignal(signum), "__self__", None)
+
+
+def _in_tasks() -> Iterator[object]:
     for task in asyncio.all_tasks():
         frames, _ = await_chain(task.get_coro())
         for frame in frames:
             yield frame.f_locals.get("self")
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        yield getattr(signal.getsignal(signum), "__self__", None)

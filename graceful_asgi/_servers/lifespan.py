@@ -10,7 +10,7 @@ from .. import log
 from .._core.stuck_report import stuck_work
 from .._core.work import Work
 from .._diagnostics.trail import frames_of
-from .finder import is_served
+from .finder import is_served, shows_in_a_task
 
 if TYPE_CHECKING:
     import asyncio
@@ -65,7 +65,9 @@ class HookedLifespan:
         self._lifespan = server.lifespan
         self._uvicorn_shutdown = server.lifespan.shutdown
         server.lifespan.shutdown = self.shutdown
+        self._shows_in_a_task = False
         if task is not None:
+            self._shows_in_a_task = shows_in_a_task(server)
             drainer.lifespan = LifespanWork(drainer, "lifespan.startup", task)
             task.add_done_callback(self._app_has_ended)
 
@@ -82,6 +84,14 @@ class HookedLifespan:
         and start its server once more.
         """
         return self._server.lifespan is not self._lifespan
+
+    def is_abandoned(self) -> bool:
+        """Return True if `serve()` has ended in its startup, and the app does not know.
+
+        The program has cancelled it, or uvicorn has raised: where it cannot listen on a UNIX socket
+        or on a socket that it was given, it does not run `lifespan.shutdown`.
+        """
+        return self._shows_in_a_task and not is_served(self._server)
 
     def _app_has_ended(self, task: asyncio.Task[Any]) -> None:
         """Release the drainer if the app raised in its startup, and the server ends with that.

@@ -312,8 +312,9 @@ class HostProcess:
                 the process was ending already, and has started another server.
         """
         if self._exit is None and self.captured and self.servers() == [hook]:
-            # Stopped in its startup: uvicorn before 0.41 does not call `shutdown` then.
-            self._exit = ProcessExit(self._watchdog, clean=True)
+            # Stopped in its startup: uvicorn before 0.41 does not call `shutdown` then. Or it has
+            # waited for a server whose startup has ended without a drain.
+            self._exit = ProcessExit(self._watchdog, clean=not any(self._exit_codes))
         self.leave(hook)
         others = [server for server in self.servers() if server.in_main_thread]
         self._mend_handlers(others)

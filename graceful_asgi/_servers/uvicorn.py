@@ -177,7 +177,16 @@ class UvicornHook(ServerEvents):
         no `epoll_wait` that has not begun yet, or if the kernel gives it to another thread. Its
         handler then runs when the loop wakes. A startup that hangs would never wake it.
         """
-        if self._lifespan.has_opened or self not in self.drainer.notifier.server_events:
+        events = self.drainer.notifier.server_events
+        if self._lifespan.has_opened or self not in events:
+            return
+        if self.serves_anew or self._lifespan.is_abandoned():
+            # Else the stop of another server would wait for this one, until the hard deadline.
+            self._process.leave(self)
+            # Another server, or the `serve()` that follows, may have the same drainer.
+            is_shared = any(isinstance(each, UvicornHook) and each is not self for each in events)
+            if not (is_shared or self.serves_anew):
+                self.drainer.notifier.server_closed()
             return
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.beat()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from support.polling import eventually
+from support.polling import eventually, wait_until
 
 from .app import make_bare_app, say
 
@@ -163,6 +163,64 @@ def hanging_startup(port: int) -> None:
     uvicorn_run(port)
 
 
+def hanging_startup_in_one_loop(port: int) -> None:
+    """The same, in an event loop that goes on: no app is told that its server has ended."""
+
+    async def main() -> None:
+        for number in range(6):
+            app = behind_middleware(hang_in_startup)
+            server = uvicorn.Server(uvicorn.Config(app, port=port, loop=LOOP))
+            await give_up(server)
+            if number == 1:
+                await asyncio.sleep(1)
+                before = tasks_and_descriptors()
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: more_than(before) == (0, 0))
+        say_what_is_more(before)
+        await uvicorn.Server(config(port)).serve()
+
+    run(main)
+
+
+def server_after_a_given_up_startup(port: int) -> None:
+    """Serve one app after the startup of another was cancelled."""
+
+    async def main() -> None:
+        app: Any = behind_middleware(hang_in_startup)
+        await give_up(uvicorn.Server(uvicorn.Config(app, port=port, loop=LOOP)))
+        await uvicorn.Server(config(port)).serve()
+        say("after the second")
+
+    run(main)
+
+
+def same_server_after_a_given_up_startup(port: int) -> None:
+    """Serve with the same object again. The app's first startup goes on, and waits for ever."""
+    starts = itertools.count()
+
+    async def hang_at_first(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" and next(starts) == 0:
+            await hang_in_startup(scope, receive, send)
+        await bare(scope, receive, send)
+
+    async def main() -> None:
+        app = behind_middleware(hang_at_first)
+        server = uvicorn.Server(uvicorn.Config(app, port=port, loop=LOOP))
+        await give_up(server)
+        await server.serve()
+        say("after the second")
+
+    run(main)
+
+
+async def give_up(server: uvicorn.Server) -> None:
+    """Start *server*, and cancel that once its app hangs."""
+    before, task = len(hanging), asyncio.ensure_future(server.serve())
+    await eventually(lambda: len(hanging) > before)
+    task.cancel()
+    await asyncio.wait([task])
+
+
 class ByHand:
     """Awaits a coroutine, and shows no frame of it, as compiled code does."""
 
@@ -200,7 +258,11 @@ async def raise_in_startup(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("no database")
 
 
+hanging: list[Scope] = []
+
+
 async def hang_in_startup(scope: Scope, receive: Receive, send: Send) -> None:
+    hanging.append(scope)
     await asyncio.sleep(3600)
 
 
@@ -212,10 +274,14 @@ def fail_to_start(start: Callable[[], object]) -> None:
         if number == 1:
             time.sleep(1)  # what has just ended may still clean up
             before = tasks_and_descriptors()
-    until = time.monotonic() + 10
-    while (more := more_than(before)) != (0, 0) and time.monotonic() < until:
-        time.sleep(0.05)
-    say(f"after 4 more starts: {more[0]} threads, {more[1]} descriptors more")
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: more_than(before) == (0, 0))
+    say_what_is_more(before)
+
+
+def say_what_is_more(before: tuple[int, int]) -> None:
+    threads, descriptors = more_than(before)
+    say(f"after 4 more starts: {threads} threads, {descriptors} descriptors more")
 
 
 def more_than(before: tuple[int, int]) -> tuple[int, int]:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from support.polling import eventually
 
+from graceful_asgi import GracefulMiddleware
+
 from .app import make_app, say
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from starlette.applications import Starlette
+
+    from graceful_asgi.types import Receive, Scope, Send
 
 
 def make_servers(*ports: int) -> list[uvicorn.Server]:
@@ -91,6 +95,27 @@ def after_the_end(*ports: int) -> None:
     thread.join()
     say("program hangs")
     time.sleep(60)
+
+
+def given_up_in_its_startup(*ports: int) -> None:
+    """The second hangs in its startup, and the program gives it up once the first is done."""
+
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        say("the second hangs")
+        await asyncio.sleep(3600)
+
+    async def main() -> None:
+        first, second = make_servers(*ports)
+        second.config.app = GracefulMiddleware(hang)
+        tasks = [asyncio.create_task(server.serve()) for server in (first, second)]
+        await eventually(lambda: first.started)
+        lifespan: Any = first.lifespan
+        await lifespan.shutdown_event.wait()
+        tasks[1].cancel()
+        await tasks[0]
+        say("program goes on")
+
+    asyncio.run(main())
 
 
 def in_a_lifespan(*ports: int) -> None:

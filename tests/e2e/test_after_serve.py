@@ -161,7 +161,15 @@ def test_a_program_that_goes_on_without_its_server_has_hardly_any_wake_ups_from_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("name", ["taken_port", "raising_startup", "hanging_startup"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "taken_port",
+        "raising_startup",
+        "hanging_startup",
+        "hanging_startup_in_one_loop",
+    ],
+)
 def test_a_server_that_does_not_start_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
     """A program may try again until it starts. The control socket has a thread of its own."""
     server = program(tmp_path, name)
@@ -170,6 +178,20 @@ def test_a_server_that_does_not_start_leaves_nothing_behind(tmp_path: Path, name
         server.terminate()
         assert server.wait() == 0
         assert said(server)[0] == "after 4 more starts: 0 threads, 0 descriptors more"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "name", ["server_after_a_given_up_startup", "same_server_after_a_given_up_startup"]
+)
+def test_a_startup_that_was_given_up_holds_up_no_stop(tmp_path: Path, name: str, loop: str) -> None:
+    """Its app waits for ever in an event loop that goes on, and its server has ended."""
+    with program(tmp_path, name, loop, cleanup=20) as server:
+        assert get(server.port, "/").status == 200
+        server.terminate()
+        assert server.wait(10) == 0
+        assert said(server) == ["after the second", "after the loop", "atexit"]
+        assert "hard deadline" not in server.log
 
 
 @on_loops(*ENDS_BY_ITSELF, "gather", "task_group")

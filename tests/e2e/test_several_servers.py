@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WAYS = ["one_loop", "one_in_a_thread"]
+ONE_AT_FIRST = ["started_later", "after_the_end", "given_up_in_its_startup"]
 
 
 def program(directory: Path, name: str, *, servers: int = 2, **periods: float) -> Server:
     ports = [free_port() for _ in range(servers)]
     command = [sys.executable, "-m", "e2e.several_servers", name, *map(str, ports)]
-    started = 1 if name in ("started_later", "after_the_end") else servers
+    started = 1 if name in ONE_AT_FIRST else servers
     ready = r"(?s)" + ".*".join(["Uvicorn running on"] * started)
     given = {"lame_duck": 0.3, "grace": 5, **periods}
     return Server(command, directory, port=ports[0], ready=ready, periods=given)
@@ -145,6 +146,23 @@ def test_what_is_cut_in_one_of_them_is_in_the_exit_code(
         assert "hard deadline" not in server.log
         assert "Traceback" not in server.log
         assert "never retrieved" not in server.log
+
+
+def test_what_is_cut_in_one_is_in_the_exit_code_if_another_is_given_up_in_its_startup(
+    tmp_path: Path,
+) -> None:
+    with program(
+        tmp_path, "given_up_in_its_startup", lame_duck=0.2, grace=0.3, cleanup=20
+    ) as server:
+        server.wait_for("the second hangs")
+        with Client(server.port) as client:
+            client.request("/slow?name=cut")
+            server.wait_for("slow began cut")
+            server.signal(signal.SIGTERM)
+            assert client.response().status == 503
+        assert server.wait(15) == 1
+        assert "program goes on" not in server.log
+        assert "hard deadline" not in server.log
 
 
 @pytest.mark.parametrize("name", WAYS)

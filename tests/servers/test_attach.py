@@ -21,6 +21,7 @@ from graceful_asgi import DrainPolicy, GracefulMiddleware
 from graceful_asgi._core.drainer import as_drainer, runner_of
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._servers import attach
+from graceful_asgi._servers.signals import HostProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,6 +122,29 @@ async def test_a_server_that_has_failed_to_start_leaves_nothing_behind(
     ):
         await get_in_loop(port)
         assert drainer.server is not None
+
+
+async def test_a_startup_that_is_given_up_leaves_the_drainer_to_another_server() -> None:
+    drainer = DrainRunner(NOW)
+    begun = asyncio.Event()
+
+    async def hang(scope: Any, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    app = GracefulMiddleware(RecordingApp(), drainer=as_drainer(drainer))
+    async with uvicorn_in_loop(app):
+        events = drainer.notifier.server_events
+        assert len(events) == 1
+        hanging = GracefulMiddleware(hang, drainer=as_drainer(drainer))
+        other = asyncio.ensure_future(uvicorn.Server(uvicorn.Config(hanging, port=0)).serve())
+        await begun.wait()
+        assert len(events) == 2
+        other.cancel()
+        await asyncio.wait([other])
+        process = HostProcess.current()
+        await eventually(lambda: len(process.servers()) == 1)
+        assert len(events) == 2
 
 
 async def test_an_app_without_a_lifespan_has_one_control_socket_on_a_passive_server(

@@ -44,6 +44,7 @@ class SpareDescriptors:
 
     def _duplicate(self, sock: socket.socket) -> socket.socket:
         if self._spare:
+            # `dup2` puts the duplicate into the place of the spare one, and needs no free number.
             descriptor = os.dup2(sock.fileno(), self._spare.pop().detach(), inheritable=False)
         else:
             descriptor = os.dup(sock.fileno())

@@ -47,7 +47,9 @@ def _owns(server: Any, scope: Scope) -> bool:
     if scope["type"] == "lifespan":
         lifespan = getattr(server, "lifespan", None)
         state = getattr(lifespan, "state", None)
+        # `LifespanOn.main` puts its own `state` into the scope, not a copy.
         return state is not None and state is scope.get("state")
+    # uvicorn's protocols run each request in a task of its own, and keep it in this set.
     return asyncio.current_task() in server.server_state.tasks
 
 

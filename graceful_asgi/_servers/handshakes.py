@@ -38,13 +38,16 @@ DEFAULT_WAIT: Final = 0.25
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
 _NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
-_REQUEST_DUMP: Final = 0x001 | 0x300
-_DONE, _ERROR = 3, 2
-_SYN_RECEIVED: Final = 1 << 3
+_REQUEST_DUMP: Final = 0x001 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP: all that fit, not one socket
+_DONE, _ERROR = 3, 2  # NLMSG_DONE, NLMSG_ERROR
+_SYN_RECEIVED: Final = 1 << 3  # a set of states; TCP_SYN_RECV is number 3 (net/tcp_states.h)
 _HEADER: Final = struct.Struct("=IHHII")
+"""`struct nlmsghdr`: length, kind, flags, sequence number, port."""
 _REQUEST: Final = struct.Struct("=BBBxI")
+"""The beginning of `struct inet_diag_req_v2`: family, protocol, extensions, states."""
 _MESSAGE: Final = struct.Struct("=BBBB 48x I")
-"""Family, state, timer, retransmissions, (which socket,) milliseconds to the next one."""
+"""The beginning of `struct inet_diag_msg`: family, state, timer, retransmissions, (which socket,)
+milliseconds to the next retransmission."""
 _ANY_SOCKET: Final = struct.pack("=32x4xII", 0xFFFFFFFF, 0xFFFFFFFF)
 """Both addresses, the interface, and the cookie that means "none" (INET_DIAG_NOCOOKIE)."""
 
@@ -135,6 +138,8 @@ class HandshakeTable:
         self._socket.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + asked)
         ages = []
         for message in self._messages():
+            # The kernel has no time at which a handshake began, only the time that is left until it
+            # repeats its SYN-ACK. After the first repetition a second has passed at the least.
             *_, repetitions, expires = _MESSAGE.unpack_from(message)
             ages.append(_RETRANSMITTED_AFTER - (0.0 if repetitions else expires / 1000))
         return ages
@@ -151,4 +156,4 @@ class HandshakeTable:
                     (code,) = struct.unpack_from("=i", data, _HEADER.size)
                     raise OSError(-code, os.strerror(-code))
                 yield data[_HEADER.size : length]
-                data = data[(length + 3) & ~3 :]
+                data = data[(length + 3) & ~3 :]  # NLMSG_ALIGN: each begins at a multiple of 4

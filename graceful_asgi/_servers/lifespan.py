@@ -91,7 +91,10 @@ class HookedLifespan:
         The program has cancelled it, or uvicorn has raised: where it cannot listen on a UNIX socket
         or on a socket that it was given, it does not run `lifespan.shutdown`.
         """
-        return self._shows_in_a_task and not is_served(self._server)
+        # A program that calls `startup`, `main_loop` and `shutdown` itself may do something else in
+        # between: then its server has started.
+        is_starting = self._shows_in_a_task and not self._server.started
+        return is_starting and not is_served(self._server)
 
     def _app_has_ended(self, task: asyncio.Task[Any]) -> None:
         """Release the drainer if the app raised in its startup, and the server ends with that.

@@ -133,6 +133,9 @@ async def _finish_accepting(servers: Iterable[asyncio.base_events.Server]) -> No
     if not isinstance(loop, asyncio.SelectorEventLoop):
         return
     _stop_accepting(loop, servers)
+    # In the next turn of the loop the task (`_accept_connection2`) makes the transport, which the
+    # server counts from then on. In the turn after that the loop calls `connection_made`, by which
+    # uvicorn gets to know the connection.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     _stop_accepting(loop, servers)  # an attempt that failed meanwhile has set timers

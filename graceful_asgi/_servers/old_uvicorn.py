@@ -14,8 +14,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import log
-from .signal_handlers import callbacks_of, reaches
-from .signals import UVICORNS, HostProcess, is_ours
+from .signal_handlers import UVICORNS, callbacks_of, reaches
+from .signals import HostProcess, is_ours
 
 if TYPE_CHECKING:
     from .signals import HookedServer

@@ -31,6 +31,8 @@ def end_pause(task: asyncio.Task[Any] | None) -> None:
         return
     caller, sleep = frames[-2:]
     if _name(sleep) == ("asyncio.tasks", "sleep") and _name(caller)[0] == _UVICORN:
+        # `asyncio.sleep` has `h = loop.call_later(delay, futures._set_result_unless_cancelled,
+        # future, result)`, then `return await future`.
         timer: asyncio.TimerHandle | None = sleep.f_locals.get("h")
         if timer is None:
             return

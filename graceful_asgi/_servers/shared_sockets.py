@@ -211,6 +211,8 @@ class Process:
         return False
 
     def _has_set(self, marker: Marker) -> bool:
+        # Each look leaves a connection in the marker's queue, so a marker that was seen is not
+        # looked at again. A marker that is set stays until its process ends.
         if marker not in self._seen and self._is_bound(marker):
             self._seen.add(marker)
         return marker in self._seen
@@ -223,6 +225,8 @@ class Process:
                 asking.connect(self.name_of(marker))
             except OSError:
                 return False
+            # `struct ucred` of unix(7): the pid, the user and the group of the process that has
+            # called `listen`. Any process may bind such a name.
             size = struct.calcsize("3i")
             pid, uid, _ = struct.unpack(
                 "3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
@@ -271,6 +275,8 @@ def _start_time(pid: int) -> int:
     """Return when a process started, in ticks since the boot; 0 if that cannot be read."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
+            # The process's name comes second, in parentheses, and may have spaces and parentheses
+            # in it. `starttime` is field 22 (proc_pid_stat(5)), so the 20th after the name.
             return int(file.read().rpartition(b")")[2].split()[19])
     except OSError:
         return 0

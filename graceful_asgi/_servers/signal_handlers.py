@@ -1,4 +1,7 @@
-"""Finds out who handles a signal of this process: uvicorn, Python, or the program."""
+"""Finds out who handles a signal of this process: uvicorn, Python, or the program.
+
+`OriginalHandlers` sets the right handlers where several servers end.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,12 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .touchpoints import Server
+
+UVICORNS: Final = (signal.SIGINT, signal.SIGTERM)
+"""Signals that uvicorn handles while it serves: `uvicorn.server.HANDLED_SIGNALS`."""
 
 DEPTH: Final = 12
 """The references to follow from a handler to a server, one after the other, at the most."""
@@ -28,6 +34,35 @@ def server_of(handler: object) -> object | None:
     module = sys.modules.get("uvicorn.server")
     owner = getattr(handler, "__self__", None)
     return owner if module is not None and isinstance(owner, module.Server) else None
+
+
+class OriginalHandlers:
+    """The handlers of uvicorn's signals that were set before any server of the process set its own.
+
+    `Server.capture_signals` restores the handlers that it found as its server started. If servers
+    do not end in the reverse order of their starts, these are the wrong ones: a server that started
+    first and ends first takes the handlers from the servers that go on, and one that ends later
+    restores the handlers of a server that is gone.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, Any] = {}
+
+    def put_back(self, *, but_for: Sequence[Server]) -> None:
+        """Set the original handlers, or those of the last of the servers *but_for* that go on.
+
+        Call it as a server ends, once uvicorn has restored what it found.
+        """
+        for signum in UVICORNS:
+            handler = signal.getsignal(signum)
+            owner = server_of(handler)
+            if owner is None:
+                self._known[signum] = handler
+            elif any(owner is server for server in but_for):
+                continue
+            wanted = but_for[-1].handle_exit if but_for else self._known.get(signum)
+            if wanted is not None and wanted != handler:
+                signal.signal(signum, wanted)
 
 
 def is_pythons_own(handler: object) -> bool:

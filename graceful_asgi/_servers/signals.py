@@ -11,13 +11,13 @@ import os
 import signal
 import weakref
 from collections import Counter
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from .._core.server_adapter import StoppableServer
 from .._diagnostics.watchdog import FORCED, LOOK_PERIOD, MARGIN, Watchdog
 from .forked_child import DrainingFlag
 from .process_exit import ProcessExit, is_default, shut_pools_down_first
-from .signal_handlers import is_pythons_own, server_of
+from .signal_handlers import OriginalHandlers, is_pythons_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,10 +31,6 @@ QUICK_STOPS: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)
 )
 """Ctrl+C, and the signal that gunicorn's parent sends for a quick stop. Windows has no SIGQUIT."""
-
-UVICORNS: Final = (signal.SIGINT, signal.SIGTERM)
-"""Signals that uvicorn handles while it serves: `uvicorn.server.HANDLED_SIGNALS`."""
-
 
 RELOAD_PERIOD: Final = 0.8
 """Seconds for the process to end after its drain under `--reload`: a person has just saved a file,
@@ -151,8 +147,7 @@ class HostProcess:
             self._log_final_report, look=self._look, before_end=self._reset_answers
         )
         self._draining = DrainingFlag()
-        self._handlers: dict[int, Any] = {}
-        """The handler that each signal had before a server set its own, as far as it is known."""
+        self._original_handlers = OriginalHandlers()
         self._reset()
 
     def _reset(self) -> None:
@@ -213,7 +208,7 @@ class HostProcess:
 
     def on_signal(self, signum: int) -> None:
         """Take a signal. Runs in the signal handler: no logging, no waiting, no plain lock."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid:  # a child that the app has forked inherits the handler
             self._draining.end_child_unless_set(signum)
             return
         self.captured.append(signum)
@@ -283,6 +278,7 @@ class HostProcess:
                 self.set_deadline()  # to what is left of the cleanup period
                 if hook.server.config.reload and self._watchdog.seconds_left() > RELOAD_PERIOD:
                     self._watchdog.arm(RELOAD_PERIOD)
+                # `serve()` has ended before, and the program has started another server.
                 again = self._exit is not None and self._exit.begun
                 clean = not any(self._exit_codes)
                 self._exit = ProcessExit(self._watchdog, clean=clean, again=again)
@@ -290,6 +286,7 @@ class HostProcess:
                 self._watchdog.disarm()  # no signal has asked the process to end
         hook.drainer.notifier.wake()
         while self.captured and (others := self._awaited_by(hook)):
+            # Its end wakes this task. A server that fails to start, or is freed, wakes nobody.
             with others[0].drainer.notifier.listening() as wakeup:
                 await wakeup.wait(LOOK_PERIOD)
         if not hook.in_main_thread:
@@ -317,9 +314,10 @@ class HostProcess:
             self._exit = ProcessExit(self._watchdog, clean=not any(self._exit_codes))
         self.leave(hook)
         others = [server for server in self.servers() if server.in_main_thread]
-        self._mend_handlers(others)
+        self._original_handlers.put_back(but_for=[server.server for server in others])
         if self._exit is None:
             return ()
+        # Each signal once, the last first: in this order uvicorn raises them.
         handlers = {signum: signal.getsignal(signum) for signum in reversed(self.captured)}
         # The handler of a gunicorn worker's SIGQUIT is one of ours: uvicorn restores none there.
         handled = [
@@ -346,24 +344,6 @@ class HostProcess:
             self._exit.begin(left_to_program=bool(handled))
             return handled
         return ()
-
-    def _mend_handlers(self, others: Sequence[HookedServer]) -> None:
-        """Set the right handlers if servers do not end in the reverse order of their starts.
-
-        At its end each server restores the handlers that it found at its start. A server that
-        started first and ends first takes the handlers from the servers that go on. One that ends
-        later restores the handlers of a server that is gone.
-        """
-        for signum in UVICORNS:
-            handler = signal.getsignal(signum)
-            owner = server_of(handler)
-            if owner is None:
-                self._handlers[signum] = handler
-            elif any(owner is other.server for other in others):
-                continue
-            wanted = others[-1].server.handle_exit if others else self._handlers.get(signum)
-            if wanted is not None and wanted != handler:
-                signal.signal(signum, wanted)
 
     # In the watchdog's thread
 

@@ -47,6 +47,7 @@ def take_over_removal(config: Config) -> bool:
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
+        # Other frames may be named `run`: `Server.run` is in uvicorn.server.
         is_run = frame.f_code.co_name == "run" and frame.f_globals["__name__"] == "uvicorn.main"
         if is_run and frame.f_locals.get("config") is config:
             config.uds = None

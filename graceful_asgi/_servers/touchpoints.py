@@ -109,6 +109,7 @@ class Server(Protocol):
     server_state: ServerState
     lifespan: Lifespan
     servers: list[asyncio.base_events.Server]
+    started: bool
     should_exit: bool
     force_exit: bool
     shutdown: Callable[..., Awaitable[None]]

@@ -67,6 +67,7 @@ class UvicornHook(ServerEvents):
         self._outside_work = OutsideWork(server, drainer)
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
+        """True once this server was made to stop. Its drainer may have been before, by another."""
         self._ends_by = 0.0
         """The time by which a stop in the startup, or one whose drain is over, has to end."""
         self._cancellations = 0
@@ -151,7 +152,7 @@ class UvicornHook(ServerEvents):
         self._is_stopping = True
         keep_event_streams_open()  # the app may have imported sse-starlette after the start
         if self.drainer.loop_monitor is not None:
-            self.drainer.loop_monitor.expect()
+            self.drainer.loop_monitor.expect()  # a loop that is blocked already is, from now on
         if not has_opened:  # nothing is in flight: no lame duck and no grace period
             policy = self.drainer.policy
             self._ends_by = monotonic() + policy.cancel_period + policy.cleanup_period
@@ -300,6 +301,7 @@ class UvicornHook(ServerEvents):
             self._open()
         if not self.drainer.state.stopping:
             code_asked = "should_exit" if server.should_exit else "shutdown()"
+            # At its limit `Server.on_tick` ends the main loop and sets no flag.
             limited = not server.should_exit and server.config.limit_max_requests is not None
             self.stop("limit_max_requests" if limited else code_asked)
         self._process.set_deadline()

@@ -147,6 +147,26 @@ async def test_a_startup_that_is_given_up_leaves_the_drainer_to_another_server()
         assert len(events) == 2
 
 
+async def test_a_program_may_do_something_else_between_startup_and_main_loop() -> None:
+    """It calls what `serve()` calls. In between no task shows the server."""
+    drainer = DrainRunner(NOW)
+    config = uvicorn.Config(GracefulMiddleware(RecordingApp(), drainer=as_drainer(drainer)), port=0)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    try:
+        monitor = drainer.loop_monitor
+        assert monitor is not None
+        for _ in range(3):
+            monitor.expect()
+            await eventually(lambda: monitor.seen, "a tick")
+        assert drainer.server is not None
+    finally:
+        await server.shutdown()
+    assert drainer.report().clean
+
+
 async def test_an_app_without_a_lifespan_has_one_control_socket_on_a_passive_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

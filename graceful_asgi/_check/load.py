@@ -19,8 +19,6 @@ from .scenarios import background
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from anyio.abc import TaskGroup
-
     from .client.expectation import Expectation
     from .client.plan import Endpoint, LoadPlan
     from .result.finding import Exit, Finding
@@ -64,7 +62,6 @@ class Load:
         self.notes: Final[Sequence[str]] = self._run.notes
         self.expectations: Final[Mapping[Endpoint, Expectation]] = self._run.expectations
         """The right answers, as far as they have been learned."""
-        self._until = anyio.CancelScope()
 
     def mark_signalled(self) -> None:
         """Count requests as sent after the signal from here on. Idempotent, synchronous.
@@ -111,7 +108,7 @@ class Load:
 
     def stop(self) -> None:
         """End the run now, as if its time had passed. Idempotent; nothing once it has ended."""
-        self._until.cancel()
+        self._run.until.cancel()
 
     async def run(self, *, until: Callable[[], Awaitable[object]], within: float) -> LoadResult:
         """Send until `until` returns (the server has exited) or `within` seconds have passed.
@@ -123,8 +120,8 @@ class Load:
             for scenario in self._scenarios:
                 group.start_soon(self._carry_out, scenario)
             group.start_soon(self._poise)
-            group.start_soon(self._fail, group)
-            with anyio.move_on_after(within) as self._until:
+            self._run.until.deadline = anyio.current_time() + within
+            with self._run.until:
                 await until()
             await self._run.end(_READ_OUT_PERIOD + self._run.plan.latency)
             # A scenario that has read the end of its connection has a few lines to run yet.
@@ -148,7 +145,3 @@ class Load:
     async def _poise(self) -> None:
         await anyio.sleep(self._run.plan.single_after)
         self._run.poised.set()
-
-    async def _fail(self, group: TaskGroup) -> None:
-        await self._run.failed.wait()
-        group.cancel_scope.cancel()

@@ -82,7 +82,8 @@ class Run:
         self.signalled: Final = asyncio.Event()
         self.over: Final = asyncio.Event()
         """Set when the server has gone: nobody writes from here on."""
-        self.failed: Final = asyncio.Event()
+        self.until: Final = anyio.CancelScope()
+        """The wait for the server's end. Cancelled, it ends the run."""
         self.error: SetupError | None = None
         self.expectations: Final = {} if expectations is None else expectations
         """The right answers, as far as they have been learned."""
@@ -169,7 +170,7 @@ class Run:
             place = f"{self.host}:{self.port}"
             self.error = SetupError(f"connecting to {place} {when} the signal: {error!r}")
             self.error.__cause__ = error
-            self.failed.set()
+            self.until.cancel()
 
     # -- one request ----------------------------------------------------------------------------
 

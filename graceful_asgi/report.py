@@ -83,7 +83,8 @@ class DrainReport:
     """Still in flight at the end of the grace period, with nothing cut: an HTTP client got its 503,
     a WebSocket its 1012, an event stream its end between two events."""
     aborted: int
-    """Left with a part of an answer, or still in flight at the end of the cancel period."""
+    """Left with a part of an answer, or still in flight at the end of the cancel period. A
+    `lifespan.shutdown` that failed or was given up counts as one, too."""
     rejected: int
     """New requests that got a 503 because of the drain. They were not in flight."""
     elapsed: float

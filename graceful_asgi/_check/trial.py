@@ -90,8 +90,8 @@ async def stop_under_load(
         tasks.append(asyncio.ensure_future(_repeat(server, number, again_after)))
         await _follow(running, lambda: watch("told to stop", load.statistics()), exit_period)
         late = server.running
-        # Nobody writes any more, and what is unanswered by now is lost: before the kill, which is
-        # not the server's doing.
+        # The clients stop here, and what is unanswered is lost. The kill comes later, so that
+        # nothing is blamed on the server that only the kill has cut.
         load.stop()
         result = await running
         use.note()
@@ -171,7 +171,7 @@ async def _notice_exit(server: TargetProcess) -> None:
 async def _left_running(server: TargetProcess) -> int:
     """Return how many processes outlive the server by more than it takes to see it go."""
     with anyio.move_on_after(_EXIT_NOTICE_PERIOD):
-        # Polled: the kernel tells of the end of a process nobody but its parent.
+        # Polled: the kernel reports the end of a process to its parent alone.
         while server.left_running() and not server.running:  # noqa: ASYNC110
             await anyio.sleep(0.02)
     return server.left_running()

@@ -186,7 +186,7 @@ class _Way:
         except BlockingIOError:
             written = 0
         except OSError:
-            # Whoever is there has gone, and what was on its way to it finds a closed port.
+            # The receiver has gone. What was on its way finds a closed port, which sends a reset.
             self._pair.reset()
             return False
         self._on_the_way -= written

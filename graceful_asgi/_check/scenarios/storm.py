@@ -44,8 +44,8 @@ class Storm(Clients):
             with closing(connection):
                 if waits:
                     await self.think()
-                # A connection that the server has closed without a word costs no request: the
-                # client sees it, and opens another one.
+                # A connection that the server has closed before a request was written costs none:
+                # the client sees the end, and opens another connection.
                 if not (connection.is_stale() or run.over.is_set()):
                     await run.exchange(self.load, connection, request)
             if self._opened > _MOST:

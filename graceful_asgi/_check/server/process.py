@@ -38,8 +38,8 @@ class TargetProcess:
     the server has to answer ``GET ready_path`` with any status (None: nothing is waited for).
 
     Use it as a context manager, plain or async; either way the whole group is gone afterwards. One
-    thread waits for the exit, so its instant is exact whoever asks and whenever. All synchronous
-    methods are safe from any thread once `start` has returned.
+    thread waits for the exit and notes its time, which is exact however late it is asked for. All
+    synchronous methods are safe from any thread once `start` has returned.
     """
 
     def __init__(
@@ -243,7 +243,8 @@ class TargetProcess:
             if left <= 0:
                 why = why_no_answer(self.host, self.port, path, self._start_period)
                 raise ServerStartError(self._with_log(why))
-            # Polled: the port is the server's, and it tells nobody. An exit wakes this at once.
+            # Polled: the kernel reports to no other process that a port has been opened. An exit of
+            # the server ends the wait at once.
             self._exited.wait(_PROBE_INTERVAL)
 
     @property

@@ -90,22 +90,6 @@ def merged(ours: Sequence[Header], given: Sequence[Header]) -> list[Header]:
 class HttpConnection:
     """An established connection; make one with `connect`. For one task at a time, in one loop."""
 
-    __slots__ = (
-        "_begun",
-        "_ended",
-        "_given_up",
-        "_loop",
-        "_outstanding",
-        "_request",
-        "_requests",
-        "_rest",
-        "_socket",
-        "_waiter",
-        "_watched",
-        "head",
-        "wanted_at",
-    )
-
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._loop = asyncio.get_running_loop()
@@ -289,7 +273,7 @@ class HttpConnection:
         self._outstanding -= 1
         self._rest = rest
         if rest and not self._outstanding and found.reusable:
-            # Bytes that belong to no request: whatever they are, nobody may build on them.
+            # Bytes that belong to no request. The next one would take them for its answer.
             return found._replace(reusable=False)
         return found
 

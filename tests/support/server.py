@@ -227,7 +227,7 @@ def uvicorn(
 
 
 class RecordingApp:
-    """Answers every request; calls `look` with each scope first, and waits while `hold` is set."""
+    """Answers every request, `/hold` once `release` is set; calls `look` with each scope first."""
 
     def __init__(self, look: Callable[[Scope], object] = lambda scope: None) -> None:
         self.look = look

@@ -84,7 +84,9 @@ class WorkerServer(uvicorn.Server):
         self._has_loaded = False
         self._has_sent_stopping = False
         self._interrupts: list[Command] = []
-        """The interrupts from the parent that the signal handler has not taken yet."""
+        """The interrupts from the parent that the signal handler has not taken yet. The thread
+        appends and the handler pops, by one C call each: a signal handler must not wait for a lock.
+        """
         self.service_stops = False
         """True if no sibling goes on with the listening sockets. For the server's adapter."""
 

@@ -35,6 +35,7 @@ PONG_PERIOD = 20
 """Seconds that uvicorn's parent waits for a worker's answer. Its default is 5: on a slow machine it
 would kill a worker that a test has frozen."""
 PATIENT_PARENT = ("--timeout-worker-healthcheck", str(PONG_PERIOD))
+STARTED = "Application startup complete"
 NOBODY = 65534
 
 
@@ -96,10 +97,11 @@ def test_status_shows_every_worker(server: Server, directory: Path) -> None:
 def test_drain_drains_every_worker_and_resume_brings_all_back(
     server: Server, directory: Path, beside: ThreadPoolExecutor
 ) -> None:
-    slow = [beside.submit(get, server.port, "/slow?s=1.5") for _ in range(6)]
-    server.wait_for("slow began", count=6)
+    path = f"/slow?s=1.5&name={time.monotonic_ns()}"  # no other run of this test has the name
+    slow = [beside.submit(get, server.port, path) for _ in range(6)]
+    server.wait_for(f"slow began {path.rpartition('=')[2]}", count=6)
     ended = command("drain", directory)
-    assert server.count('"GET /slow?s=1.5 HTTP/1.1" 200') == 6, "it returns when they are drained"
+    assert server.count(f'"GET {path} HTTP/1.1" 200') == 6, "it returns when they are drained"
     assert {each.result().status for each in slow} == {200}
     assert ended.code == 0, ended.err
     assert ended.out.count(": drained\n") == WORKERS
@@ -126,10 +128,10 @@ def test_a_drain_from_the_command_line_undoes_itself(server: Server, directory: 
 def test_a_blocked_loop_still_answers(
     server: Server, directory: Path, beside: ThreadPoolExecutor, tmp_path: Path
 ) -> None:
-    enough = tmp_path / "enough"
+    enough, began = tmp_path / "enough", server.count("block began")
     blocked = beside.submit(get, server.port, f"/block?over={enough}")
     try:
-        server.wait_for("block began")
+        server.wait_for("block began", count=began + 1)
         [oldest] = [each["oldest"] for each in processes(directory) if each["oldest"]]
     finally:
         enough.touch()
@@ -158,13 +160,11 @@ def test_two_servers_in_one_directory_are_told_apart(
 
 
 def test_the_socket_of_a_killed_worker_is_taken_away(server: Server, directory: Path) -> None:
-    victim = processes(directory)[0]["pid"]
+    victim, started = processes(directory)[0]["pid"], server.count(STARTED)
     os.kill(victim, signal.SIGKILL)
     # The parent asks each worker twice a second whether it lives. It waits for the answer of one
     # that is killed in between, because no end of file tells it.
-    server.wait_for(
-        "Application startup complete", count=WORKERS + 1, within=PONG_PERIOD + PATIENCE
-    )
+    server.wait_for(STARTED, count=started + 1, within=PONG_PERIOD + PATIENCE)
     left = [each["pid"] for each in processes(directory)]
     assert victim not in left
     assert len(left) == WORKERS
@@ -182,7 +182,7 @@ def test_the_workers_of_gunicorn_belong_to_its_arbiter(tmp_path: Path) -> None:
         env={"GRACEFUL_CONTROL_DIR": str(sockets)},
         periods={"lame_duck": 0.1},
     ) as server:
-        server.wait_for("Application startup complete", count=2)
+        server.wait_for(STARTED, count=2)
         assert {each["server"] for each in processes(sockets)} == {server.pid}
         assert drain_by_http(port) == (200, "clean")
         server.signal(signal.SIGTERM)

@@ -35,12 +35,14 @@ class Pipelining(Clients):
 
     async def client(self, run: Run, request: Request) -> None:
         while (connection := await self.connect(run)) is not None:
+            is_kept = False
             with closing(connection):
                 while not run.over.is_set() and not connection.is_stale():
                     if not await self._batch(run, connection, request):
                         break
+                    is_kept = True  # a server may end it later, after so many requests
                     await self.think()
-            if not run.signalled.is_set():
+            if not (is_kept or run.signalled.is_set()):
                 return self.not_run("the server keeps no connection alive")
 
     async def _batch(self, run: Run, connection: HttpConnection, request: Request) -> bool:

@@ -381,6 +381,26 @@ async def test_answers_to_a_pipeline_may_come_in_one_piece() -> None:
     assert load.total.served == 4
 
 
+async def test_a_server_that_ends_a_connection_after_some_requests_has_a_pipeline() -> None:
+    """As nginx does after 1,000 of them (`keepalive_requests`)."""
+    scenes: list[Scene] = []
+
+    async def script(scene: Scene) -> None:
+        scenes.append(scene)
+        scene.is_last = len(scenes) == 2
+        if scene.is_last:
+            await scene.signalled.wait()
+        answers = [OK] * (3 if scene.is_last else 7)
+        for answer in (*answers, OK_AND_CLOSE):
+            await scene.head()
+            scene.write(answer)
+        scene.end()
+
+    finding, load = await play(Pipelining(plan()), script, wait=lambda: len(scenes) == 2)
+    assert (finding.result, finding.text) == ("passed", "all 12 answered")
+    assert load.total.served == 12
+
+
 async def test_a_server_without_keep_alive_has_no_pipeline() -> None:
     async def script(scene: Scene) -> None:
         await scene.head()

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import pytest
+from support.docs import ROOT
 
 MOST_MODULES = 35
 MOST_COMPILED = 100
@@ -43,6 +44,11 @@ def imported() -> Any:
 
 def test_it_loads_few_modules(imported: Any) -> None:
     assert len(imported["modules"]) <= MOST_MODULES, imported["modules"]
+
+
+def test_the_page_on_the_cost_says_how_many(imported: Any) -> None:
+    page = (ROOT / "docs" / "explanation" / "cost.md").read_text(encoding="utf-8")
+    assert f"loads {len(imported['modules'])} modules of this package" in page
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..types import Message, Scope
     from .exchange import Answer
 
+LOOK_PERIOD: Final = 0.1
+"""Seconds between two looks at a message that a slow client has not taken yet."""
+
 _BODIES: Final = frozenset(
     ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
 )
@@ -230,6 +233,11 @@ class HTTPExchange(Exchange):
         body.closers += 1
         try:
             await self.close_now()
+            # The awaitable of a message that was sent before the drain belongs to the app: only its
+            # state shows that the client has taken the message.
+            while self._is_sending:
+                await anyio.sleep(LOOK_PERIOD)
+                await self.close_now()
             if self.answer == "started":
                 await body.wait_end()
         finally:

@@ -439,6 +439,30 @@ async def test_a_client_that_does_not_take_the_last_part_is_cut_at_the_deadline(
     assert report.elapsed >= 40
 
 
+async def test_an_event_that_a_slow_client_takes_in_the_lame_duck_is_the_last_one() -> None:
+    """It was sent before the drain, and the app is silent from then on."""
+
+    async def sends_once(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**START})
+        await send(part(EVENT))
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        stream = Stream(sends_once, tasks)
+
+        async def between(message: Message, take: Send) -> None:
+            if message == part(EVENT):
+                await anyio.sleep(8)  # after the time for the close, in the middle of the 10 s
+            await take(message)
+
+        stream.between = between
+        await stream.open()
+        await stream.drain()
+    assert stream.body == EVENT
+    assert stream.closed_at == pytest.approx(8, abs=0.2)
+    assert stream.drainer.report().clean
+
+
 async def test_an_app_that_gives_up_on_the_send_that_closes_its_stream_is_not_waited_for() -> None:
     """A reader too slow for the app: it gives the send up, and returns."""
 

@@ -62,7 +62,8 @@ class Verdict:
     findings: tuple[Finding, ...]
     """One for each scenario, those with a run of their own included."""
     ends: tuple[Exit, ...]
-    """The end of the server in each trial."""
+    """The end of the server in each trial: its exit `code`, its `seconds` from the signal, and if
+    it was `late`."""
     expected: Mapping[str, str] = field(default_factory=dict)
     """The right answers to each request ("GET /"), in words."""
     notes: tuple[str, ...] = ()
@@ -165,7 +166,11 @@ class Verdict:
         return f"{text}, as {example}" if example else text
 
     def finding(self, scenario: str) -> Finding | None:
-        """Return what a scenario came to, or None when it is not part of the plan."""
+        """Return what a scenario came to, or None when it is not part of the plan.
+
+        Its `result` is `passed`, `failed`, `not run` or `untested`; its `detail` says in words what
+        was seen, or why it was not run. *scenario* is a name such as `WebSocket`.
+        """
         return next((found for found in self.findings if found.scenario == scenario), None)
 
     # -- how much it is worth -------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,18 @@ settings.load_profile("any machine")
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Run each async test on both event loops; modules in virtual time choose their own."""
     return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_get_signals_that_this_process_ignores() -> None:
+    """Undo what the programs of the tests would inherit: signals that the suite's parent ignores.
+
+    `nohup` ignores SIGHUP; a shell without job control ignores SIGINT and SIGQUIT for what it runs
+    in the background. A program inherits that, but no handler: this process goes on ignoring them.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
 
 @pytest.fixture(autouse=True)

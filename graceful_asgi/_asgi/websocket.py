@@ -199,9 +199,14 @@ class WebSocketExchange(Exchange):
             await self._close()
 
     async def _send_late(self, message: Message) -> None:
-        self.aware = True
         if self.closed is not None and message["type"] != "websocket.close":  # which has been done
+            # Another task may be about to get the disconnect, and to cancel this one. If this one
+            # runs first and fails, some frameworks log an error.
+            for _ in range(READ_TURNS if self._receiving else 0):
+                await anyio.lowlevel.checkpoint()
+            self.aware = True
             raise ClosedError(f"WebSocket {self.path} is closed: the server drains")
+        self.aware = True
 
     def _note_change(self) -> None:
         if self._changed is not None:

@@ -1019,6 +1019,42 @@ async def test_what_the_app_sends_after_the_close_is_an_oserror() -> None:
     assert session.error is None, "that the app let it out is no error of the server's"
 
 
+async def test_a_task_that_sends_as_another_gets_the_disconnect_is_cancelled_by_that() -> None:
+    """Frameworks log what a send raises: Strawberry a traceback for each subscription."""
+    raised: list[OSError] = []
+
+    class DueAtTheClose(Session):
+        due = anyio.Event()
+
+        async def send(self, message: Message) -> None:
+            if message == CLOSE:
+                self.due.set()  # before the disconnect is there
+            await super().send(message)
+
+    async def subscription(scope: Any, receive: Receive, send: Send) -> None:
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+
+        async def push() -> None:
+            await session.due.wait()
+            try:
+                await send(reply("tick"))
+            except OSError as exc:
+                raised.append(exc)
+
+        async with anyio.create_task_group() as both:
+            both.start_soon(push)
+            assert await receive() == DISCONNECT
+            both.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        session = DueAtTheClose(subscription, tasks)
+        await session.open()
+        await session.drain()
+    assert session.sent == [ACCEPT, CLOSE]
+    assert raised == []
+
+
 async def test_an_error_of_the_apps_own_is_passed_on() -> None:
     async def fails(scope: Any, receive: Receive, send: Send) -> None:
         await echo(scope, receive, send)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from .. import log
 from ..event_loop import LOOKS, in_slices
 from .tcp import has_unread_bytes, idle_for, reset_on_close, round_trip_time, silent_for
+from .unsent import unsent_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,13 +80,16 @@ class Connections:
         self._in_use_since: dict[Connection, float] = {}
         """The time of the sweep that first found an HTTP/2 connection."""
         self._told_to_go_away: set[Connection] = set()
+        self._aborted: set[Connection] = set()
         self._time = 0.0
         """Seconds that the sweeps have listened for, as `LONGEST_GAP` has it."""
         self._swept_at = 0.0
         self._pause = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self._server.server_state.connections)
+        # asyncio cannot abort a TLS connection that was closed twice (`_socket_of` in `tcp`). It
+        # waits for the peer's answer for 30 s.
+        return not self._server.server_state.connections <= self._aborted
 
     def longest_round_trip(self) -> float:
         """Return the longest round trip time of a connection, in seconds; 0 if none is known."""
@@ -126,6 +130,7 @@ class Connections:
 
     def _close(self, connection: Connection, state: State) -> None:
         if state == "closing":
+            self._aborted.add(connection)
             connection.transport.abort()
         elif state != "streams" and not has_unread_bytes(connection.transport):
             _shut_down(connection)
@@ -135,10 +140,12 @@ class Connections:
         transport = connection.transport
         if transport.is_closing():
             # A slow reader has the rest of the grace period to take what is still in the buffer.
-            return ("busy" if transport.get_write_buffer_size() else "closing"), transport
+            return ("busy" if unsent_bytes(transport) else "closing"), transport
         if self._is_websocket(connection):
-            # `CloseSchedule` closes the session. Here only a peer that does not answer is closed.
-            return ("closing" if _has_sent_close(connection) else "busy"), connection
+            # `CloseSchedule` closes the session. Here only a peer that does not answer is closed. A
+            # close behind messages that the peer has not taken yet cannot be answered.
+            is_sent = _has_sent_close(connection) and not unsent_bytes(transport)
+            return ("closing" if is_sent else "busy"), connection
         if hasattr(connection, "cycles"):
             return _look_at_streams(connection)
         cycle = getattr(connection, "cycle", None)
@@ -181,7 +188,8 @@ class Connections:
         """Reset each response that is sent in part; return how many were only being flushed."""
         flushing = 0
         for connection in self._answered_in_part():
-            flushing += connection.cycle.response_complete
+            cycle = getattr(connection, "cycle", None)
+            flushing += cycle is None or cycle.response_complete
             _reset(connection)
         return flushing
 
@@ -195,19 +203,30 @@ class Connections:
 
     def _answered_in_part(self) -> Iterator[Any]:
         for connection in tuple(self._server.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
-            if (
-                cycle is not None
-                and cycle.response_started
-                and (not cycle.response_complete or connection.transport.get_write_buffer_size())
-            ):
+            if self._is_answered_in_part(connection):
                 yield connection
+
+    def _is_answered_in_part(self, connection: Any) -> bool:
+        if self._is_websocket(connection):  # an open one is in flight, and gets its 1012
+            ends = connection.transport.is_closing() or _has_sent_close(connection)
+            return ends and bool(unsent_bytes(connection.transport))
+        if hasattr(connection, "cycles"):
+            # Each open stream is in flight. Its app is cancelled, and uvicorn resets the stream.
+            waits = not _is_idle(connection) or unsent_bytes(connection.transport)
+            return not connection.cycles and bool(waits)
+        cycle = getattr(connection, "cycle", None)
+        return (
+            cycle is not None
+            and cycle.response_started
+            and bool(not cycle.response_complete or unsent_bytes(connection.transport))
+        )
 
     def cut(self) -> None:
         """Reset every connection that is left; a WebSocket still gets its 1012."""
         for connection in tuple(self._server.server_state.connections):
             if self._is_websocket(connection):
-                _shut_down(connection)
+                if not connection.transport.is_closing():
+                    _shut_down(connection)
             elif not _is_flushed(connection):
                 _reset(connection)
 
@@ -273,7 +292,7 @@ def _is_flushed(connection: Connection) -> bool:
     """
     cycle, transport = getattr(connection, "cycle", None), connection.transport
     is_answered = cycle is not None and cycle.response_complete
-    return is_answered and transport.is_closing() and not transport.get_write_buffer_size()
+    return is_answered and transport.is_closing() and not unsent_bytes(transport)
 
 
 def _has_sent_close(websocket: Any) -> bool:

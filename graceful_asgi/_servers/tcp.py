@@ -64,7 +64,12 @@ def borrowed(stand_in: socket.socket | None) -> Iterator[socket.socket]:
 
 
 def _socket_of(transport: Transport) -> contextlib.AbstractContextManager[socket.socket]:
-    return borrowed(transport.get_extra_info("socket"))
+    try:
+        return borrowed(transport.get_extra_info("socket"))
+    except AttributeError:
+        # asyncio's TLS transport forgets its connection when it is closed a second time, open or
+        # not (`_SSLProtocolTransport.close`). uvicorn does so where it refuses a WebSocket.
+        return borrowed(None)
 
 
 def reset_on_close(transport: Transport) -> None:

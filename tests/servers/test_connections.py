@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import logging
 import select
+import ssl
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ import uvicorn
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived, StreamEnded
 from h2.exceptions import ProtocolError
-from support.client import open_request
+from support.certificate import certificate_options
+from support.client import Client, open_request
 from support.polling import PATIENCE, eventually
 from support.records import written
 from support.server import RecordingApp, uvicorn_in_loop
@@ -26,6 +28,9 @@ from graceful_asgi._servers.connections import Connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from graceful_asgi.types import Receive, Scope, Send
 
 
 pytestmark = pytest.mark.anyio
@@ -332,6 +337,44 @@ async def test_a_connection_that_closes_for_too_long_is_aborted(
 
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+async def test_a_tls_connection_that_was_closed_twice_stops_neither_the_sweep_nor_the_drain(
+    ws: str, tmp_path: Path, patience: dict[module.State, float]
+) -> None:
+    """uvicorn closes the connection of a WebSocket that it refuses, and again as its app returns.
+
+    Then asyncio's transport can do nothing more, and is open until the client answers the close.
+    """
+
+    refused: list[Scope] = []
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.close"})
+        refused.append(scope)
+
+    options = {"ws": ws, "lifespan": "off", **certificate_options(tmp_path)}
+    async with uvicorn_in_loop(refuse, **options) as (server, port):
+        context = ssl._create_unverified_context()
+        client = await asyncio.to_thread(Client, port, tls=context)
+        client.send(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await eventually(lambda: refused and not server.server_state.tasks)
+        swept = connections_of(server)
+        swept.longest_round_trip()
+        assert swept.cut_answers() == 0
+        await swept.sweep(FAR)
+        assert swept
+        patience["closing"] = NONE
+        await swept.sweep(FAR)
+        await eventually(lambda: not swept)  # uvloop aborts it
+        swept.cut()
+        client.close()
+        await eventually(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
 async def test_a_websocket_is_left_alone_until_all_is_cut_and_then_closed_with_1012(
     ws: str, patience: dict[module.State, float]
 ) -> None:
@@ -484,6 +527,33 @@ async def test_an_http_2_connection_whose_client_pauses_is_closed_in_a_pause(
         assert 1 < streams < 100
         await client.closed()
         assert client.go_away == [2 * streams - 1], "every stream has been served"
+
+
+async def test_an_answer_that_an_http_2_client_reads_too_slowly_is_cut_and_counted(
+    patience: dict[module.State, float],
+) -> None:
+    """The app has ended it; the rest waits for a window that the client does not open."""
+
+    class LargeApp(RecordingApp):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                return await super().__call__(scope, receive, send)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": bytes(100_000)})
+
+    async with http2_in_loop(LargeApp()) as (server, port):
+        client = await Http2Client.connect(port)
+        stream = client.get("/")
+        await eventually(lambda: stream in client.statuses)
+        (connection,) = server.server_state.connections
+        if not hasattr(connection.conn, "has_pending_send"):
+            pytest.skip("this zttp does not show what waits")
+        await eventually(lambda: not connection.cycles)
+        swept = Connections(server)
+        assert swept.cut_answers() == 1
+        with pytest.raises(ConnectionResetError):
+            await client.closed()
+        assert stream not in client.ended
 
 
 async def test_a_client_in_a_pause_is_told_to_go_elsewhere_as_well(

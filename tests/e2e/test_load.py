@@ -32,7 +32,9 @@ def trial(directory: Path, *, loop: str, lame_duck: float, number: int) -> Trial
     server = loaded(directory, ["uvicorn", "e2e.app:app", *options], lame_duck=lame_duck)
 
     async def run() -> Trial:
-        return await run_trial(server, PLAN, signal_after=0.6, exit_period=30, number=number)
+        return await run_trial(
+            server, PLAN, answers=60, signal_after=0.6, exit_period=30, number=number
+        )
 
     return anyio.run(run)
 

@@ -104,8 +104,8 @@ def test_gunicorn_gets_the_heartbeat_of_a_worker_that_drains_for_longer_than_its
 def test_no_request_is_lost_as_the_service_stops(tmp_path: Path, number: signal.Signals) -> None:
     def trial() -> Trial:
         server = under_load(tmp_path, "--workers", "2")
-        run = partial(run_trial, server, PLAN, signal_after=0.6, exit_period=30, number=number)
-        return anyio.run(run)
+        run = partial(run_trial, server, PLAN, answers=20, signal_after=0.6, exit_period=30)
+        return anyio.run(partial(run, number=number))
 
     verdict = judge([trial() for _ in range(2)])
     assert verdict.clean, verdict.as_dict()

@@ -77,7 +77,7 @@ def stop_under_load(program: Program, server: Server) -> Verdict:
     )
 
     async def run() -> Verdict:
-        return judge([await run_trial(server, plan, signal_after=0.8, exit_period=60)])
+        return judge([await run_trial(server, plan, answers=20, signal_after=0.8, exit_period=60)])
 
     return anyio.run(run)
 

@@ -342,7 +342,7 @@ class GracefulMiddleware:
             log.passive("because of the error above", settings.origins)
         else:
             if hook is not None:
-                record.drainer, record.is_passive = hook.drainer, False
+                record.drainer, record.server = hook.drainer, hook
             if unknown := misspelt(os.environ):
                 log.caution("no option has this name, so it has no effect: %s", ", ".join(unknown))
 
@@ -359,7 +359,7 @@ class GracefulMiddleware:
             if kind == "lifespan.startup.complete" and record.is_passive:
                 record.drainer.notifier.server_opened()  # no hook calls it for a passive server
             elif kind == "lifespan.startup.failed":
-                record.drainer.notifier.server_closed()
+                record.drainer.notifier.start_failed(record.server)
 
         return send_startup
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .._core.runner import DrainRunner
+    from .._core.server_adapter import StoppableServer
     from ..errors import GracefulError
     from .endpoints import Endpoints
 
@@ -24,7 +25,7 @@ class ServerRecord(str):
     `copy.deepcopy` and `json.dumps`.
     """
 
-    __slots__ = ("drainer", "endpoints", "fault", "is_passive", "is_provisional")
+    __slots__ = ("drainer", "endpoints", "fault", "is_provisional", "server")
 
     def __new__(cls, *_: object, **__: object) -> Self:
         return super().__new__(cls, "server")
@@ -37,10 +38,15 @@ class ServerRecord(str):
         """None if no path is answered, so that each request has only that to check."""
         self.fault: GracefulError | None = None
         """The error for which the server must not start."""
-        self.is_passive = True
-        """True if only the end of the lifespan shows a stop: the server is not known here."""
+        self.server: StoppableServer | None = None
+        """The server; None if it is not known here."""
         self.is_provisional = is_provisional
         """True if the server was found at a request: its end does not show in a lifespan."""
+
+    @property
+    def is_passive(self) -> bool:
+        """True if only the end of the lifespan shows a stop: the server is not known here."""
+        return self.server is None
 
     def __copy__(self) -> Self:
         return self

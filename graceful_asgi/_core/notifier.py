@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from .. import log
 from ..event_loop import RunSoon, Wakeup, in_event_loop, run_soon
 from ..phase import Phase, PhaseChange
+from .server_adapter import StoppableServer
 
 if TYPE_CHECKING:
     from .server_adapter import ServerEvents
@@ -101,8 +102,29 @@ class Notifier:
 
     def server_closed(self) -> None:
         """Call `closed` of all `server_events`: the server stopped, or failed to start."""
-        self._tell_events(lambda events: events.closed())
-        self.server_events[:] = [each for each in self.server_events if each.outlives_server]
+        for events in tuple(self.server_events):
+            self._close(events)
+
+    def start_failed(self, server: StoppableServer | None) -> None:
+        """Call `closed` of *server*, which has failed to start, and forget it. Idempotent.
+
+        The others are closed as well, unless another server has the same drainer and goes on. None
+        is a server that cannot be stopped from here.
+        """
+        if server is None or self.servers() == [server]:
+            self.server_closed()
+        elif server in self.server_events:
+            self._close(server)
+
+    def servers(self) -> list[StoppableServer]:
+        """Return the servers that can be stopped from here: several may have one drainer."""
+        return [each for each in self.server_events if isinstance(each, StoppableServer)]
+
+    def _close(self, events: ServerEvents) -> None:
+        if not events.outlives_server:
+            self.server_events.remove(events)
+        with log.caught("%r failed; the server goes on", events):
+            events.closed()
 
     def _tell_events(self, call: Callable[[ServerEvents], object]) -> None:
         for events in tuple(self.server_events):

@@ -58,8 +58,6 @@ class DrainRunner(DrainView):
         self.peers: Peers | None = None
         self.adapter: ServerAdapter | None = None
         """The server, once it drains."""
-        self.server: StoppableServer | None = None
-        """The server, where it can be stopped from here."""
         self._history = History(policy)
         # `next` of it is one C call: where the loop is stuck, the watchdog's thread tells as well.
         self._told = itertools.count()
@@ -68,6 +66,11 @@ class DrainRunner(DrainView):
         self.stuck = StuckWatch(self)
         self._holding: object = None
         """The running `_hold`; kept, because a loop holds its tasks by weak references only."""
+
+    @property
+    def server(self) -> StoppableServer | None:
+        """The server, where it can be stopped from here. Several may share the drain."""
+        return next(iter(self.notifier.servers()), None)
 
     # Triggers
 

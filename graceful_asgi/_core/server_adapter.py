@@ -35,8 +35,13 @@ class ServerEvents:
         """Release everything: the server has stopped, or has failed to start. Called once."""
 
 
-class StoppableServer(Protocol):
-    """A server that code can end without a signal."""
+class StoppableServer(ServerEvents):
+    """A server that code can end without a signal. It is one of the `ServerEvents` of its drain."""
+
+    @property
+    def gone(self) -> bool:
+        """True if nothing of it will run again."""
+        raise NotImplementedError
 
     def stop(self, reason: str, *, lame_duck: bool = True, failed: bool = False) -> None:
         """Make the server drain and end. Idempotent; safe from any thread.
@@ -46,6 +51,7 @@ class StoppableServer(Protocol):
             lame_duck: False skips the lame duck.
             failed: True where an exception that nobody handled is the cause.
         """
+        raise NotImplementedError
 
 
 class ServerAdapter(Protocol):

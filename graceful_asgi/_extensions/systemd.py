@@ -188,7 +188,9 @@ class ServerAnnouncer(ServerEvents):
             self._running = spawn(self._run)
 
     def closed(self) -> None:
-        """Send the result."""
+        """Send the result, if there was a drain: the server may have failed to start."""
+        if self._drainer.phase is not Phase.STOPPED:
+            return
         report = self._drainer.report()
         clean = "clean" if report.clean else "forced"
         self._notifier.status(f"{clean} after {report.elapsed:.1f} s ({report.reason})")

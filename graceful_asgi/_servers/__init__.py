@@ -60,9 +60,11 @@ async def attach(
         return hook
     if server is not None:
         log.follow("uvicorn.error")
-    if anew and drainer.server is None:
+    is_shared = drainer.server is not None and not drainer.server.gone
+    if anew and not is_shared:
         # What the lifespan of a server has left that is not hooked. Its app may have none, and
-        # raised: then the server is found again at its first request.
+        # raised: then the server is found again at its first request. Or the loop of a server was
+        # closed before it could release the drainer: its app left the start by `sys.exit`.
         drainer.notifier.server_closed()
     drainer.bind(anew=anew)
     drainer.context = ServerContext(
@@ -71,15 +73,13 @@ async def attach(
         has_endpoint=has_endpoint,
         origins=origins,
     )
-    await start_extensions(drainer)
-    if server is None:
-        log.passive("no uvicorn server found here", origins)
-        return None
-    if sys.platform == "win32":
-        log.passive("Windows is not supported", origins)
-        return None
-    if names := missing(server):
-        log.passive(f"this version of uvicorn has no {', '.join(names)}", origins)
+    if not is_shared:  # else they were started with the other server
+        await start_extensions(drainer)
+    why_passive = _why_passive(server)
+    if server is None or why_passive:
+        log.passive(why_passive, origins)
+        if scope["type"] != "lifespan":  # it has sent none, and a request shows that it listens
+            drainer.notifier.server_opened()
         return None
     hook = UvicornHook(server, drainer)
     if drainer.context.is_worker:
@@ -88,7 +88,8 @@ async def attach(
         hook.adapter.put_aside(scope)
     if (first := UvicornHook.of(server)) is not None:  # another middleware of the app was faster
         hook.adapter.give_back()
-        drainer.notifier.server_closed()
+        if first.drainer is not drainer:
+            drainer.notifier.server_closed()
         return first
     with _set_back_on_failure(server, drainer):
         hook.install(scope)
@@ -102,11 +103,21 @@ async def attach(
     return hook
 
 
+def _why_passive(server: Server | None) -> str:
+    """Return why the server cannot be hooked; an empty text if it can."""
+    if server is None:
+        return "no uvicorn server found here"
+    if sys.platform == "win32":
+        return "Windows is not supported"
+    names = missing(server)
+    return f"this version of uvicorn has no {', '.join(names)}" if names else ""
+
+
 @contextmanager
 def _set_back_on_failure(server: Server, drainer: DrainRunner) -> Iterator[None]:
     """Restore both if the block raises, so that no server stays half hooked."""
     before = [(each, dict(vars(each))) for each in (server, server.lifespan)]
-    events = tuple(drainer.notifier.server_events)
+    events, loop_monitor = tuple(drainer.notifier.server_events), drainer.loop_monitor
     try:
         yield
     except BaseException:
@@ -114,7 +125,7 @@ def _set_back_on_failure(server: Server, drainer: DrainRunner) -> Iterator[None]
             vars(each).clear()
             vars(each).update(attributes)
         drainer.notifier.server_events[:] = events
-        drainer.server = drainer.loop_monitor = None
+        drainer.loop_monitor = loop_monitor
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
 import anyio
@@ -13,10 +14,10 @@ from .._diagnostics.trail import frames_of
 from .finder import is_served, shows_in_a_task
 
 if TYPE_CHECKING:
-    import asyncio
     from typing import Any
 
     from .._core.runner import DrainRunner
+    from .._core.server_adapter import StoppableServer
     from ..report import Kind
     from .touchpoints import Server
 
@@ -51,17 +52,19 @@ class LifespanWork(Work):
 class HookedLifespan:
     """The lifespan of one server. In place of `LifespanOn.shutdown`, on the server's loop.
 
-    The app's lifespan runs in *task*, if that is known.
+    It is made in the task that the app's lifespan runs in, if the server *starts*. Otherwise that
+    task is not known.
     """
 
     def __init__(
-        self, server: Server, drainer: DrainRunner, task: asyncio.Task[Any] | None
+        self, hook: StoppableServer, server: Server, drainer: DrainRunner, *, starts: bool
     ) -> None:
         self.has_opened = False
         """True once the startup is over."""
+        self._hook = hook
         self._server = server
         self._drainer = drainer
-        self._task = task
+        self._task = task = asyncio.current_task() if starts else None
         self._lifespan = server.lifespan
         self._uvicorn_shutdown = server.lifespan.shutdown
         server.lifespan.shutdown = self.shutdown
@@ -102,7 +105,7 @@ class HookedLifespan:
         Where its lifespan is "auto" the server goes on, and takes the app for one without it.
         """
         if not self.has_opened and not is_served(self._server):
-            self._drainer.notifier.server_closed()
+            self._drainer.notifier.start_failed(self._hook)
 
     def is_inside(self, *objects: object) -> bool:
         """Return True if the app is in its startup or shutdown, in a method of one of *objects*."""
@@ -127,7 +130,7 @@ class HookedLifespan:
             drainer.record.failed(drainer.state, stuck_work(work, drainer.now(), closely=False))
         drainer.lifespan = None
         if not self.has_opened:  # uvicorn could not listen, and ends without its own `shutdown`
-            drainer.notifier.server_closed()
+            drainer.notifier.start_failed(self._hook)
 
     def _errors(self) -> list[bool]:
         # Before 0.41 uvicorn spelled the name with one r.

@@ -13,7 +13,6 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from .._core.server_adapter import StoppableServer
 from .._diagnostics.watchdog import FORCED, LOOK_PERIOD, MARGIN, Watchdog
 from .forked_child import DrainingFlag
 from .process_exit import ProcessExit, is_default, shut_pools_down_first
@@ -99,7 +98,7 @@ def is_ours(handler: object) -> bool:
     return isinstance(getattr(handler, "__self__", None), CapturedSignals)
 
 
-class HookedServer(StoppableServer, Protocol):
+class HookedServer(Protocol):
     """A server of this process that drains: a `UvicornHook`."""
 
     drainer: DrainRunner
@@ -116,6 +115,9 @@ class HookedServer(StoppableServer, Protocol):
     @property
     def serves_anew(self) -> bool:
         """True if the program has called `serve()` again: this is the hook of the one before."""
+
+    def stop(self, reason: str, *, lame_duck: bool = True) -> None:
+        """Make it drain and end. Idempotent; safe in a signal handler."""
 
     def seconds_left(self) -> float:
         """Return the seconds until it has to be gone, after a stop."""

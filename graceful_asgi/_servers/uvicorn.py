@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from .. import log
-from .._core.server_adapter import ServerEvents
+from .._core.server_adapter import StoppableServer
 from .._diagnostics.loop_monitor import LoopMonitor
 from ..event_loop import import_for_waiting, monotonic
 from ..phase import Phase
@@ -48,7 +48,7 @@ gunicorn's heartbeat, and reads the server's flags."""
 _ATTRIBUTE: Final = "_graceful_asgi_hook"
 
 
-class UvicornHook(ServerEvents):
+class UvicornHook(StoppableServer):
     """One uvicorn server and its drain. Lives on the server's event loop."""
 
     def __init__(self, server: Server, drainer: DrainRunner) -> None:
@@ -94,7 +94,7 @@ class UvicornHook(ServerEvents):
         self._own = OwnMethods(server)
         server.shutdown, server.main_loop = self.shutdown, self._main_loop
         server.on_tick = self._on_tick
-        self._lifespan = HookedLifespan(server, drainer, asyncio.current_task() if starts else None)
+        self._lifespan = HookedLifespan(self, server, drainer, starts=starts)
         setattr(server, _ATTRIBUTE, self)
         captured = getattr(server, "_captured_signals", [])  # not before uvicorn 0.29
         server._captured_signals = self.captured
@@ -104,7 +104,6 @@ class UvicornHook(ServerEvents):
         log.hooked(name, drainer.policy, drainer.context.origins)
         look_at_sse_starlette()
         drainer.loop_monitor = LoopMonitor(drainer.now)
-        drainer.server = self
         drainer.notifier.server_events.append(self)
         self._process.add(self)
         if drainer.state.stopping and not self._is_stopping:  # another server has this drainer, too
@@ -131,7 +130,9 @@ class UvicornHook(ServerEvents):
     def closed(self) -> None:
         """Release the drainer: the server has stopped, or has failed to start."""
         self.adapter.give_back()
-        self.drainer.server = self.drainer.loop_monitor = self.drainer.lifespan = None
+        self.drainer.lifespan = None
+        if self.drainer.server is None:  # else another one has the drainer, too
+            self.drainer.loop_monitor = None
         log.stop()
         if not self._lifespan.has_opened:  # the program may go on, and start another server
             self._process.leave(self)
@@ -178,16 +179,14 @@ class UvicornHook(ServerEvents):
         no `epoll_wait` that has not begun yet, or if the kernel gives it to another thread. Its
         handler then runs when the loop wakes. A startup that hangs would never wake it.
         """
-        events = self.drainer.notifier.server_events
-        if self._lifespan.has_opened or self not in events:
+        notifier = self.drainer.notifier
+        if self._lifespan.has_opened or self not in notifier.server_events:
             return
         if self.serves_anew or self._lifespan.is_abandoned():
             # Else the stop of another server would wait for this one, until the hard deadline.
             self._process.leave(self)
-            # Another server, or the `serve()` that follows, may have the same drainer.
-            is_shared = any(isinstance(each, UvicornHook) and each is not self for each in events)
-            if not (is_shared or self.serves_anew):
-                self.drainer.notifier.server_closed()
+            if not self.serves_anew:  # the `serve()` that follows has the same drainer
+                notifier.start_failed(self)
             return
         if self.drainer.loop_monitor is not None:
             self.drainer.loop_monitor.beat()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from support.asgi import FakeAdapter, answer, serving, with_lifespan
+from support.asgi import Call, FakeAdapter, answer, http_scope, serving, with_lifespan
 from support.command import run_python
 from support.systemd import NotifySocket
 from support.virtual_time import virtual_clock, virtual_time
@@ -33,6 +33,8 @@ from graceful_asgi._extensions.systemd import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from graceful_asgi.types import Receive, Scope, Send
 
 LONG = DrainPolicy(lame_duck_period=5, grace_period=60, cancel_period=2, cleanup_period=5)
 
@@ -248,6 +250,31 @@ async def test_a_server_that_is_not_known_is_ready_after_its_startup(systemd: No
         assert systemd.told("READY") == ["1"]
         await server.shut_down()
     assert systemd.told("STOPPING") == ["1"]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_not_known_and_sends_no_lifespan_is_ready_at_its_first_request(
+    systemd: NotifySocket,
+) -> None:
+    middleware = GracefulMiddleware(
+        answer, drainer=as_drainer(DrainRunner(LONG, clock=virtual_clock()))
+    )
+    for _ in range(2):
+        assert (await Call(middleware, http_scope()).run()).status == 200
+    assert systemd.told("READY") == ["1"]
+
+
+@pytest.mark.anyio
+async def test_of_a_server_that_does_not_start_nothing_is_sent(systemd: NotifySocket) -> None:
+    """A start that fails is no drain that was clean."""
+
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    middleware = GracefulMiddleware(fails, policy=LONG)
+    await Call(middleware, {"type": "lifespan", "state": {}}, {"type": "lifespan.startup"}).run()
+    assert systemd.received() == []
 
 
 # Who speaks

@@ -17,6 +17,7 @@ from support.polling import eventually
 from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._core.drainer import runner_of
 from graceful_asgi._core.runner import DrainRunner
+from graceful_asgi._core.server_adapter import StoppableServer
 from graceful_asgi._extensions.registry import start_extensions
 from graceful_asgi._extensions.unhandled_exceptions import (
     LONGEST,
@@ -39,12 +40,12 @@ class Boom(Exception):
     pass
 
 
-class Stoppable:
+class Stoppable(StoppableServer):
     """A server that may be stopped, and the handlers that an app has had before."""
 
     def __init__(self) -> None:
         self.drainer = DrainRunner(POLICY)
-        self.drainer.server = self
+        self.drainer.notifier.server_events.append(self)
         self.by_the_apps_own: list[object] = []
         self.extension = UnhandledExceptions(self.drainer)
 

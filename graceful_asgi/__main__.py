@@ -68,12 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fill_standard_descriptors() -> None:
-    """Open those of the descriptors 0 to 2 that are closed: libuv aborts if it gets one of them."""
+    """Open those of the descriptors 0 to 2 that are closed: libuv aborts if it gets one of them.
+
+    Python has no stream for an output that it has found closed. A command writes all the same.
+    """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _interrupted() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,20 +102,35 @@ def _seconds(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, (int, float)) else ""
 
 
+def write_line(text: str) -> None:
+    """Write a line to standard output, or to nowhere from the first line on that cannot be written.
+
+    For commands whose exit code tells what became of the processes: a full disk, or a pipe that
+    nobody reads any more, must not end the command before that is known.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError:
+        # Python writes what is left in its buffer when it ends, and exits with 120 if it cannot.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 @contextmanager
 def show_progress(console: Console, names: Sequence[SocketName]) -> Iterator[OnAnswer]:
     """Show how the drains of *names* go on; give the function to call with each answer."""
     if not console.is_terminal:
         begun: set[SocketName] = set()
 
-        def write_line(answer: Answer) -> None:
+        def write(answer: Answer) -> None:
             """Write a line when a drain begins, and one for its outcome."""
             if _is_over(answer) or answer.name not in begun:
                 begun.add(answer.name)
-                text = f"process {answer.name.pid}: {drain_text(answer)}"
-                console.print(text, markup=False, highlight=False, soft_wrap=True)
+                write_line(f"process {answer.name.pid}: {drain_text(answer)}")
 
-        yield write_line
+        yield write
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
     with Progress(*columns, console=console) as bars:

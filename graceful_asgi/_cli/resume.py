@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import Final
 
@@ -12,6 +11,7 @@ import click
 from .._control.client import Answer, ask
 from .._control.protocol import ControlRequest
 from ..text import printable
+from .control_display import write_line
 from .control_options import CONTROL_OPTIONS, opened, refuse_if_all_did
 
 HELP: Final = """\
@@ -31,7 +31,7 @@ def command(control_dir: str | None, server: str | None) -> int:
         answers = anyio.run(partial(ask, directory, names, ControlRequest(command="resume")))
         refuse_if_all_did(answers)
     for answer in answers:
-        sys.stdout.write(f"process {answer.name.pid}: {_state(answer)}\n")
+        write_line(f"process {answer.name.pid}: {_state(answer)}")
     return 0 if all(_serves(answer) for answer in answers) else 1
 
 

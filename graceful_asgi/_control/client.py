@@ -82,8 +82,8 @@ async def ask(
     """Send *request* to all of them at once; return the last answer of each, in that order.
 
     Returns when each has answered, or its time is over; with `request.wait`, when the outcome of
-    each drain is known. *on_answer* is called with each line as it comes. Raises nothing for what a
-    process does. The socket of a process that is gone is removed.
+    each drain is known. *on_answer* is called with each line as it comes; it must not raise. Raises
+    nothing for what a process does. The socket of a process that is gone is removed.
     """
     answers = {name: Answer(name, "silent") for name in names}
 

@@ -115,6 +115,36 @@ def test_drain_drains_every_worker_and_resume_brings_all_back(
     assert readiness(server) == {200}
 
 
+def nobody_reads() -> int:
+    """Return the writing end of a pipe whose reading end is closed."""
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full device")
+@pytest.mark.parametrize("output", ["full", "closed", "unread"])
+def test_an_output_that_cannot_be_written_changes_nothing(
+    server: Server, directory: Path, output: str
+) -> None:
+    """A drain is waited for all the same, and the exit code tells what has become of it."""
+    for name, phase in (("drain", "lame duck"), ("resume", "serving")):
+        call = [sys.executable, "-m", "graceful_asgi", name, "--control-dir", str(directory)]
+        if output == "closed":
+            call = ["sh", "-c", 'exec "$@" >&-', "sh", *call]
+        fd = nobody_reads() if output == "unread" else os.open("/dev/full", os.O_WRONLY)
+        try:
+            ended = subprocess.run(
+                call, stdout=fd, stderr=subprocess.PIPE, check=False, env=environment(), timeout=60
+            )
+        finally:
+            os.close(fd)
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        found = processes(directory)
+        assert [each["phase"] for each in found] == [phase] * WORKERS
+        assert all(each["drained"] for each in found) == (name == "drain")
+
+
 def test_a_drain_from_the_command_line_undoes_itself(server: Server, directory: Path) -> None:
     began = time.monotonic()
     assert command("drain", directory, "--resume-after", "5").code == 0

@@ -64,6 +64,7 @@ class WebSocketExchange(Exchange):
         "_given_at",
         "_holds_back",
         "_hurried",
+        "_is_told",
         "_let_go",
         "_mailbox",
         "_patience_end",
@@ -73,7 +74,6 @@ class WebSocketExchange(Exchange):
         "_sending",
         "_sent_apart_at",
         "_told_at",
-        "_told_in",
         "_unanswered",
         "answer",
     )
@@ -93,9 +93,8 @@ class WebSocketExchange(Exchange):
         message while it also waited for one: then one of its tasks sends, and another waits."""
 
         # While a drain closes the session:
-        self._told_in = 0
-        """The number of the drain that told the session to close; below, when it did so first."""
-        self._told_at = -math.inf
+        self._is_told, self._told_at = False, -math.inf
+        """True while `close` runs; when it began."""
         self._patience_end, self._hurried = math.inf, False
         self._holds_back = self._closes_after_send = False
         """True while the handler gets no messages; True if its next send closes the session."""
@@ -223,8 +222,9 @@ class WebSocketExchange(Exchange):
 
     async def close(self, patience_end: float, *, hurried: bool = False) -> None:
         self._patience_end, self._hurried = patience_end, hurried
-        if self._told_in != self.drainer.state.number:
-            self._told_in, self._told_at = self.drainer.state.number, self.drainer.now()
+        if self._is_told:  # the app has called `close_on_drain` meanwhile: look again
+            return self._note_change()
+        self._is_told, self._told_at = True, self.drainer.now()
         try:
             while self.closed is None and self.answer in ("not started", "started"):
                 if self.answer == "not started":
@@ -236,7 +236,7 @@ class WebSocketExchange(Exchange):
                 else:
                     await self._close_between_sends()
         finally:
-            self._closes_after_send = self._holds_back = False
+            self._is_told = self._closes_after_send = self._holds_back = False
             if self._let_go is not None:
                 # A later drain needs another one: to wait for one that is set would never wait.
                 self._let_go.set()

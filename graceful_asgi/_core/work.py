@@ -98,6 +98,8 @@ class InFlight:
         One task can do several pieces of work: a request handler that tracks a part of itself. The
         task is cancelled once. A second cancellation would remain after the first was caught.
         """
+        # One call for each loop, however many tasks: `call_soon_threadsafe` writes to a socket. Two
+        # bound methods of the same loop are equal, so they are one key.
         loops: dict[RunSoon, dict[_Cancellable, list[Work]]] = {}
         for work in works:
             if work.cancelled:
@@ -213,7 +215,8 @@ class Work:
         """Close the work at its next boundary: give it an end that its peer takes for one.
 
         Return once that is done or the work has ended by itself. If this call is cancelled, the
-        work goes on.
+        work goes on. A second call while the first one waits is for an app that has called
+        `close_on_drain` meanwhile.
 
         Args:
             patience_end: until when to wait for a boundary that cannot be observed, by the

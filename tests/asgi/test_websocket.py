@@ -980,6 +980,49 @@ async def test_a_handler_that_says_so_in_a_drain_is_closed_at_once() -> None:
     assert session.drainer.report().clean
 
 
+@pytest.mark.parametrize("receives", [True, False])
+async def test_a_handler_that_says_so_before_its_planned_close_is_closed_once(
+    receives: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The close that it asks for still waits for a reply when the planned one is due, after 5 s."""
+    receiving = 0
+
+    async def willing(scope: Any, receive: Receive, send: Send) -> None:
+        notice = drain_notice(scope)
+        assert await receive() == CONNECT
+        await send(ACCEPT)
+        assert (await receive())["type"] == "websocket.receive"
+        await notice.wait()
+        await anyio.sleep(1)
+        notice.close_on_drain()
+        await anyio.sleep(7)
+        await send(reply("a"))
+        if receives:
+            assert await receive() == DISCONNECT
+        else:
+            await anyio.sleep(60)
+
+    class OneReader(Session):
+        async def receive(self) -> Message:
+            nonlocal receiving
+            assert not receiving, "as the legacy implementation of websockets"
+            receiving += 1
+            try:
+                return await super().receive()
+            finally:
+                receiving -= 1
+
+    async with anyio.create_task_group() as tasks:
+        session = await OneReader(willing, tasks).open()
+        session.say(text("a"))
+        await anyio.wait_all_tasks_blocked()
+        await session.drain()
+    assert session.sent == [ACCEPT, reply("a"), CLOSE]
+    assert session.closed_at == pytest.approx(8, abs=0.2)
+    assert session.drainer.report().clean
+    assert "failed" not in caplog.text
+
+
 async def test_with_finish_a_handler_may_let_its_session_be_closed_all_the_same() -> None:
     async def willing(scope: Any, receive: Receive, send: Send) -> None:
         drain_notice(scope).close_on_drain()

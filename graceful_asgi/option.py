@@ -111,6 +111,7 @@ def options_of(owner: type) -> Mapping[str, Option]:
 
 
 def _is_period(value: object) -> bool:
+    # `True` is an int in Python, and no period.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

@@ -126,6 +126,8 @@ class ClosePlan:
 
     def add(self, work: Work, *, now: bool) -> None:
         """Plan the close of *work* for a random time in the rest of the lame duck, or for now."""
+        # A stream is added as it comes and as its answer starts, and is planned once. The app's own
+        # `close_on_drain` is for now, even if a time is planned: `Work.close` may be called again.
         if work.close_when == "on drain" and (now or work.planned_in != self._number):
             after = 0.0 if now else random.random() * self._lame_duck_left()
             self._schedule(work, self._view.now() + after)
@@ -184,6 +186,7 @@ class ClosePlan:
         if view.now() >= self._boundary_time() and not self._last_call:
             self._last_call = True
             last = await self._those_closed("at deadline")
+            # Before they are closed: they had all of their time, so the report names them as stuck.
             await view.record.note_stuck(view.state, last, view.now())
             await self._tell(tasks, last)
 
@@ -219,7 +222,7 @@ class ClosePlan:
 
     def _boundary_time(self) -> float:
         view = self._view
-        if view.phase is not Phase.DRAINING:
+        if view.phase is not Phase.DRAINING:  # in the lame duck no deadline is set yet
             return math.inf
         period = BOUNDARY_PERIOD + len(view.in_flight) * CLOSE_COST
         return view.state.deadline - min(period, view.policy.grace_period / 2)

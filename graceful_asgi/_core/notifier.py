@@ -158,6 +158,7 @@ class Notifier:
             self.bind()
         with self.listening() as wakeup:
             while not (value := condition()):
+                # A change that time alone makes is over by then: only an event can make another.
                 seconds = changes_in()
                 await wakeup.wait(seconds if seconds > 0 else math.inf)
         return value

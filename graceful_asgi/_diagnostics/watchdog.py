@@ -211,7 +211,7 @@ class _Backstop:
         if _Backstop._owner not in (None, self):
             return
         file: TextIO | None = sys.__stderr__ or sys.stderr
-        seconds = max(0.001, deadline - monotonic())
+        seconds = max(0.001, deadline - monotonic())  # 0 would be a ValueError
         self._deadline, _Backstop._owner = deadline, None
         with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):
             # No stream at all (None) is one of the errors that are suppressed.

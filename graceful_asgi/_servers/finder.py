@@ -18,6 +18,7 @@ from ..event_loop import running_asyncio_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
     from ..types import Scope
     from .touchpoints import Server
@@ -63,17 +64,38 @@ def is_served(server: Server) -> bool:
 
 def shows_in_a_task(server: Server) -> bool:
     """Return True if the frames of a task show that `serve()` of *server* runs."""
-    return any(candidate is server for candidate in _in_tasks())
+    return any(frame.f_locals.get("self") is server for frame in _frames_of_tasks())
+
+
+def has_given_sockets(server: Server) -> bool:
+    """Return True if frames show that `serve()` of *server* was given its listening sockets.
+
+    `Server.serve`, `_serve` and `startup` have them as `sockets`, and pass them on to `shutdown`.
+    Other code that calls `shutdown` may leave them out. The frames of the running task are those of
+    the caller.
+    """
+    frames = [*_frames_of_tasks(), *_frames_of_caller()]
+    return any(
+        frame.f_locals.get("self") is server and frame.f_locals.get("sockets") is not None
+        for frame in frames
+    )
 
 
 def _candidates() -> Iterator[object]:
-    yield from _in_tasks()
+    for frame in _frames_of_tasks():
+        yield frame.f_locals.get("self")
     for signum in (signal.SIGTERM, signal.SIGINT):
         yield getattr(signal.getsignal(signum), "__self__", None)
 
 
-def _in_tasks() -> Iterator[object]:
+def _frames_of_tasks() -> Iterator[FrameType]:
     for task in asyncio.all_tasks():
         frames, _ = await_chain(task.get_coro())
-        for frame in frames:
-            yield frame.f_locals.get("self")
+        yield from frames
+
+
+def _frames_of_caller() -> Iterator[FrameType]:
+    frame = sys._getframe().f_back
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import log
 from .connections import Connections
 from .descriptors import SpareDescriptors
+from .finder import has_given_sockets
 from .idle_watch import IdleWatch
 from .listener import AcceptQueue, accept_again, close_listeners
 from .shared_sockets import Markers, SharedSockets, may_have_siblings
@@ -52,7 +53,9 @@ class UvicornAdapter:
         self.socket_file: SocketFile | None = None
         # A socket from outside may be served by other processes as well: by sibling workers, or by
         # the next server in a socket activation.
-        self._shared = server.config.fd is not None or server.config.reload
+        self._shared = (
+            server.config.fd is not None or server.config.reload or has_given_sockets(server)
+        )
 
     def put_aside(self, scope: Scope) -> None:
         """Open what a stop will need, while the process still has free descriptors.
@@ -75,6 +78,8 @@ class UvicornAdapter:
 
     def start_listening(self) -> None:
         """Lift the limits that a worker before this one may have set on the listeners."""
+        # Where the task of `serve()` shows no frames, the caller's are those of `main_loop`.
+        self._shared = self._shared or has_given_sockets(self._server)
         if self._markers is not None:
             accept_again(self._server.servers)
         path = self._server.config.uds

@@ -16,16 +16,18 @@ import uvicorn
 from support.asgi import Call, answer, http_scope
 from support.client import get_in_loop
 from support.polling import eventually
+from support.ports import listening_socket
 from support.records import written
-from support.server import RecordingApp, uvicorn_in_loop
+from support.server import RecordingApp, uvicorn_config, uvicorn_in_loop
 
-from graceful_asgi import DrainPolicy, GracefulMiddleware
+from graceful_asgi import DrainPolicy, GracefulMiddleware, Phase
 from graceful_asgi._core.drainer import as_drainer, runner_of
 from graceful_asgi._core.runner import DrainRunner
 from graceful_asgi._servers import attach
 from graceful_asgi._servers.signals import HostProcess
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
     from graceful_asgi.types import Receive, Scope, Send
@@ -147,6 +149,53 @@ async def test_a_startup_that_is_given_up_leaves_the_drainer_to_another_server()
         process = HostProcess.current()
         await eventually(lambda: len(process.servers()) == 1)
         assert len(events) == 1
+
+
+@pytest.mark.parametrize(
+    ("way", "lifespan"),
+    [
+        ("serve() cancelled", "on"),
+        ("shutdown()", "on"),
+        ("shutdown()", "off"),
+        ("shutdown() of a server that was started by hand", "on"),
+    ],
+)
+async def test_a_stop_without_the_sockets_leaves_them_to_another_server(
+    way: str, lifespan: str
+) -> None:
+    """uvicorn gives `shutdown` the sockets that `serve` has got. Other code may leave them out, and
+    another process may have them, too: here a second server has the same open socket."""
+    listener = listening_socket()
+    other = listener.dup()
+    drainer = DrainRunner(NOW)
+    app = GracefulMiddleware(RecordingApp(), drainer=as_drainer(drainer))
+    config = uvicorn_config(app, lifespan=lifespan)
+    server, port = uvicorn.Server(config), listener.getsockname()[1]
+    beside = uvicorn.Server(uvicorn_config(RecordingApp()))
+    serve = serve_by_hand if way.endswith("by hand") else uvicorn.Server.serve
+    serving = asyncio.ensure_future(serve(server, [listener]))
+    tasks = [serving]
+    try:
+        await eventually(lambda: server.started)
+        await get_in_loop(port)  # a server without a lifespan is hooked at its first request
+        tasks.append(asyncio.ensure_future(beside.serve([other])))
+        await eventually(lambda: beside.started)
+        if way == "serve() cancelled":
+            serving.cancel()
+        else:
+            await server.shutdown()
+        await eventually(lambda: drainer.phase is Phase.STOPPED)
+        await get_in_loop(port)
+    finally:
+        server.should_exit = beside.should_exit = True
+        await asyncio.wait(tasks)
+
+
+async def serve_by_hand(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup(sockets=sockets)
+    await server.main_loop()
 
 
 async def test_a_program_may_do_something_else_between_startup_and_main_loop() -> None:

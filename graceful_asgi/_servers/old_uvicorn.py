@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from .signal_handlers import UVICORNS, callbacks_of, reaches
-from .signals import HostProcess, is_ours
+from .signals import is_ours
 
 if TYPE_CHECKING:
     from .signals import HookedServer
@@ -57,4 +57,4 @@ def end_serve(hook: HookedServer) -> None:
         if is_ours(signal.getsignal(signum)):
             default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
             signal.signal(signum, default)
-    HostProcess.current().signals_to_raise(hook)  # called for its SystemExit only
+    hook.process.signals_to_raise(hook)  # called for its SystemExit only

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from .touchpoints import Server
+    from .signals import HookedServer
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,12 +38,8 @@ class SignalWatch:
     thread uvicorn handles no signal.
     """
 
-    def __init__(
-        self, server: Server, *, in_main_thread: bool, is_stopping: Callable[[], bool]
-    ) -> None:
-        self._server = server
-        self._in_main_thread = in_main_thread
-        self._is_stopping = is_stopping
+    def __init__(self, hook: HookedServer) -> None:
+        self._hook = hook
         self._known: dict[int, Any] = {}
         """The handlers that were looked at already."""
         self._observed: list[tuple[float, int, object]] = []
@@ -54,7 +50,7 @@ class SignalWatch:
         self.look()
         if self._observed and monotonic() >= self._observed[0][0] + REACTION_PERIOD:
             _, signum, handler = self._observed.pop(0)
-            if not self._is_stopping():
+            if not (self._hook.drainer.state.stopping or self._hook.server.should_exit):
                 log.caution(
                     "%s goes to %s, which has not told this server to stop. %s",
                     signal.Signals(signum).name,
@@ -73,9 +69,9 @@ class SignalWatch:
                 continue  # uvicorn's handler, of any server: a signal stops all servers
             if is_pythons_own(handler):
                 continue  # nobody has taken anything: Ctrl+C cancels `serve()`
-            if not self._in_main_thread:
+            if not self._hook.in_main_thread:
                 self._look_from_thread(signum, handler)
-            elif callable(handler) and reaches(callbacks_of(signum, handler), self._server):
+            elif callable(handler) and reaches(callbacks_of(signum, handler), self._hook.server):
                 self._observe(signum, handler)
             else:
                 log.caution(

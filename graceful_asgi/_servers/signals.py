@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 from .._diagnostics.watchdog import FORCED, LOOK_PERIOD, MARGIN, Watchdog
 from .forked_child import DrainingFlag
 from .process_exit import ProcessExit, is_default, shut_pools_down_first
-from .signal_handlers import OriginalHandlers, is_pythons_own
+from .signal_handlers import OriginalHandlers, is_pythons_own, server_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,7 +72,7 @@ class CapturedSignals(list[int]):
         if self._hook.serves_anew:
             self.unhandled.append(signum)
         else:
-            HostProcess.current().on_signal(signum)
+            self._hook.process.on_signal(signum)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal in the place of `Server.handle_exit`.
@@ -90,7 +90,7 @@ class CapturedSignals(list[int]):
         #         signal.raise_signal(captured_signal)
         if self._hook.serves_anew:  # and has ended before it was hooked
             return reversed(self.unhandled)
-        return iter(HostProcess.current().signals_to_raise(self._hook))
+        return iter(self._hook.process.signals_to_raise(self._hook))
 
 
 def is_ours(handler: object) -> bool:
@@ -101,6 +101,7 @@ def is_ours(handler: object) -> bool:
 class HookedServer(Protocol):
     """A server of this process that drains: a `UvicornHook`."""
 
+    process: HostProcess
     drainer: DrainRunner
     server: Server
     in_main_thread: bool
@@ -127,6 +128,16 @@ class HookedServer(Protocol):
 
     def waits_for(self, other: HookedServer) -> bool:
         """Return True if its lifespan.shutdown waits for the end of *other*."""
+
+
+def _ends_process(hook: HookedServer) -> bool:
+    """Return True if the process ends with the drain of *hook* although no signal has come.
+
+    After an exception that nobody handled. `Server.capture_signals` reverses `CapturedSignals` then
+    as well, unless somebody else handles the signals.
+    """
+    failed = hook.drainer.state.failed and hook.in_main_thread
+    return failed and server_of(signal.getsignal(signal.SIGTERM)) is hook.server
 
 
 class HostProcess:
@@ -166,17 +177,10 @@ class HostProcess:
 
     @classmethod
     def current(cls) -> HostProcess:
-        """Return the object of this process; in a forked child, the object of the parent."""
-        if cls._current is None:
+        """Return the object of this process. A forked child has its own, and no server at first."""
+        if cls._current is None or cls._current._pid != os.getpid():
             cls._current = cls()
         return cls._current
-
-    @classmethod
-    def of_server(cls) -> HostProcess:
-        """Return the object of this process for a server that starts here."""
-        if cls._current is not None and cls._current._pid != os.getpid():
-            cls._current = cls()  # the servers of the parent do not run in a forked child
-        return cls.current()
 
     def add(self, hook: HookedServer) -> None:
         """Add a server that starts. If a signal has come before it, stop it at once."""
@@ -258,22 +262,17 @@ class HostProcess:
             self._draining.clear()
             self.set_deadline()  # the periods before may not have been needed
 
-    async def finish(self, hook: HookedServer, exit_code: int, *, ends_process: bool) -> None:
+    async def finish(self, hook: HookedServer) -> None:
         """Note that *hook* is finished, and wait for the other servers that the signal has stopped.
 
         An exit of the process now would cut the work of a server in a daemon thread. The hard
         deadline bounds the wait. A server that an app runs in its lifespan is not to wait for the
         server of that app, which waits for it.
-
-        Args:
-            hook: the server.
-            exit_code: what the process exits with, if it has no other server.
-            ends_process: True if the process is to end although no signal has come.
         """
         hook.finished = True
         shut_pools_down_first()
-        if self.captured or ends_process:
-            self._exit_codes.append(exit_code)
+        if self.captured or _ends_process(hook):
+            self._exit_codes.append(hook.drainer.report().exit_code)
         servers = self.servers()
         if all(server.finished for server in servers):
             if self._exit_codes and any(server.in_main_thread for server in servers):

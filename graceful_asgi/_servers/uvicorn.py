@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +26,6 @@ from .lifespan import HookedLifespan
 from .outside_work import OutsideWork
 from .own_methods import OwnMethods
 from .pause import end_pause
-from .signal_handlers import server_of
 from .signal_watch import SignalWatch
 from .signals import CapturedSignals, HostProcess
 from .sse_starlette import keep_event_streams_open, look_at_sse_starlette
@@ -57,13 +55,9 @@ class UvicornHook(StoppableServer):
         self.in_main_thread = threading.current_thread() is threading.main_thread()
         self.finished = False
         self.captured = CapturedSignals(self)
-        self._process = HostProcess.of_server()
+        self.process = HostProcess.current()
         self.adapter = UvicornAdapter(server, drainer.notifier.wake)
-        self._signal_watch = SignalWatch(
-            server,
-            in_main_thread=self.in_main_thread,
-            is_stopping=lambda: drainer.state.stopping or server.should_exit,
-        )
+        self._signal_watch = SignalWatch(self)
         self._outside_work = OutsideWork(server, drainer)
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
@@ -105,7 +99,7 @@ class UvicornHook(StoppableServer):
         look_at_sse_starlette()
         drainer.loop_monitor = LoopMonitor(drainer.now)
         drainer.notifier.server_events.append(self)
-        self._process.add(self)
+        self.process.add(self)
         if drainer.state.stopping and not self._is_stopping:  # another server has this drainer, too
             self.stop(drainer.state.reason)
         if self.in_main_thread and not old_uvicorn.raises_signals_anew(server):
@@ -135,7 +129,7 @@ class UvicornHook(StoppableServer):
             self.drainer.loop_monitor = None
         log.stop()
         if not self._lifespan.has_opened:  # the program may go on, and start another server
-            self._process.leave(self)
+            self.process.leave(self)
 
     # A stop
 
@@ -146,7 +140,7 @@ class UvicornHook(StoppableServer):
         has_opened = self._lifespan.has_opened
         lame_duck = lame_duck and has_opened and not self.server.config.reload
         self.drainer.stop(reason, lame_duck=lame_duck, failed=failed)
-        if self._process.captured:
+        if self.process.captured:
             self.adapter.note_signal()
         if self._is_stopping:
             return
@@ -157,7 +151,7 @@ class UvicornHook(StoppableServer):
         if not has_opened:  # nothing is in flight: no lame duck and no grace period
             policy = self.drainer.policy
             self._ends_by = monotonic() + policy.cancel_period + policy.cleanup_period
-        self._process.set_deadline()
+        self.process.set_deadline()
         # Set `should_exit` later, on the loop: `Server.handle_exit` may be running now, and would
         # read `should_exit=True` as a second Ctrl+C and set `force_exit`.
         self.drainer.notifier.post(self._end_main_loop)
@@ -167,7 +161,7 @@ class UvicornHook(StoppableServer):
         # The watchdog calls this from its thread if the loop is stuck.
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(end_pause, self._serve_task)
-        if self._process.lacks_deadline:
+        if self.process.lacks_deadline:
             log.caution(
                 "no thread could be started for the hard deadline: the drain goes on without it"
             )
@@ -184,7 +178,7 @@ class UvicornHook(StoppableServer):
             return
         if self.serves_anew or self._lifespan.is_abandoned():
             # Else the stop of another server would wait for this one, until the hard deadline.
-            self._process.leave(self)
+            self.process.leave(self)
             if not self.serves_anew:  # the `serve()` that follows has the same drainer
                 notifier.start_failed(self)
             return
@@ -287,7 +281,7 @@ class UvicornHook(StoppableServer):
         """
         while not shutdown_task.done():
             self._cancellations += 1
-            if self._cancellations > max(1, len(self._process.captured)):
+            if self._cancellations > max(1, len(self.process.captured)):
                 self.drainer.abort()
             with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
                 await asyncio.shield(shutdown_task)
@@ -303,15 +297,15 @@ class UvicornHook(StoppableServer):
             # At its limit `Server.on_tick` ends the main loop and sets no flag.
             limited = not server.should_exit and server.config.limit_max_requests is not None
             self.stop("limit_max_requests" if limited else code_asked)
-        self._process.set_deadline()
+        self.process.set_deadline()
         if sockets is not None:
-            self.adapter.share_sockets(stopped_by_signal=bool(self._process.captured))
+            self.adapter.share_sockets(stopped_by_signal=bool(self.process.captured))
         server.should_exit = True  # uvicorn's `on_tick` logs less then
         ticking = asyncio.ensure_future(self._tick())
         try:
             if await self._drain():
                 self.adapter.cut_connections()
-                self._process.work_is_over()
+                self.process.work_is_over()
                 await self._own.shutdown_with_nothing_left(sockets)
             else:  # what is in flight may finish, as it would without this package
                 await self._own.shutdown(sockets)
@@ -323,8 +317,8 @@ class UvicornHook(StoppableServer):
         finally:
             self.adapter.cut_connections()
             self._ends_by = monotonic() + self.drainer.whole_time_left()
-            report = self.drainer.finish()
-            await self._process.finish(self, report.exit_code, ends_process=self._ends_process)
+            self.drainer.finish()
+            await self.process.finish(self)
             ticking.cancel()
 
     async def _drain(self) -> bool:
@@ -338,15 +332,6 @@ class UvicornHook(StoppableServer):
             drainer.record.failed(drainer.state, StuckWork("task", "", "drain", age, "failed", ""))
             return False
         return True
-
-    @property
-    def _ends_process(self) -> bool:
-        """True if the process ends with the server although no signal has come.
-
-        uvicorn calls `CapturedSignals` then as well, unless somebody else handles the signals.
-        """
-        failed = self.drainer.state.failed and self.in_main_thread
-        return failed and server_of(signal.getsignal(signal.SIGTERM)) is self.server
 
     async def _tick(self) -> None:
         """Do what uvicorn's main loop does: call `on_tick`, and read the flags."""

@@ -313,9 +313,7 @@ class HostProcess:
             # Stopped in its startup: uvicorn before 0.41 does not call `shutdown` then. Or it has
             # waited for a server whose startup has ended without a drain.
             self._exit = ProcessExit(self._watchdog, clean=not any(self._exit_codes))
-        self.leave(hook)
-        others = [server for server in self.servers() if server.in_main_thread]
-        self._original_handlers.put_back(but_for=[server.server for server in others])
+        others = self.serve_has_ended(hook)
         if self._exit is None:
             return ()
         # Each signal once, the last first: in this order uvicorn raises them.
@@ -345,6 +343,16 @@ class HostProcess:
             self._exit.begin(left_to_program=bool(handled))
             return handled
         return ()
+
+    def serve_has_ended(self, hook: HookedServer) -> list[HookedServer]:
+        """Forget *hook*, and set the right handlers of signals: uvicorn has restored some.
+
+        Call it on the main thread. Return the servers that go on there.
+        """
+        self.leave(hook)
+        others = [server for server in self.servers() if server.in_main_thread]
+        self._original_handlers.put_back(but_for=[server.server for server in others])
+        return others
 
     # In the watchdog's thread
 

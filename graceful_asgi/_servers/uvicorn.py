@@ -226,7 +226,16 @@ class UvicornHook(StoppableServer):
             self.stop("serve() cancelled", lame_duck=False)
             with anyio.CancelScope(shield=True):
                 await self.shutdown()
+            self._end_serve_soon()
             raise
+
+    def _end_serve_soon(self) -> None:
+        """Set the right handlers of signals after a `serve()` that was cancelled.
+
+        `Server.capture_signals` restores handlers then, and does not reverse `CapturedSignals`.
+        """
+        if self.in_main_thread and old_uvicorn.raises_signals_anew(self.server):
+            self._loop.call_soon(self.process.serve_has_ended, self)
 
     def _open(self) -> None:
         self.adapter.start_listening()
@@ -262,6 +271,7 @@ class UvicornHook(StoppableServer):
         except asyncio.CancelledError:
             if caller is self._serve_task:
                 await self._outlast_cancellations(self._shutdown_task)
+                self._end_serve_soon()
             # After the grace period the drain may have cancelled the caller itself: do not wait.
             elif not self._shutdown_task.done() and self.drainer.state.waiting:
                 self.drainer.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 import threading
 from dataclasses import replace
@@ -171,7 +172,7 @@ async def test_a_stop_without_the_sockets_leaves_them_to_another_server(
     app = GracefulMiddleware(RecordingApp(), drainer=as_drainer(drainer))
     config = uvicorn_config(app, lifespan=lifespan)
     server, port = uvicorn.Server(config), listener.getsockname()[1]
-    beside = uvicorn.Server(uvicorn_config(RecordingApp()))
+    beside = uvicorn.Server(uvicorn_config(GracefulMiddleware(RecordingApp(), policy=NOW)))
     serve = serve_by_hand if way.endswith("by hand") else uvicorn.Server.serve
     serving = asyncio.ensure_future(serve(server, [listener]))
     tasks = [serving]
@@ -186,9 +187,17 @@ async def test_a_stop_without_the_sockets_leaves_them_to_another_server(
             await server.shutdown()
         await eventually(lambda: drainer.phase is Phase.STOPPED)
         await get_in_loop(port)
+        await asyncio.wait([serving])
+        await eventually(lambda: handling_server() is beside)
     finally:
         server.should_exit = beside.should_exit = True
         await asyncio.wait(tasks)
+    assert handling_server() is None
+
+
+def handling_server() -> object:
+    """Return the server whose handler a SIGTERM calls."""
+    return getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
 
 
 async def serve_by_hand(server: uvicorn.Server, sockets: list[socket.socket]) -> None:

@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from .._diagnostics.await_chain import await_chain
+from .._diagnostics.stacks import stack_of
 from ..event_loop import running_asyncio_loop
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def has_given_sockets(server: Server) -> bool:
     Other code that calls `shutdown` may leave them out. The frames of the running task are those of
     the caller.
     """
-    frames = [*_frames_of_tasks(), *_frames_of_caller()]
+    frames = [*_frames_of_tasks(), *stack_of(sys._getframe())]
     return any(
         frame.f_locals.get("self") is server and frame.f_locals.get("sockets") is not None
         for frame in frames
@@ -92,10 +93,3 @@ def _frames_of_tasks() -> Iterator[FrameType]:
     for task in asyncio.all_tasks():
         frames, _ = await_chain(task.get_coro())
         yield from frames
-
-
-def _frames_of_caller() -> Iterator[FrameType]:
-    frame = sys._getframe().f_back
-    while frame is not None:
-        yield frame
-        frame = frame.f_back

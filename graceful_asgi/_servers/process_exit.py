@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import log
 from .._diagnostics.exit_report import look_at_exit
+from .._diagnostics.stacks import stack_of
 from ..event_loop import monotonic
 
 if TYPE_CHECKING:
@@ -131,20 +132,17 @@ def main_task(task: asyncio.Task[Any] | None) -> tuple[asyncio.Task[Any] | None,
     """
     tasks = asyncio.all_tasks()
     coroutines = {id(coroutine): each for each in tasks for coroutine in _coroutines_of(each)}
-    frame: FrameType | None = sys._getframe()
+    stack = stack_of(sys._getframe())
     outermost = None if task is None else getattr(task.get_coro(), "cr_frame", None)
-    while outermost is not None and frame is not None:
-        frame, passed = frame.f_back, frame
-        if passed is outermost:
-            break
+    if outermost is not None:
+        stack = stack[: stack.index(outermost)] if outermost in stack else []
     runs_for_ever = False
-    while frame is not None:
+    for frame in reversed(stack):
         for value in tuple(frame.f_locals.values()):
             found = value if isinstance(value, asyncio.Task) else coroutines.get(id(value))
             if found in tasks:
                 return found, True
         runs_for_ever = runs_for_ever or frame.f_code.co_name == "run_forever"
-        frame = frame.f_back
     return None, runs_for_ever
 
 

@@ -23,10 +23,12 @@ UVICORNS: Final = (signal.SIGINT, signal.SIGTERM)
 """Signals that uvicorn handles while it serves: `uvicorn.server.HANDLED_SIGNALS`."""
 
 DEPTH: Final = 12
-"""The references to follow from a handler to a server, one after the other, at the most."""
+"""The references to follow from a handler to a server, one after the other, at the most. A handler
+that calls the one before it is 2 of them away from the server, one that cancels `serve()` 4, and
+one that sets an event for which a task with the server waits 8."""
 
 MOST: Final = 2_000
-"""The objects to look at, at the most."""
+"""The objects to look at, at the most. That takes some 10 ms, on the event loop."""
 
 
 def server_of(handler: object) -> object | None:

@@ -11,9 +11,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from types import FrameType
+from .._diagnostics.stacks import stack_of
 
+if TYPE_CHECKING:
     from .touchpoints import Config
 
 
@@ -45,12 +45,10 @@ def take_over_removal(config: Config) -> bool:
     `uvicorn.run()` ends with `if config.uds and os.path.exists(config.uds): os.remove(config.uds)`,
     whichever server has made the file. Its `Config` is a local variable, so nothing else reads it.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame in stack_of(sys._getframe()):
         # Other frames may be named `run`: `Server.run` is in uvicorn.server.
         is_run = frame.f_code.co_name == "run" and frame.f_globals["__name__"] == "uvicorn.main"
         if is_run and frame.f_locals.get("config") is config:
             config.uds = None
             return True
-        frame = frame.f_back
     return False

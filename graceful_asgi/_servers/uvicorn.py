@@ -244,7 +244,7 @@ class UvicornHook(StoppableServer):
 
     async def _on_tick(self, counter: int) -> bool:
         self._signal_watch.tick()
-        self.drainer.in_flight.tick()
+        self.drainer.in_flight.tick()  # requests take their time from it, and ask no clock
         if self.drainer.phase is not Phase.SERVING:
             self._outside_work.look()
         return await self._own.on_tick(counter)

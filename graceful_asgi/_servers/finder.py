@@ -63,9 +63,14 @@ def is_served(server: Server) -> bool:
     return any(candidate is server for candidate in _candidates())
 
 
-def shows_in_a_task(server: Server) -> bool:
-    """Return True if the frames of a task show that `serve()` of *server* runs."""
-    return any(frame.f_locals.get("self") is server for frame in _frames_of_tasks())
+def task_of(server: Server) -> asyncio.Task[Any] | None:
+    """Return a task whose frames show that `serve()` of *server* runs; None if none does."""
+    return next((task for task in asyncio.all_tasks() if runs(task, server)), None)
+
+
+def runs(task: asyncio.Task[Any], server: Server) -> bool:
+    """Return True if *task* is in a method of *server*."""
+    return any(frame.f_locals.get("self") is server for frame in _frames_of(task))
 
 
 def has_given_sockets(server: Server) -> bool:
@@ -91,5 +96,9 @@ def _candidates() -> Iterator[object]:
 
 def _frames_of_tasks() -> Iterator[FrameType]:
     for task in asyncio.all_tasks():
-        frames, _ = await_chain(task.get_coro())
-        yield from frames
+        yield from _frames_of(task)
+
+
+def _frames_of(task: asyncio.Task[Any]) -> list[FrameType]:
+    frames, _ = await_chain(task.get_coro())
+    return frames

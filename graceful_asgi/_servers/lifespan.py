@@ -11,7 +11,7 @@ from .. import log
 from .._core.stuck_report import stuck_work
 from .._core.work import Work
 from .._diagnostics.trail import frames_of
-from .finder import is_served, shows_in_a_task
+from .finder import is_served, runs, task_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -68,9 +68,9 @@ class HookedLifespan:
         self._lifespan = server.lifespan
         self._uvicorn_shutdown = server.lifespan.shutdown
         server.lifespan.shutdown = self.shutdown
-        self._shows_in_a_task = False
+        self._serve_task: asyncio.Task[Any] | None = None
         if task is not None:
-            self._shows_in_a_task = shows_in_a_task(server)
+            self._serve_task = task_of(server)
             drainer.lifespan = LifespanWork(drainer, "lifespan.startup", task)
             task.add_done_callback(self._app_has_ended)
 
@@ -96,8 +96,10 @@ class HookedLifespan:
         """
         # A program that calls `startup`, `main_loop` and `shutdown` itself may do something else in
         # between: then its server has started.
-        is_starting = self._shows_in_a_task and not self._server.started
-        return is_starting and not is_served(self._server)
+        if self._server.started or self._serve_task is None:
+            return False
+        # The first look is cheap, however many tasks there are.
+        return not runs(self._serve_task, self._server) and not is_served(self._server)
 
     def _app_has_ended(self, task: asyncio.Task[Any]) -> None:
         """Release the drainer if the app raised in its startup, and the server ends with that.

@@ -92,7 +92,10 @@ class SignalWatch:
         signal.siginterrupt(signum, False)  # as asyncio does for handlers that its loop runs
 
     def _look_from_thread(self, signum: int, handler: object) -> None:
-        if signum == signal.SIGTERM and handler is signal.SIG_DFL:
+        # A program that waits for its signals (`signal.sigwait`) blocks them in all of its threads.
+        # A thread inherits that from the one that starts it.
+        is_blocked = signum in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        if signum == signal.SIGTERM and handler is signal.SIG_DFL and not is_blocked:
             log.caution(
                 "this server runs in a thread, and nobody handles SIGTERM: it ends the process at "
                 "once, with everything in flight. Handle it in the main thread: set "

@@ -179,5 +179,17 @@ def handled_thread(*ports: int) -> None:
     say("program goes on")
 
 
+def waited_for_thread(*ports: int) -> None:
+    """One server in a thread, and a program that waits for SIGTERM in its main thread."""
+    (server,) = make_servers(*ports)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    signal.sigwait({signal.SIGTERM})
+    server.should_exit = True
+    thread.join()
+    say("program goes on")
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*map(int, sys.argv[2:]))

@@ -252,10 +252,11 @@ def test_a_server_in_a_thread_that_sigterm_would_cut_is_warned_about(tmp_path: P
         assert server.wait() == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("name", ["handled_thread", "waited_for_thread"])
 def test_a_server_in_a_thread_of_a_program_that_handles_sigterm_is_not(
-    tmp_path: Path, beside: ThreadPoolExecutor
+    tmp_path: Path, name: str, beside: ThreadPoolExecutor
 ) -> None:
-    with program(tmp_path, "handled_thread", servers=1) as server:
+    with program(tmp_path, name, servers=1) as server:
         slow = beside.submit(get, server.port, "/slow?s=1.5&name=old")
         server.wait_for("slow began old")
         server.signal(signal.SIGTERM)

@@ -49,6 +49,7 @@ def worker_of(server: Server) -> GunicornWorker | None:
     uvicorn-worker has the server call the worker's own `callback_notify` for the heartbeat.
     """
     module: Any = sys.modules.get("gunicorn.workers.base")
+    # uvicorn-worker gives its server `callback_notify=self.callback_notify`: a bound method.
     callback = getattr(server.config, "callback_notify", None)
     worker = getattr(callback, "__self__", None)
     if module is None or not isinstance(worker, module.Worker):

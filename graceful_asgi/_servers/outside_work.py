@@ -168,5 +168,7 @@ class OutsideWork:
 
 def _request_of(task: asyncio.Task[None]) -> Any:
     """Return the object whose `run_asgi` a task of the server runs, or None."""
+    # The coroutine is `RequestResponseCycle.run_asgi`, or that of a WebSocket's protocol. It has no
+    # frame once it is done.
     frame = getattr(task.get_coro(), "cr_frame", None)
     return None if frame is None else frame.f_locals.get("self")

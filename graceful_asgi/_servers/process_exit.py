@@ -72,6 +72,7 @@ class ProcessExit:
             return
         _ignore_sigterm()
         if self.clean and not left_to_program and is_known and self._main_task is not task:
+            # asyncio's name for what a task waits for. The same one later: it has not reacted.
             waiter = getattr(self._main_task, "_fut_waiter", None)
             self._loop.call_later(REACTION_PERIOD, self._end_program, waiter)
 
@@ -191,4 +192,6 @@ def shut_pools_down_first() -> None:
     if module is not None and multiprocessing.parent_process() is not None:
         from multiprocessing.util import Finalize
 
+        # multiprocessing's `_exit_function` calls what has a priority of 0 or more before it joins
+        # children. `_python_exit` ends all pools; Python calls it as it joins threads, too late.
         Finalize(None, module._python_exit, exitpriority=100)

@@ -83,7 +83,7 @@ class UvicornHook(StoppableServer):
     def install(self, scope: Scope) -> None:
         """Hook the server. From here on every way of stopping it begins a drain."""
         server, drainer, starts = self.server, self.drainer, scope["type"] == "lifespan"
-        if before := getattr(server, _ATTRIBUTE, None):
+        if before := getattr(server, _ATTRIBUTE, None):  # of a `serve()` before this one
             before._own.put_back()
         self._own = OwnMethods(server)
         server.shutdown, server.main_loop = self.shutdown, self._main_loop

@@ -30,6 +30,10 @@ TWO_SEGMENTS: Final = 2000
 LONGEST_ANSWER: Final = 15.0
 """Seconds after which a client gives a request up for lost."""
 
+LATE: Final = 0.7
+"""Seconds after which a client that has connected is late with its first request. A closing server
+closes a connection that is silent for a second, and on a busy machine a client may be."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficPlan:
@@ -179,12 +183,17 @@ class Traffic:
                 connection.close()
 
     async def _connect(self, host: str) -> HttpConnection | None:
-        try:
-            port = self._port if isinstance(self._port, int) else self._port()
-            return await connect(host, port, within=LONGEST_ANSWER)
-        except OSError:
-            self.counted.refused += 1
-            return None
+        while True:
+            began = time.monotonic()
+            try:
+                port = self._port if isinstance(self._port, int) else self._port()
+                connection = await connect(host, port, within=LONGEST_ANSWER)
+            except OSError:
+                self.counted.refused += 1
+                return None
+            if time.monotonic() - began < LATE or not connection.is_stale():
+                return connection
+            connection.close()  # nothing was written, so another one does as well
 
     async def _ask(
         self,

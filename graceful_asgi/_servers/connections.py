@@ -215,11 +215,25 @@ class Connections:
             waits = not _is_idle(connection) or unsent_bytes(connection.transport)
             return not connection.cycles and bool(waits)
         cycle = getattr(connection, "cycle", None)
+        if getattr(connection, "pipeline", None):
+            cycle = self._answered_cycle(connection)
         return (
             cycle is not None
             and cycle.response_started
             and bool(not cycle.response_complete or unsent_bytes(connection.transport))
         )
+
+    def _answered_cycle(self, connection: Any) -> Any:
+        """Return the request that is answered now, while requests of a pipeline wait behind it.
+
+        With httptools the `cycle` of such a connection is the last one that waits.
+        """
+        for task in tuple(self._server.server_state.tasks):
+            cycle = request_of(task)
+            transport = getattr(cycle, "transport", None)
+            if transport is connection.transport and not cycle.response_complete:
+                return cycle
+        return None
 
     def cut(self) -> None:
         """Reset every connection that is left; a WebSocket still gets its 1012."""
@@ -314,3 +328,11 @@ def _shut_down(connection: Connection) -> None:
 def _reset(connection: Connection) -> None:
     reset_on_close(connection.transport)
     connection.transport.abort()
+
+
+def request_of(task: asyncio.Task[None]) -> Any:
+    """Return the object whose `run_asgi` a task of the server runs, or None."""
+    # The coroutine is `RequestResponseCycle.run_asgi`, or that of a WebSocket's protocol. It has no
+    # frame once it is done.
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return None if frame is None else frame.f_locals.get("self")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .. import log
 from .._core.unavailable import unavailable
 from .._core.work import SCOPE_KEY, Work
+from .connections import request_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -142,11 +143,11 @@ class OutsideWork:
         self._fresh = outside
 
     def _is_seen(self, task: asyncio.Task[None]) -> bool:
-        scope = getattr(_request_of(task), "scope", None)
+        scope = getattr(request_of(task), "scope", None)
         return scope is None or SCOPE_KEY in scope
 
     def _count(self, task: asyncio.Task[None]) -> None:
-        request, in_flight = _request_of(task), self._drainer.in_flight
+        request, in_flight = request_of(task), self._drainer.in_flight
         is_session = request.scope["type"] == "websocket"
         work = OutsideSession(request, self._drainer) if is_session else OutsideRequest(request)
         in_flight.enter(work)
@@ -164,11 +165,3 @@ class OutsideWork:
                 if is_session
                 else "a drain waits for them, but their responses have no `Connection: close`",
             )
-
-
-def _request_of(task: asyncio.Task[None]) -> Any:
-    """Return the object whose `run_asgi` a task of the server runs, or None."""
-    # The coroutine is `RequestResponseCycle.run_asgi`, or that of a WebSocket's protocol. It has no
-    # frame once it is done.
-    frame = getattr(task.get_coro(), "cr_frame", None)
-    return None if frame is None else frame.f_locals.get("self")

@@ -228,3 +228,20 @@ def test_a_download_that_is_cut_looks_cut(
             future.result(timeout=30)
         assert server.wait() == 1
     assert "3 aborted" in server.log
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_a_download_with_a_request_behind_it_looks_cut(tmp_path: Path, http: str) -> None:
+    """With httptools the connection shows the last request of a pipeline, not the one answered."""
+    with (
+        uvicorn(tmp_path, http=http, lame_duck=0.3, grace=1, cancel=5, cleanup=5) as server,
+        Client(server.port) as client,
+    ):
+        client.request("/download")
+        client.request("/")
+        server.wait_for("GET /download")
+        server.terminate()
+        with pytest.raises(ConnectionResetError):
+            list(iter(lambda: client.socket.recv(65536), b""))
+        assert server.wait() == 1
+    assert "1 aborted" in server.log

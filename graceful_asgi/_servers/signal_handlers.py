@@ -82,9 +82,9 @@ def is_pythons_own(handler: object) -> bool:
 def name_handler(handler: object) -> str:
     """Name a handler, and the place in the source where it stands."""
     if handler is signal.SIG_DFL:
-        return "the default action, which ends the process"
+        return "SIG_DFL: it ends the process at once"
     if handler is signal.SIG_IGN:
-        return "nobody: the process ignores it"
+        return "SIG_IGN: the process ignores it"
     if handler is None:
         return "a handler that was not installed from Python"
     function = handler.func if isinstance(handler, functools.partial) else handler

@@ -75,8 +75,8 @@ class SignalWatch:
                 self._observe(signum, handler)
             else:
                 log.caution(
-                    "%s goes to %s, which has taken the place of uvicorn's handler: the signal "
-                    "does not stop this server. %s",
+                    "uvicorn's handler of %s has been replaced by %s: the signal does not stop "
+                    "this server. %s",
                     signal.Signals(signum).name,
                     self._name(signum, handler),
                     _ADVICE,

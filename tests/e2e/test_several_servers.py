@@ -51,6 +51,7 @@ def test_a_signal_stops_all_at_once(tmp_path: Path, name: str, beside: ThreadPoo
         assert server.count("clean after") == 2
         assert "program goes on" in server.log
         assert "goes to" not in server.log
+        assert "has been replaced" not in server.log
         assert "Traceback" not in server.log
 
 

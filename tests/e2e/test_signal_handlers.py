@@ -38,10 +38,10 @@ def test_a_handler_that_cannot_tell_the_server_is_warned_about_at_once(
     with stolen(tmp_path, when, how, "unrelated", loop, name) as server:
         assert get(server.port, "/").status == 200
         server.wait_for(
-            rf"WARNING.*{name} goes to e2e\.stealing_app\.unrelated \(.*stealing_app\.py:"
-            r".*server\.should_exit = True"
+            rf"WARNING.*handler of {name} has been replaced by e2e\.stealing_app\.unrelated "
+            r"\(.*stealing_app\.py:.*server\.should_exit = True"
         )
-        assert server.count("goes to") == 1
+        assert server.count("has been replaced by") == 1
 
 
 @each_way
@@ -52,6 +52,7 @@ def test_a_handler_that_does_not_tell_the_server_is_warned_about_when_it_should_
     with stolen(tmp_path, when, how, "holds", loop, name) as server:
         assert get(server.port, "/").status == 200
         assert "goes to" not in server.log
+        assert "has been replaced" not in server.log
         server.signal(signal.Signals[name])
         server.wait_for(rf"WARNING.*{name} goes to .*holding \(.*stealing_app\.py:")
         assert server.count("the app's handler") == 1

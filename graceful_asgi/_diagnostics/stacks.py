@@ -28,11 +28,14 @@ user's, those that `PYTHONPATH` or a `.pth` file adds)."""
 
 
 def innermost(frames: Sequence[FrameType]) -> str:
-    """Return the innermost line of the app in *frames*, or of a library if there is none."""
-    if not frames:
-        return ""
+    """Return the innermost line of the app in *frames*, or of a library if there is none.
+
+    A line of an installed package says more than one of the standard library: a request whose
+    client reads slowly waits in uvicorn's `flow_control.py`, and there in asyncio's `locks.py`.
+    """
     own = [frame for frame in frames if not is_library(frame)]
-    return _place((own or frames)[-1])
+    installed = [frame for frame in frames if not _is_pythons(frame)]
+    return next((_place(found[-1]) for found in (own, installed, frames) if found), "")
 
 
 def without_own(frames: Iterable[FrameType]) -> list[FrameType]:
@@ -125,10 +128,17 @@ def _package(frame: FrameType) -> str:
 
 def is_library(frame: FrameType) -> bool:
     """Return True if a frame's code belongs to the standard library or an installed package."""
+    return _is_pythons(frame) or _is_installed(frame)
+
+
+def _is_installed(frame: FrameType) -> bool:
+    return any(part in frame.f_code.co_filename for part in _INSTALLED)
+
+
+def _is_pythons(frame: FrameType) -> bool:
+    # `site-packages` is inside of the standard library's directory.
     filename = frame.f_code.co_filename
-    return filename.startswith((*_stdlib_paths(), _FROZEN)) or any(
-        part in filename for part in _INSTALLED
-    )
+    return filename.startswith((*_stdlib_paths(), _FROZEN)) and not _is_installed(frame)
 
 
 @functools.cache

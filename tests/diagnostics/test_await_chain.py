@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from graceful_asgi._diagnostics.await_chain import await_chain
 from graceful_asgi._diagnostics.trail import where
@@ -85,6 +87,21 @@ def test_suspended_work_is_at_the_innermost_line_of_the_app(
         coroutine.close()
         loop.close()
     assert said == line_of(named, "here")
+
+
+def test_where_no_line_is_the_apps_a_package_is_named_and_not_the_standard_library() -> None:
+    """The client of such a response reads slowly. `asyncio/locks.py` would tell nobody that."""
+    loop = asyncio.new_event_loop()
+    flow = FlowControl(asyncio.Transport())
+    flow.pause_writing()
+    sending = flow.drain()
+    try:
+        step(loop, sending)
+        said = where(sending)
+    finally:
+        sending.close()
+        loop.close()
+    assert re.fullmatch(r".*/uvicorn/protocols/http/flow_control\.py:\d+ in drain", said)
 
 
 @pytest.mark.parametrize("nothing", [None, object(), 1])

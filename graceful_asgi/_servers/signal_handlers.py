@@ -15,7 +15,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .touchpoints import Server
 
@@ -47,7 +47,8 @@ class OriginalHandlers:
     restores the handlers of a server that is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_hooked: Callable[[object], bool]) -> None:
+        self._is_hooked = is_hooked
         self._known: dict[int, Any] = {}
 
     def put_back(self, *, but_for: Sequence[Server]) -> None:
@@ -62,6 +63,8 @@ class OriginalHandlers:
                 self._known[signum] = handler
             elif any(owner is server for server in but_for):
                 continue
+            elif not but_for and not self._is_hooked(owner):
+                continue  # of a server without this package, which may go on and need its signals
             wanted = but_for[-1].handle_exit if but_for else self._known.get(signum)
             if wanted is not None and wanted != handler:
                 signal.signal(signum, wanted)

@@ -98,6 +98,11 @@ def is_ours(handler: object) -> bool:
     return isinstance(getattr(handler, "__self__", None), CapturedSignals)
 
 
+def _is_hooked(server: object) -> bool:
+    """Return True if *server* is hooked, or was until its end."""
+    return isinstance(getattr(server, "_captured_signals", None), CapturedSignals)
+
+
 class HookedServer(Protocol):
     """A server of this process that drains: a `UvicornHook`."""
 
@@ -160,7 +165,7 @@ class HostProcess:
             self._log_final_report, look=self._look, before_end=self._reset_answers
         )
         self._draining = DrainingFlag()
-        self._original_handlers = OriginalHandlers()
+        self._original_handlers = OriginalHandlers(_is_hooked)
         self._reset()
 
     def _reset(self) -> None:

@@ -200,6 +200,36 @@ def handling_server() -> object:
     return getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
 
 
+@pytest.mark.parametrize("way", ["should_exit", "serve() cancelled"])
+async def test_a_server_that_ends_leaves_the_signals_to_a_server_without_the_middleware(
+    way: str,
+) -> None:
+    """The first server ends alone: from then on the process knows the handlers before it."""
+    beside = uvicorn.Server(uvicorn_config(RecordingApp(), port=0))
+    await serve_and_end(way)
+    serving = asyncio.ensure_future(beside.serve())
+    try:
+        await eventually(lambda: beside.started)
+        await serve_and_end(way)
+        assert handling_server() is beside
+    finally:
+        beside.should_exit = True
+        await serving
+
+
+async def serve_and_end(way: str) -> None:
+    """Serve an app with the middleware, and end that."""
+    app = GracefulMiddleware(RecordingApp(), policy=NOW)
+    server = uvicorn.Server(uvicorn_config(app, port=0))
+    serving = asyncio.ensure_future(server.serve())
+    await eventually(lambda: server.started)
+    if way == "serve() cancelled":
+        serving.cancel()
+    server.should_exit = True
+    await asyncio.wait([serving])
+    await asyncio.sleep(0)  # the turn in which the handlers are set
+
+
 async def serve_by_hand(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)

@@ -202,11 +202,18 @@ class Connections:
             reset_on_close(connection.transport)
 
     def _answered_in_part(self) -> Iterator[Any]:
+        answered: dict[object, Any] | None = None
         for connection in tuple(self._server.server_state.connections):
-            if self._is_answered_in_part(connection):
+            cycle = getattr(connection, "cycle", None)
+            if getattr(connection, "pipeline", None):
+                # With httptools `cycle` is the last request that waits in the pipeline. To look for
+                # the one that is answered at each connection would be quadratic.
+                answered = self._answered_cycles() if answered is None else answered
+                cycle = answered.get(connection.transport)
+            if self._is_answered_in_part(connection, cycle):
                 yield connection
 
-    def _is_answered_in_part(self, connection: Any) -> bool:
+    def _is_answered_in_part(self, connection: Any, cycle: Any) -> bool:
         if self._is_websocket(connection):  # an open one is in flight, and gets its 1012
             ends = connection.transport.is_closing() or _has_sent_close(connection)
             return ends and bool(unsent_bytes(connection.transport))
@@ -214,26 +221,20 @@ class Connections:
             # Each open stream is in flight. Its app is cancelled, and uvicorn resets the stream.
             waits = not _is_idle(connection) or unsent_bytes(connection.transport)
             return not connection.cycles and bool(waits)
-        cycle = getattr(connection, "cycle", None)
-        if getattr(connection, "pipeline", None):
-            cycle = self._answered_cycle(connection)
         return (
             cycle is not None
             and cycle.response_started
             and bool(not cycle.response_complete or unsent_bytes(connection.transport))
         )
 
-    def _answered_cycle(self, connection: Any) -> Any:
-        """Return the request that is answered now, while requests of a pipeline wait behind it.
-
-        With httptools the `cycle` of such a connection is the last one that waits.
-        """
-        for task in tuple(self._server.server_state.tasks):
-            cycle = request_of(task)
-            transport = getattr(cycle, "transport", None)
-            if transport is connection.transport and not cycle.response_complete:
-                return cycle
-        return None
+    def _answered_cycles(self) -> dict[object, Any]:
+        """Return the HTTP/1 requests that are answered now, by the transports of their clients."""
+        cycles = [request_of(task) for task in tuple(self._server.server_state.tasks)]
+        return {
+            cycle.transport: cycle
+            for cycle in cycles
+            if not getattr(cycle, "response_complete", True) and hasattr(cycle, "transport")
+        }
 
     def cut(self) -> None:
         """Reset every connection that is left; a WebSocket still gets its 1012."""

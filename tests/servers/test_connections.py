@@ -420,6 +420,30 @@ async def test_what_has_not_begun_to_answer_is_not_cut_with_the_answers(
         writer.close()
 
 
+async def test_one_look_at_the_requests_is_enough_for_all_pipelines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look for each of three thousand pipelines would hold the loop for seconds."""
+    looked_at: list[object] = []
+
+    def request_of(task: asyncio.Task[None]) -> Any:
+        looked_at.append(task)
+        return original(task)
+
+    original = module.request_of
+    monkeypatch.setattr(module, "request_of", request_of)
+    async with uvicorn_in_loop(RecordingApp()) as (server, port):
+        clients = [await open_request(port, "/hold") for _ in range(5)]
+        for _, writer in clients:
+            writer.write(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connections: set[Any] = server.server_state.connections
+        await eventually(lambda: sum(bool(each.pipeline) for each in connections) == len(clients))
+        connections_of(server).cut_answers()
+        assert len(looked_at) == len(clients)
+        for _, writer in clients:
+            writer.close()
+
+
 # -- HTTP/2
 
 

@@ -20,6 +20,7 @@ from support.polling import PATIENCE
 from support.virtual_time import virtual_time
 
 from graceful_asgi import DrainPolicy, Phase, drain_notice
+from graceful_asgi._asgi import http
 from graceful_asgi._core.close_schedule import NOTICE_PERIOD
 from graceful_asgi.errors import ClosedError
 
@@ -461,6 +462,31 @@ async def test_an_event_that_a_slow_client_takes_in_the_lame_duck_is_the_last_on
     assert stream.body == EVENT
     assert stream.closed_at == pytest.approx(8, abs=0.2)
     assert stream.drainer.report().clean
+
+
+async def test_slow_clients_are_looked_at_less_often_the_more_is_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten looks a second at each of ten thousand would take the whole loop."""
+    monkeypatch.setattr(http, "LOOK_COST", 1.9)  # as much as ten thousand cost together
+
+    async def sends_once(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**START})
+        await send(part(EVENT))
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        stream = Stream(sends_once, tasks)
+
+        async def between(message: Message, take: Send) -> None:
+            if message == part(EVENT):
+                await anyio.sleep(8)  # the close is due after 5 s
+            await take(message)
+
+        stream.between = between
+        await stream.open()
+        await stream.drain()
+    assert stream.closed_at == pytest.approx(9, abs=0.2)
 
 
 async def test_an_app_that_gives_up_on_the_send_that_closes_its_stream_is_not_waited_for() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from .plan import Endpoint, Header
 
 _READ_SIZE: Final = 65536
+_TCP_INFO: Final = struct.Struct("=44xI8xI")
+"""The beginning of Linux' `struct tcp_info` (linux/tcp.h): the milliseconds since data was sent (or
+since the handshake, where none was), and those since the last packet came."""
 
 Watch: TypeAlias = Callable[[bytes], None]
 """A function that gets no bytes when the head of an answer has come, and each piece of its body."""
@@ -133,6 +138,22 @@ class HttpConnection:
             return None
         except OSError:
             return b""
+
+    def seconds_to_close(self) -> float:
+        """Return how long the peer has waited for the first byte, if it has closed since.
+
+        0.0 if it has not, or has reset the connection, or the system does not show that.
+        """
+        if sys.platform != "linux":
+            return 0.0
+        try:
+            if self._socket.recv(1, socket.MSG_PEEK):
+                return 0.0
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        except OSError:  # nothing to read yet, or a reset
+            return 0.0
+        since_handshake, since_close = _TCP_INFO.unpack(info)
+        return float(since_handshake - since_close) / 1000
 
     def write_now(self, data: bytes) -> Unsent | None:
         """Write in one step and without waiting. None: in full."""

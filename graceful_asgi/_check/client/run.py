@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 _OUR_OWN: Final = frozenset(
     {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 )
+_PATIENT: Final = 0.9
+"""Seconds for which a closing server has to wait for the first byte on a connection. A client here
+writes at once. If it has not in so long a time, its own process stood still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,9 @@ class Run:
                 if self.over.is_set():
                     connection.close()
                     return None
+                if self.signalled.is_set() and self._is_too_late_for(connection):
+                    connection.close()  # nothing was written, so another connection does as well
+                    continue
                 connection.wanted_at = wanted_at
                 return connection
         except asyncio.CancelledError:
@@ -159,6 +165,9 @@ class Run:
         if self._relay is None:
             return await connect(self.host, self.port, within=period)
         return await self._relay.connect(self.host, self.port, within=period)
+
+    def _is_too_late_for(self, connection: HttpConnection) -> bool:
+        return connection.seconds_to_close() >= _PATIENT + self.plan.latency
 
     def _refuse(self, load: LoadResult) -> None:
         load.refused += 1

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import errno
+import select
+import socket
+import sys
+import threading
+import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 from support.polling import PATIENCE
 
+from check.client.loading import plan
 from graceful_asgi._check.client import run
 from graceful_asgi._check.client.http1 import Request
 from graceful_asgi._check.client.plan import LoadPlan
 from graceful_asgi._check.errors import CheckError, SetupError
 from graceful_asgi._check.load import Load
+from graceful_asgi._check.result.counts import LoadResult
 
 if TYPE_CHECKING:
     from graceful_asgi._check.client.http1 import HttpConnection
@@ -35,6 +43,51 @@ async def test_what_we_have_run_out_of_is_no_refusal(
     load.mark_signalled()
     with pytest.raises(SetupError, match="no more of them"):
         await load.run(until=anyio.sleep_forever, within=PATIENCE)
+
+
+class StandsStill(run.Run):
+    """Its process stands still before the first write, until a second after the server's close."""
+
+    def __init__(self, port: int, closed: threading.Event) -> None:
+        super().__init__(plan(fresh=1), host="127.0.0.1", port=port)
+        self._closed = closed
+
+    async def _open(self) -> HttpConnection:
+        connection = await super()._open()
+        self._stand_still()
+        return connection
+
+    def _stand_still(self) -> None:
+        assert self._closed.wait(PATIENCE)
+        time.sleep(1.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel has to show when the FIN came")
+@pytest.mark.parametrize(("patience", "lost"), [(1.0, 0), (0.0, 1)])
+async def test_a_server_may_close_what_a_client_that_stood_still_has_not_used(
+    patience: float, lost: int
+) -> None:
+    """It has to wait for the first request for a second, though, as any other client needs it."""
+    closed = threading.Event()
+
+    def serve() -> None:
+        with listener.accept()[0] as first:
+            select.select([first], [], [], patience)
+        closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        load, late = LoadResult(), StandsStill(listener.getsockname()[1], closed)
+        late.mark_signalled()
+        connection = await late.connect(load)
+        thread.join()
+        assert connection is not None
+        with closing(connection):
+            assert connection.is_stale() == bool(lost)
+            if lost:
+                await late.exchange(load, connection, late.request(late.plan.load))
+    assert (load.after.lost_total, load.refused) == (lost, 0)
 
 
 async def test_a_run_that_is_stopped_ends_as_if_its_time_had_passed() -> None:

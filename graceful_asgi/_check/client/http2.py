@@ -46,10 +46,31 @@ _REFUSED: Final = 7
 
 
 class _Stream:
-    def __init__(self) -> None:
+    def __init__(self, number: int, method: str) -> None:
         self.outcome: asyncio.Future[HttpAnswer | Lost | Retryable] = asyncio.Future()
         self.head: HttpAnswer | None = None
         self.body = Body()
+        self._number, self._method = number, method
+        self._length: int | None = None
+
+    def begin(self, head: HttpAnswer, length: bytes | None) -> None:
+        """Take the head of the answer, and its Content-Length.
+
+        Raises `ValueError` if that is no number.
+        """
+        self.head = head
+        # The answer to a HEAD, and a 304, have the length of a body that is not sent.
+        if length is not None and self._method != "HEAD" and head.status != 304:
+            self._length = int(length)
+
+    def complete(self, head: HttpAnswer) -> None:
+        """Note that the server has ended the answer, which has to have its length by then."""
+        found = self.body.of(head)
+        if self._length is None or found.length == self._length:
+            return self.end(found)
+        # A client has to take such an answer for an error (RFC 9113, 8.1.1).
+        kind: LossKind = "cut body" if found.length < self._length else "bad reply"
+        self.end(Lost(kind, self._number > 1))
 
     def end(self, outcome: HttpAnswer | Lost | Retryable) -> None:
         if not self.outcome.done():
@@ -116,7 +137,7 @@ class Http2Client:
         unsent = self.connection.write_now(b"".join(pieces))
         if unsent is not None:
             return unsent
-        self._streams[number] = _Stream()
+        self._streams[number] = _Stream(number, endpoint.method)
         return number
 
     async def receive(self, number: int, *, within: float) -> HttpAnswer | Lost | Retryable:
@@ -192,7 +213,7 @@ class Http2Client:
         elif isinstance(frame, DataFrame) and stream is not None:
             stream.body.add(frame.data)
         if "END_STREAM" in frame.flags and stream is not None and stream.head is not None:
-            stream.end(stream.body.of(stream.head))
+            stream.complete(stream.head)
 
     def _settings(self, frame: SettingsFrame) -> None:
         if "ACK" in frame.flags:
@@ -209,7 +230,7 @@ class Http2Client:
         found = {bytes(name): bytes(value) for name, value in fields}
         status = int(found.get(b":status", b"0") or 0)
         if status >= 200:  # not an interim answer, and not the trailers, which have no status
-            stream.head = answer(status, True, found.items())
+            stream.begin(answer(status, True, found.items()), found.get(b"content-length"))
 
 
 async def speaks_http2(connection: HttpConnection, *, within: float) -> bool:

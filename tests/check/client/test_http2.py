@@ -19,14 +19,21 @@ from graceful_asgi._check.result.counts import Lost, Retryable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from graceful_asgi._check.result.counts import LossKind
+
 pytestmark = pytest.mark.anyio
 
 ENDPOINT = Endpoint("--path", "GET", "/")
 SETTINGS = SettingsFrame().serialize()
 
 
-def answer(stream: int, body: bytes = b"ok", status: str = "200") -> bytes:
-    head = Encoder().encode([(":status", status), ("content-type", "text/plain")], huffman=False)
+def answer(
+    stream: int, body: bytes = b"ok", status: str = "200", length: str | None = None
+) -> bytes:
+    fields = [(":status", status), ("content-type", "text/plain")]
+    if length is not None:
+        fields.append(("content-length", length))
+    head = Encoder().encode(fields, huffman=False)
     first = HeadersFrame(stream, head, flags=["END_HEADERS"]).serialize()
     return first + DataFrame(stream, body, flags=["END_STREAM"]).serialize()
 
@@ -65,8 +72,10 @@ async def connected(*writes: bytes, end: str = "") -> AsyncIterator[Http2Client]
             connection.close()
 
 
-async def ask_three(http2: Http2Client) -> list[HttpAnswer | Lost | Retryable]:
-    streams = [http2.send(ENDPOINT, [], "server") for _ in range(3)]
+async def ask_three(
+    http2: Http2Client, endpoint: Endpoint = ENDPOINT
+) -> list[HttpAnswer | Lost | Retryable]:
+    streams = [http2.send(endpoint, [], "server") for _ in range(3)]
     assert streams == [1, 3, 5]
     return await asyncio.gather(
         *(http2.receive(stream, within=5.0) for stream in streams if isinstance(stream, int))
@@ -111,6 +120,23 @@ async def test_an_answer_without_its_end_is_cut() -> None:
         found = await ask_three(http2)
     assert found[0] == Lost("cut body", reused=False)
     assert found[1] == Lost("empty reply", reused=True)
+
+
+@pytest.mark.parametrize(("length", "kind"), [("3", "cut body"), ("1", "bad reply")])
+async def test_an_answer_that_ends_with_another_length_than_its_own_is_lost(
+    length: str, kind: LossKind
+) -> None:
+    """Every client has to take it for an error (RFC 9113, 8.1.1), whatever its body is."""
+    async with connected(answer(1, length=length), answer(3, length="2"), answer(5)) as http2:
+        found = await ask_three(http2)
+    assert found[0] == Lost(kind, reused=False)
+    assert [type(each) for each in found[1:]] == [HttpAnswer, HttpAnswer]
+
+
+async def test_the_length_in_the_answer_to_a_head_is_that_of_a_body_which_is_not_sent() -> None:
+    async with connected(answer(1, b"", length="3"), answer(3), answer(5)) as http2:
+        found = await ask_three(http2, Endpoint("--path", "HEAD", "/"))
+    assert [type(each) for each in found] == [HttpAnswer] * 3
 
 
 @pytest.mark.parametrize(

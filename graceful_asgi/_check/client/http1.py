@@ -102,6 +102,8 @@ class HttpConnection:
         self._requests = 0
         self._outstanding = 0
         self._rest = b""
+        self._unwritten = b""
+        """The part of a long request that the kernel has not taken yet."""
         self._begun = self._ended = False
         self._given_up = False
         self._watched = False
@@ -156,18 +158,42 @@ class HttpConnection:
         return float(since_handshake - since_close) / 1000
 
     def write_now(self, data: bytes) -> Unsent | None:
-        """Write in one step and without waiting. None: in full."""
+        """Write without waiting. None: what the kernel does not take now is written by and by.
+
+        It takes megabytes at once, or 32 kB where the machine is short of memory.
+        """
+        if self._unwritten:
+            self._unwritten += data
+            return None
         try:
             written = self._socket.send(data)
         except OSError as error:
             return Unsent(reason=str(error))
         if written < len(data):
-            # The buffer of a connection with nothing in flight holds far more than one request.
-            return Unsent(reason=f"{written} of {len(data)} bytes written")
+            self._unwritten = data[written:]
+            self._loop.add_writer(self._socket, self._write_more)
         return None
 
+    def _write_more(self) -> None:
+        try:
+            written = self._socket.send(self._unwritten)
+        except BlockingIOError:
+            return
+        except OSError:  # whether it was answered all the same is what `receive` says
+            written = len(self._unwritten)
+        self._unwritten = self._unwritten[written:]
+        if not self._unwritten:
+            self._loop.remove_writer(self._socket)
+
+    def _take_unwritten(self) -> bytes:
+        """Return what the kernel has not taken yet, and write it no more."""
+        unwritten, self._unwritten = self._unwritten, b""
+        if unwritten:
+            self._loop.remove_writer(self._socket)
+        return unwritten
+
     def send(self, request: Request, *, copies: int = 1) -> Unsent | None:
-        """Write the request, `copies` times, in one step and without waiting. None: in full."""
+        """Write the request, `copies` times, as `write_now` does. None: it is on its way."""
         unsent = self.write_now(request.data * copies)
         if unsent is not None:
             return unsent
@@ -178,7 +204,7 @@ class HttpConnection:
 
     async def write(self, data: bytes) -> None:
         """Write more: a piece of a request's body. Raises `OSError` when the peer has gone."""
-        await self._loop.sock_sendall(self._socket, data)
+        await self._loop.sock_sendall(self._socket, self._take_unwritten() + data)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -274,6 +300,7 @@ class HttpConnection:
         if self._watched:
             self._loop.remove_reader(self._socket)
             self._watched = False
+        self._take_unwritten()
         self._socket.close()
 
     def _readable(self) -> None:
@@ -293,8 +320,9 @@ class HttpConnection:
     def _answered(self, found: HttpAnswer, rest: bytes) -> HttpAnswer:
         self._outstanding -= 1
         self._rest = rest
-        if rest and not self._outstanding and found.reusable:
-            # Bytes that belong to no request. The next one would take them for its answer.
+        # Bytes that belong to no request: the next one would take them for its answer. Or an answer
+        # to a request that the server has not read: it would take the rest for the next one.
+        if ((rest and not self._outstanding) or self._unwritten) and found.reusable:
             return found._replace(reusable=False)
         return found
 

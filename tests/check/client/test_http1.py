@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from support.polling import eventually
 from support.ports import free_port
@@ -17,10 +19,12 @@ from check.client.adversary import (
     always,
     first,
     reset,
+    status,
 )
 from graceful_asgi._check.client.answer import HttpAnswer
 from graceful_asgi._check.client.http1 import Request as ToSend
 from graceful_asgi._check.client.http1 import connect
+from graceful_asgi._check.client.plan import Endpoint
 from graceful_asgi._check.result.counts import Lost, Unsent
 
 if TYPE_CHECKING:
@@ -40,7 +44,30 @@ class ResetAtOnce(Adversary):
         reset(writer)
 
 
+class ReadsBodies(Adversary):
+    """Answers a request once it has read its whole body."""
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            is_whole = await reader.readexactly(len(LONG)) == LONG
+            writer.write(OK if is_whole else status(400))
+
+
+class AnswersUnread(Adversary):
+    """Answers a request without its body, and reads no more."""
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await anyio.sleep_forever()
+
+
 GET = ToSend.make("GET", "/", authority="server")
+
+LONG = bytes(range(256)) * 80_000
+"""More than the kernel takes at once (`net.ipv4.tcp_wmem`: some 4 MB)."""
+
+POST = ToSend.to(Endpoint("--post-path", "POST", "/", body=LONG), authority="server", headers=())
 
 
 async def exchange_once(answer: bytes) -> HttpAnswer | Lost:
@@ -88,6 +115,40 @@ async def test_a_write_to_a_connection_that_was_reset_is_unsent_and_not_lost() -
         connection = await connect("127.0.0.1", adversary.port, within=5.0)
         await eventually(connection.is_stale)
         assert isinstance(connection.send(GET), Unsent)
+        connection.close()
+
+
+async def test_a_long_body_follows_by_itself_as_the_server_reads_it() -> None:
+    """On a machine that is short of memory the kernel takes only 32 kB at once."""
+    async with ReadsBodies(always(lambda _: None)).serving() as server:
+        connection = await connect("127.0.0.1", server.port, within=5.0)
+        for _ in range(2):
+            assert connection.send(POST) is None
+            answer = await connection.receive()
+            assert isinstance(answer, HttpAnswer)
+            assert (answer.status, answer.reusable) == (200, True)
+        connection.close()
+
+
+async def test_what_is_written_next_comes_after_a_long_body() -> None:
+    async with ReadsBodies(always(lambda _: None)).serving() as server:
+        connection = await connect("127.0.0.1", server.port, within=5.0)
+        half = len(POST.data) // 2
+        assert connection.send(replace(POST, data=POST.data[:half])) is None
+        await connection.write(POST.data[half:])
+        answer = await connection.receive()
+        assert isinstance(answer, HttpAnswer)
+        assert answer.status == 200
+        connection.close()
+
+
+async def test_a_request_that_was_answered_unread_leaves_no_reusable_connection() -> None:
+    async with AnswersUnread(always(lambda _: None)).serving() as server:
+        connection = await connect("127.0.0.1", server.port, within=5.0)
+        assert connection.send(POST) is None
+        answer = await connection.receive()
+        assert isinstance(answer, HttpAnswer)
+        assert not answer.reusable
         connection.close()
 
 

@@ -167,6 +167,8 @@ class HttpConnection:
             return None
         try:
             written = self._socket.send(data)
+        except BlockingIOError:  # of what was written before there is too much still
+            written = 0
         except OSError as error:
             return Unsent(reason=str(error))
         if written < len(data):

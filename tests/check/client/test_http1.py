@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.ports import free_port
 
 from check.client.adversary import (
@@ -22,13 +24,10 @@ from check.client.adversary import (
     status,
 )
 from graceful_asgi._check.client.answer import HttpAnswer
+from graceful_asgi._check.client.http1 import HttpConnection, connect
 from graceful_asgi._check.client.http1 import Request as ToSend
-from graceful_asgi._check.client.http1 import connect
 from graceful_asgi._check.client.plan import Endpoint
 from graceful_asgi._check.result.counts import Lost, Unsent
-
-if TYPE_CHECKING:
-    import asyncio
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +127,25 @@ async def test_a_long_body_follows_by_itself_as_the_server_reads_it() -> None:
             assert isinstance(answer, HttpAnswer)
             assert (answer.status, answer.reusable) == (200, True)
         connection.close()
+
+
+async def test_what_finds_the_buffer_of_the_kernel_full_follows_by_itself() -> None:
+    """As over HTTP/2, where requests do not wait for each other."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    filling = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filling += ours.send(b"." * 4096)
+    with theirs, contextlib.closing(HttpConnection(ours)) as connection:
+        assert connection.write_now(b"a") is None
+        assert connection.write_now(b"b") is None
+        theirs.setblocking(False)
+        read = b""
+        while len(read) < filling + 2:
+            with anyio.fail_after(PATIENCE):
+                read += await asyncio.get_running_loop().sock_recv(theirs, 65536)
+    assert read.lstrip(b".") == b"ab"
 
 
 async def test_what_is_written_next_comes_after_a_long_body() -> None:

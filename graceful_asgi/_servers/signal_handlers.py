@@ -47,8 +47,8 @@ class OriginalHandlers:
     restores the handlers of a server that is gone.
     """
 
-    def __init__(self, is_hooked: Callable[[object], bool]) -> None:
-        self._is_hooked = is_hooked
+    def __init__(self, goes_on: Callable[[Any], bool]) -> None:
+        self._goes_on = goes_on
         self._known: dict[int, Any] = {}
 
     def put_back(self, *, but_for: Sequence[Server]) -> None:
@@ -61,10 +61,10 @@ class OriginalHandlers:
             owner = server_of(handler)
             if owner is None:
                 self._known[signum] = handler
-            elif any(owner is server for server in but_for):
+            elif any(owner is server for server in but_for) or (
+                not but_for and self._goes_on(owner)
+            ):
                 continue
-            elif not but_for and not self._is_hooked(owner):
-                continue  # of a server without this package, which may go on and need its signals
             wanted = but_for[-1].handle_exit if but_for else self._known.get(signum)
             if wanted is not None and wanted != handler:
                 signal.signal(signum, wanted)

@@ -14,6 +14,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from .._diagnostics.watchdog import FORCED, LOOK_PERIOD, MARGIN, Watchdog
+from ..event_loop import running_asyncio_loop
+from .finder import task_of
 from .forked_child import DrainingFlag
 from .process_exit import ProcessExit, is_default, shut_pools_down_first
 from .signal_handlers import OriginalHandlers, is_pythons_own, server_of
@@ -98,9 +100,10 @@ def is_ours(handler: object) -> bool:
     return isinstance(getattr(handler, "__self__", None), CapturedSignals)
 
 
-def _is_hooked(server: object) -> bool:
-    """Return True if *server* is hooked, or was until its end."""
-    return isinstance(getattr(server, "_captured_signals", None), CapturedSignals)
+def _goes_on(server: Server) -> bool:
+    """Return True if *server*, which has no hook, serves on the running loop."""
+    has_hook = isinstance(getattr(server, "_captured_signals", None), CapturedSignals)
+    return not has_hook and running_asyncio_loop() is not None and task_of(server) is not None
 
 
 class HookedServer(Protocol):
@@ -165,7 +168,7 @@ class HostProcess:
             self._log_final_report, look=self._look, before_end=self._reset_answers
         )
         self._draining = DrainingFlag()
-        self._original_handlers = OriginalHandlers(_is_hooked)
+        self._original_handlers = OriginalHandlers(_goes_on)
         self._reset()
 
     def _reset(self) -> None:

@@ -29,6 +29,7 @@ from graceful_asgi._servers.signals import HostProcess
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from graceful_asgi.types import Receive, Scope, Send
@@ -201,28 +202,35 @@ def handling_server() -> object:
 
 
 @pytest.mark.parametrize("way", ["should_exit", "serve() cancelled"])
-async def test_a_server_that_ends_leaves_the_signals_to_a_server_without_the_middleware(
-    way: str,
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_server_that_ends_leaves_the_signals_to_one_without_the_middleware_that_goes_on(
+    way: str, *, goes_on: bool
 ) -> None:
     """The first server ends alone: from then on the process knows the handlers before it."""
     beside = uvicorn.Server(uvicorn_config(RecordingApp(), port=0))
-    await serve_and_end(way)
+    async with serving_until(way):
+        pass
     serving = asyncio.ensure_future(beside.serve())
     try:
         await eventually(lambda: beside.started)
-        await serve_and_end(way)
-        assert handling_server() is beside
+        async with serving_until(way):
+            if not goes_on:
+                beside.should_exit = True
+                await serving
+        assert handling_server() is (beside if goes_on else None)
     finally:
         beside.should_exit = True
         await serving
 
 
-async def serve_and_end(way: str) -> None:
-    """Serve an app with the middleware, and end that."""
+@contextlib.asynccontextmanager
+async def serving_until(way: str) -> AsyncIterator[None]:
+    """Serve an app with the middleware for the length of a block, and end that by *way*."""
     app = GracefulMiddleware(RecordingApp(), policy=NOW)
     server = uvicorn.Server(uvicorn_config(app, port=0))
     serving = asyncio.ensure_future(server.serve())
     await eventually(lambda: server.started)
+    yield
     if way == "serve() cancelled":
         serving.cancel()
     server.should_exit = True

@@ -160,7 +160,7 @@ class HttpConnection:
     def write_now(self, data: bytes) -> Unsent | None:
         """Write without waiting. None: what the kernel does not take now is written by and by.
 
-        It takes megabytes at once, or 32 kB where the machine is short of memory.
+        It takes megabytes at once, but has been seen to take only 32 kB for a while.
         """
         if self._unwritten:
             self._unwritten += data

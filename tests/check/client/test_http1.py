@@ -118,7 +118,7 @@ async def test_a_write_to_a_connection_that_was_reset_is_unsent_and_not_lost() -
 
 
 async def test_a_long_body_follows_by_itself_as_the_server_reads_it() -> None:
-    """On a machine that is short of memory the kernel takes only 32 kB at once."""
+    """The kernel mostly takes megabytes at once, but has been seen to take only 32 kB."""
     async with ReadsBodies(always(lambda _: None)).serving() as server:
         connection = await connect("127.0.0.1", server.port, within=5.0)
         for _ in range(2):

@@ -123,12 +123,12 @@ class Notifier:
     def _close(self, events: ServerEvents) -> None:
         if not events.outlives_server:
             self.server_events.remove(events)
-        with log.caught("%r failed; the server goes on", events):
+        with _caught(events):
             events.closed()
 
     def _tell_events(self, call: Callable[[ServerEvents], object]) -> None:
         for events in tuple(self.server_events):
-            with log.caught("%s failed; the server goes on", type(events).__name__):
+            with _caught(events):
                 call(events)
 
     def wake(self) -> None:
@@ -162,3 +162,7 @@ class Notifier:
                 seconds = changes_in()
                 await wakeup.wait(seconds if seconds > 0 else math.inf)
         return value
+
+
+def _caught(events: ServerEvents) -> contextlib.AbstractContextManager[None]:
+    return log.caught("%s failed; the server goes on", type(events).__name__)

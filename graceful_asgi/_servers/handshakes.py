@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SHORTEST_WAIT: Final = 0.01
-"""Seconds to wait in any case: another processor may be at work on a packet."""
+"""Seconds to wait in any case: another processor may be at work on a packet that had found the
+listener before."""
 
 LONGEST_WAIT: Final = 1.0
 """Seconds to wait for handshakes under way, at the most. After that the kernel repeats its SYN-ACK:
@@ -78,7 +79,6 @@ class Handshakes:
         if not self._listeners:
             return False
         elapsed = monotonic() - self._began
-        # Another processor may be at work on a packet that had found the listener before.
         if elapsed < SHORTEST_WAIT:
             return True
         return elapsed < LONGEST_WAIT and self._is_expected(elapsed)

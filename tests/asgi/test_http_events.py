@@ -440,8 +440,11 @@ async def test_a_client_that_does_not_take_the_last_part_is_cut_at_the_deadline(
     assert report.elapsed >= 40
 
 
-async def test_an_event_that_a_slow_client_takes_in_the_lame_duck_is_the_last_one() -> None:
-    """It was sent before the drain, and the app is silent from then on."""
+async def drained_with_a_slow_client() -> Stream:
+    """Drain a stream whose last event was sent before, and is taken after 8 s.
+
+    Its close is due after 5 s of the 10 s of the lame duck, and the app is silent.
+    """
 
     async def sends_once(scope: Any, receive: Receive, send: Send) -> None:
         await send({**START})
@@ -453,12 +456,17 @@ async def test_an_event_that_a_slow_client_takes_in_the_lame_duck_is_the_last_on
 
         async def between(message: Message, take: Send) -> None:
             if message == part(EVENT):
-                await anyio.sleep(8)  # after the time for the close, in the middle of the 10 s
+                await anyio.sleep(8)
             await take(message)
 
         stream.between = between
         await stream.open()
         await stream.drain()
+    return stream
+
+
+async def test_an_event_that_a_slow_client_takes_in_the_lame_duck_is_the_last_one() -> None:
+    stream = await drained_with_a_slow_client()
     assert stream.body == EVENT
     assert stream.closed_at == pytest.approx(8, abs=0.2)
     assert stream.drainer.report().clean
@@ -469,23 +477,7 @@ async def test_slow_clients_are_looked_at_less_often_the_more_is_in_flight(
 ) -> None:
     """Ten looks a second at each of ten thousand would take the whole loop."""
     monkeypatch.setattr(http, "LOOK_COST", 1.9)  # as much as ten thousand cost together
-
-    async def sends_once(scope: Any, receive: Receive, send: Send) -> None:
-        await send({**START})
-        await send(part(EVENT))
-        await anyio.sleep_forever()
-
-    async with anyio.create_task_group() as tasks:
-        stream = Stream(sends_once, tasks)
-
-        async def between(message: Message, take: Send) -> None:
-            if message == part(EVENT):
-                await anyio.sleep(8)  # the close is due after 5 s
-            await take(message)
-
-        stream.between = between
-        await stream.open()
-        await stream.drain()
+    stream = await drained_with_a_slow_client()
     assert stream.closed_at == pytest.approx(9, abs=0.2)
 
 

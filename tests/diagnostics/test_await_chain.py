@@ -62,6 +62,17 @@ async def through_a_wrapper() -> None:
     await Wrapper()
 
 
+def where_it_waits(coroutine: Any) -> str:
+    """Run *coroutine* up to its first wait; return where that is."""
+    loop = asyncio.new_event_loop()
+    try:
+        step(loop, coroutine)
+        return where(coroutine)
+    finally:
+        coroutine.close()
+        loop.close()
+
+
 @pytest.mark.parametrize(
     ("waiting", "named"),
     [
@@ -78,29 +89,14 @@ async def through_a_wrapper() -> None:
 def test_suspended_work_is_at_the_innermost_line_of_the_app(
     waiting: Callable[[], Any], named: Callable[[], Any]
 ) -> None:
-    coroutine = waiting()
-    loop = asyncio.new_event_loop()
-    try:
-        step(loop, coroutine)
-        said = where(coroutine)
-    finally:
-        coroutine.close()
-        loop.close()
-    assert said == line_of(named, "here")
+    assert where_it_waits(waiting()) == line_of(named, "here")
 
 
 def test_where_no_line_is_the_apps_a_package_is_named_and_not_the_standard_library() -> None:
     """The client of such a response reads slowly. `asyncio/locks.py` would tell nobody that."""
-    loop = asyncio.new_event_loop()
     flow = FlowControl(asyncio.Transport())
     flow.pause_writing()
-    sending = flow.drain()
-    try:
-        step(loop, sending)
-        said = where(sending)
-    finally:
-        sending.close()
-        loop.close()
+    said = where_it_waits(flow.drain())
     assert re.fullmatch(r".*/uvicorn/protocols/http/flow_control\.py:\d+ in drain", said)
 
 

@@ -1,8 +1,8 @@
 """HTTP/1.1 on a raw socket: requests as bytes, and what became of each on its connection.
 
 The socket is used directly, not through a transport, because only the kernel knows the two things
-the count rests on: whether the whole request was written, and whether the peer had already closed.
-A transport buffers the first and learns the second when its loop comes round to it.
+the count rests on: whether a request was written, and whether the peer had already closed. A
+transport buffers the first and learns the second when its loop comes round to it.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Http2Client:
         return self.is_usable
 
     def begin(self) -> Unsent | None:
-        """Write the preface. None: in full."""
+        """Write the preface. None: it is on its way."""
         settings = SettingsFrame(
             settings={SettingsFrame.ENABLE_PUSH: 0, SettingsFrame.INITIAL_WINDOW_SIZE: _WIDEST}
         )

@@ -51,7 +51,7 @@ writes at once. If it has not in so long a time, its own process stood still."""
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A request was written in full, before the signal or after it."""
+    """A request was written, before the signal or after it."""
 
     before: bool
     at: float

@@ -66,7 +66,10 @@ class Wrong(Complete):
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Written in full on an established connection, and no complete answer came."""
+    """Written on an established connection, and no complete answer came.
+
+    A long request counts from its first bytes: the kernel may take the rest later.
+    """
 
     kind: LossKind
     reused: bool
@@ -120,7 +123,7 @@ class Counts:
 
     @property
     def sent(self) -> int:
-        """Return how many requests were written in full, whatever became of them."""
+        """Return how many requests were written, whatever became of them."""
         return self.served + self.rejected + self.wrong_total + self.lost_total + self.retryable
 
     @property

@@ -80,7 +80,7 @@ class Verdict:
 
     @property
     def lost_total(self) -> int:
-        """Return how many were written in full on a connection, and never answered in full."""
+        """Return how many were written on a connection, and never answered in full."""
         return self.total.lost_total
 
     # -- the process ----------------------------------------------------------------------------

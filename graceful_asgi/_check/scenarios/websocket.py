@@ -150,9 +150,8 @@ class WebSocketReplies(WebSocket):
     async def _use(self, session: WebSocketSession) -> None:
         await session.answered()
         while not session.is_over:
-            if (
-                session.connection.is_stale()
-            ):  # something has come unasked: the close frame, perhaps
+            if session.connection.is_stale():
+                # Something has come unasked: the close frame, perhaps.
                 await session.read()
                 continue
             self._replied = session.messages
